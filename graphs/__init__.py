@@ -1,0 +1,1 @@
+"""What a pipeline is: node kinds, typed ports, edges, loading and validation. Knows nothing of Ray."""

@@ -1,0 +1,1 @@
+"""How a pipeline runs: compiler, execution plan, executor, context and the store."""

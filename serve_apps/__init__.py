@@ -1,0 +1,1 @@
+"""Who may ask, and in which dialect: gateway, HTTP APIs, command line and the Serve application."""

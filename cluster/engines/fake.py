@@ -1,0 +1,206 @@
+"""A deterministic engine with scripted latency, tokens and failures, for our tests and for yours.
+
+Tokens are words with their leading space, for prompts and outputs alike, so that counts can be done by
+eye. What it answers is decided by the first rule whose `contains` occurs in the last user message; without
+one it answers words derived from a hash of the prompt, the same every time.
+
+    FakeEngine(FakeScript(rules=[Rule(contains="capital of France", reply="It is Paris.")]))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import re
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+import msgspec
+
+from cluster.errors import from_failure
+from cluster.interface import Batch
+from cluster.messages import (
+    Delta,
+    Embed,
+    Embeddings,
+    EngineStatus,
+    Failure,
+    Finish,
+    Generate,
+    Message,
+    Usage,
+)
+
+_TOKEN = re.compile(r"\s*\S+")
+_WORDS = (
+    "amber birch cedar delta ember fjord grove harbor island juniper kelp larch meadow nectar orchard "
+    "prairie quartz river summit tundra umber valley willow yarrow zephyr"
+).split()
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to do when the last user message contains a text."""
+
+    contains: str
+    reply: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    """OpenAI tool calls to answer with, instead of text."""
+    failure: Failure | None = None
+    """Raised as the `ClusterError` it names."""
+    failure_after: int = 0
+    """Tokens that leave before the failure."""
+
+
+class FakeScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the engine behaves."""
+
+    rules: list[Rule] = []
+    output_tokens: int = 16
+    """Length of an answer no rule scripts, before `max_tokens` cuts it."""
+    first_token_s: float = 0.0
+    token_s: float = 0.0
+    """Seconds between tokens."""
+    tokens_per_batch: int = 1
+    dimension: int = 384
+    """Of embeddings."""
+
+
+def words(text: str) -> list[str]:
+    """The fake's tokens: words with the white space before them."""
+    return _TOKEN.findall(text)
+
+
+class FakeTokenCounter:
+    """Counts as the fake engine does."""
+
+    def count(self, call: Generate | Embed) -> int:
+        if isinstance(call, Embed):
+            return sum(len(words(text)) for text in call.texts)
+        if call.messages is None:
+            return len(words(call.prompt or ""))
+        return sum(len(words(_text(message))) for message in call.messages)
+
+
+class FakeEngine:
+    """Implements `cluster.interface.Engine`."""
+
+    def __init__(self, script: FakeScript | None = None) -> None:
+        self.script = script or FakeScript()
+        self._counter = FakeTokenCounter()
+        self._running = self._completed = self._aborted = 0
+        self._prompt_tokens = self._completion_tokens = 0
+
+    async def generate(self, call: Generate) -> AsyncIterator[Batch]:
+        self._running += 1
+        done = False
+        try:
+            async for batch in self._stream(call) if call.stream else self._whole(call):
+                done = isinstance(batch[-1], Usage)
+                yield batch
+        finally:
+            self._running -= 1
+            self._completed += done
+            self._aborted += not done
+
+    async def embed(self, call: Embed) -> Embeddings:
+        await asyncio.sleep(self.script.first_token_s)
+        tokens = self._counter.count(call)
+        self._prompt_tokens += tokens
+        self._completed += 1
+        vectors = [_embedding(text, self.script.dimension) for text in call.texts]
+        return Embeddings(vectors, Usage(prompt_tokens=tokens))
+
+    async def check_health(self) -> None:
+        """The fake is always healthy."""
+
+    async def status(self) -> EngineStatus:
+        return EngineStatus(
+            self._running, self._completed, self._aborted, self._prompt_tokens, self._completion_tokens
+        )
+
+    async def _whole(self, call: Generate) -> AsyncIterator[Batch]:
+        whole: Batch = []
+        async for batch in self._stream(call):
+            whole += batch
+        merged: Batch = [
+            Delta(
+                text="".join(e.text for e in whole if isinstance(e, Delta) and e.index == index),
+                index=index,
+                tool_calls=next(
+                    (
+                        e.tool_calls
+                        for e in whole
+                        if isinstance(e, Delta) and e.index == index and e.tool_calls
+                    ),
+                    None,
+                ),
+            )
+            for index in range(call.sampling.n)
+        ]
+        yield merged + [event for event in whole if not isinstance(event, Delta)]
+
+    async def _stream(self, call: Generate) -> AsyncIterator[Batch]:
+        script, rule = self.script, self._rule(call)
+        tokens, finish = self._answer(call, rule)
+        prompt = self._counter.count(call)
+        self._prompt_tokens += prompt
+        if script.first_token_s:
+            await asyncio.sleep(script.first_token_s)
+        choices = range(call.sampling.n)
+        stop = len(tokens) if rule is None or rule.failure is None else min(rule.failure_after, len(tokens))
+        for start in range(0, stop, script.tokens_per_batch):
+            if start and script.token_s:
+                await asyncio.sleep(script.token_s * script.tokens_per_batch)
+            piece = tokens[start : min(start + script.tokens_per_batch, stop)]
+            self._completion_tokens += len(piece) * len(choices)
+            yield [Delta(text=token, index=index) for index in choices for token in piece]
+        if rule is not None and rule.failure is not None:
+            raise from_failure(rule.failure)
+        if rule is not None and rule.tool_calls is not None:
+            yield [Delta(tool_calls=rule.tool_calls, index=index) for index in choices]
+        yield [
+            *(Finish(finish, index) for index in choices),
+            Usage(prompt_tokens=prompt, completion_tokens=len(tokens) * len(choices)),
+        ]
+
+    def _rule(self, call: Generate) -> Rule | None:
+        asked = call.prompt or ""
+        for message in reversed(call.messages or ()):
+            if message.role == "user":
+                asked = _text(message)
+                break
+        return next((rule for rule in self.script.rules if rule.contains in asked), None)
+
+    def _answer(
+        self, call: Generate, rule: Rule | None
+    ) -> tuple[list[str], Literal["stop", "length", "tool_calls"]]:
+        """The tokens of the answer, cut at `max_tokens`, and why it ends."""
+        if rule is not None and rule.tool_calls is not None:
+            return [], "tool_calls"
+        if rule is not None and rule.reply is not None:
+            tokens = words(rule.reply)
+        else:
+            seed = repr((call.model, call.prompt, call.messages, call.sampling.seed)).encode()
+            digest = hashlib.blake2b(seed, digest_size=32).digest()
+            length = call.max_tokens if call.sampling.ignore_eos else self.script.output_tokens
+            tokens = [
+                (" " if i else "") + _WORDS[digest[i % len(digest)] % len(_WORDS)] for i in range(length)
+            ]
+        return tokens[: call.max_tokens], "length" if len(tokens) > call.max_tokens else "stop"
+
+
+def _text(message: Message) -> str:
+    if isinstance(message.content, list):
+        return "\n".join(part.get("text", "") for part in message.content if part.get("type") == "text")
+    return message.content or ""
+
+
+def _embedding(text: str, dimension: int) -> list[float]:
+    """Words hashed into buckets: texts that share words are near each other. L2-normalised."""
+    vector = [0.0] * dimension
+    for word in re.findall(r"\w+", text.lower()) or [""]:
+        digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
+        vector[int.from_bytes(digest[:4], "big") % dimension] += 1.0
+    norm = math.sqrt(sum(value * value for value in vector))
+    return [value / norm for value in vector]

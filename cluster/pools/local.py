@@ -1,0 +1,30 @@
+"""A pool of one engine in the caller's own process: notebooks, tests, and small embedded use."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from cluster.interface import Batch, Engine, ModelInfo
+from cluster.messages import Embed, Embeddings, Generate
+from cluster.tokens import TokenCounter
+
+
+class LocalPool:
+    """Implements `cluster.interface.Pool` over an engine in this process."""
+
+    def __init__(self, info: ModelInfo, engine: Engine, counter: TokenCounter) -> None:
+        self.info = info
+        self.engine = engine
+        self._counter = counter
+
+    def count_tokens(self, call: Generate | Embed) -> int:
+        return self._counter.count(call)
+
+    def generate(self, call: Generate) -> AsyncIterator[Batch]:
+        return self.engine.generate(call)
+
+    async def embed(self, call: Embed) -> Embeddings:
+        return await self.engine.embed(call)
+
+    async def ready(self) -> bool:
+        return True

@@ -1,0 +1,1 @@
+"""Remote providers as pools: any OpenAI-compatible endpoint."""

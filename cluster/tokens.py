@@ -1,0 +1,142 @@
+"""Counting a call's prompt tokens before it is sent, with the model's own tokenizer and chat template.
+
+Quotas are reserved on this count, so it must never be below what the engine will charge. With the model's
+folder at hand it is exact: the same `tokenizer.json` and the same Jinja template as the engine's. Without
+one (a remote provider) it is an upper bound: a token of a byte-level vocabulary covers at least one byte.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from cluster.errors import ConfigError, InvalidCall
+from cluster.messages import Embed, Generate, Message
+
+MESSAGE_OVERHEAD_TOKENS = 16
+"""Upper bound of what a template adds around one message, used where the template is unknown."""
+
+MEDIA_PART_TOKENS = 4096
+"""Booked for an image or audio part, whose cost only the engine knows; settlement corrects it."""
+
+
+class TokenCounter(Protocol):
+    def count(self, call: Generate | Embed) -> int:
+        """Prompt tokens of the call. Raises `InvalidCall` when its template refuses the messages."""
+        ...
+
+
+class ModelTokenCounter:
+    """Counts exactly as the engine that serves the model folder does."""
+
+    def __init__(self, folder: Path) -> None:
+        tokenizer_file = folder / "tokenizer.json"
+        if not tokenizer_file.is_file():
+            raise ConfigError(f"no tokenizer.json in the model folder {folder}", param="source")
+        self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        settings = _read_json(folder / "tokenizer_config.json")
+        template_file = folder / "chat_template.jinja"
+        source = template_file.read_text() if template_file.is_file() else settings.get("chat_template") or ""
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
+        environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
+        self._template = environment.from_string(source) if source else None
+        self._special = {
+            name: token if isinstance(token, str) else token.get("content", "")
+            for name in ("bos_token", "eos_token", "pad_token", "unk_token")
+            if (token := settings.get(name))
+        }
+
+    def count(self, call: Generate | Embed) -> int:
+        if isinstance(call, Embed):
+            return sum(self._length(text, special=True) for text in call.texts)
+        if call.messages is None:
+            return self._length(call.prompt or "", special=True)
+        media = sum(MEDIA_PART_TOKENS for message in call.messages for part in _media(message))
+        return media + self._length(self._render(call), special=False)
+
+    def _length(self, text: str, *, special: bool) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=special).ids)
+
+    def _render(self, call: Generate) -> str:
+        if self._template is None:
+            raise InvalidCall(
+                "this model has no chat template; use /v1/completions with a prompt", param="messages"
+            )
+        messages = [_plain(message) for message in call.messages or ()]
+        try:
+            return self._template.render(
+                messages=messages, tools=call.sampling.tools, add_generation_prompt=True, **self._special
+            )
+        except (TemplateError, TypeError) as error:
+            raise InvalidCall(
+                f"the model's chat template refuses these messages: {error}", param="messages"
+            ) from error
+
+
+class ByteTokenCounter:
+    """An upper bound for models whose tokenizer is not at hand: one token a byte of UTF-8."""
+
+    def count(self, call: Generate | Embed) -> int:
+        if isinstance(call, Embed):
+            return sum(len(text.encode()) + 2 for text in call.texts)
+        if call.messages is None:
+            return len((call.prompt or "").encode()) + 2
+        tools = len(msgspec.json.encode(call.sampling.tools)) if call.sampling.tools else 0
+        return tools + sum(_message_bytes(message) + MESSAGE_OVERHEAD_TOKENS for message in call.messages)
+
+
+def counter_for(folder: Path | None) -> TokenCounter:
+    """The exact counter of a model folder, or the bound when there is none."""
+    return ModelTokenCounter(folder) if folder is not None else ByteTokenCounter()
+
+
+def _message_bytes(message: Message) -> int:
+    media = sum(MEDIA_PART_TOKENS for _ in _media(message))
+    plain = {name: value for name, value in _plain(message).items() if name != "role"}
+    return media + sum(
+        len(value.encode()) if isinstance(value, str) else len(msgspec.json.encode(value))
+        for value in plain.values()
+    )
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """The message as templates expect it: text parts joined, media parts left out."""
+    fields: dict[str, Any] = msgspec.to_builtins(message)
+    fields["content"] = message.content
+    if isinstance(message.content, list):
+        fields["content"] = "\n".join(
+            part.get("text", "") for part in message.content if part.get("type") == "text"
+        )
+    elif message.content is None:
+        fields["content"] = ""
+    return fields
+
+
+def _media(message: Message) -> list[dict[str, Any]]:
+    if not isinstance(message.content, list):
+        return []
+    return [part for part in message.content if part.get("type") != "text"]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def _refuse(message: str) -> None:
+    raise TemplateError(message)

@@ -1,0 +1,59 @@
+"""What can go wrong in a run.
+
+    RunError
+    ├── InvalidInputs   the caller's mistake; names every input at fault          (not retried)
+    ├── UnknownGraph    no graph of that name is deployed here                    (not retried)
+    └── NodeError       a node could not compute its outputs from what it was given
+
+Beside these a run ends in any `cluster.errors.ClusterError`, with the node it came from. What is wrong with
+a pipeline itself is found before it runs and is `graphs.errors.PipelineError`.
+
+All are `ClusterError`s, so that they survive pickling and cross a process as `messages.Failure` in one way.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cluster.errors import ClusterError
+
+
+class RunError(ClusterError):
+    """Base of what this package raises on purpose."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self).__name__, self.message, self.param)
+
+
+class InputProblem(msgspec.Struct, frozen=True):
+    """One input at fault."""
+
+    field: str
+    """Path of the field, as `question` or `filters.0.name`."""
+    message: str
+
+
+class InvalidInputs(RunError):
+    """The inputs do not fit the graph. `problems` names every field; `param` is the first of them."""
+
+    def __init__(self, problems: list[InputProblem]) -> None:
+        super().__init__(
+            "; ".join(f"{problem.field}: {problem.message}" for problem in problems),
+            param=problems[0].field,
+        )
+        self.problems = problems
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return InvalidInputs, (self.problems,)
+
+
+class UnknownGraph(RunError):
+    """No graph of that name is deployed here."""
+
+
+class NodeError(RunError):
+    """A node could not compute its outputs: a template over its bound, a field that is not there."""
+
+
+def _rebuild(kind: str, message: str, param: str | None) -> RunError:
+    return {"UnknownGraph": UnknownGraph, "NodeError": NodeError}.get(kind, RunError)(message, param=param)

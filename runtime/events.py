@@ -1,0 +1,142 @@
+"""What a run says of itself while it goes: the events from runner to gateway.
+
+    RunStarted ─► NodeStarted ─► NodeCalled ─► NodeDelta … ─► NodeFinished ─► … ─► RunFinished
+                                                           └► NodeFailed ──────► RunFailed
+
+Exactly one `RunFinished` or `RunFailed` ends every run, and nothing follows it. Events of different nodes
+interleave as the nodes do. They travel as msgpack (`encode_events`, `decode_events`), several to a batch when
+they come fast, and every one is JSON-able as it stands (`to_json`), tagged by `type`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from cluster.messages import Failure, Usage
+
+
+class _Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
+    pass
+
+
+class RunStarted(_Event, frozen=True, tag="run_started"):
+    """The inputs were accepted."""
+
+    run_id: str
+    graph: str
+    version: str
+    plan_hash: str
+
+
+class NodeStarted(_Event, frozen=True, tag="node_started"):
+    """All that the node waits for is there."""
+
+    node: str
+    kind: str
+
+
+class NodeCalled(_Event, frozen=True, tag="node_called"):
+    """The node has sent a call to a model: from here on its prompt is owed, whatever comes of it."""
+
+    node: str
+    model: str
+    prompt_tokens: int
+
+
+class NodeDelta(_Event, frozen=True, tag="node_delta"):
+    """More text of a node that streams. Only in runs that asked for a stream."""
+
+    node: str
+    text: str
+
+
+class NodeFinished(_Event, frozen=True, tag="node_finished"):
+    """The node's outputs are known."""
+
+    node: str
+    seconds: float
+    """Wall time since its `NodeStarted`."""
+    usage: Usage | None = None
+    """Tokens of its model calls; absent where it made none."""
+    outputs: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    """By port. Absent when larger than `MAX_OUTPUT_BYTES`, and in runs that did not ask for a stream."""
+
+
+class NodeFailed(_Event, frozen=True, tag="node_failed"):
+    """The node broke; its siblings are being cancelled and `RunFailed` follows."""
+
+    node: str
+    failure: Failure
+
+
+class RunFinished(_Event, frozen=True, tag="run_finished"):
+    """All outputs are known. The last event."""
+
+    outputs: dict[str, Any]
+    usage: Usage
+    """Summed over all nodes."""
+    seconds: float
+
+
+class RunFailed(_Event, frozen=True, tag="run_failed"):
+    """There will be no outputs. The last event."""
+
+    failure: Failure
+    usage: Usage
+    """What is owed all the same: finished nodes, and what the others had drawn so far."""
+    seconds: float
+    node: str | None = None
+    """Where it broke; absent when the run itself was refused."""
+
+
+RunEvent = (
+    RunStarted | NodeStarted | NodeCalled | NodeDelta | NodeFinished | NodeFailed | RunFinished | RunFailed
+)
+
+MAX_OUTPUT_BYTES = 16 * 1024
+"""Encoded size from which `NodeFinished` leaves the outputs of a node out."""
+
+encode_events = msgspec.msgpack.Encoder().encode
+decode_events = msgspec.msgpack.Decoder(list[RunEvent]).decode
+to_json = msgspec.json.Encoder().encode
+
+
+class Tally:
+    """The tokens a run owes, from the events seen so far: for whoever must settle a run it had to give up.
+
+    Exact for nodes that have finished and at the end of the run. A node in mid-call is charged its prompt
+    and one token per `CHARS_PER_TOKEN` characters it streamed.
+    """
+
+    CHARS_PER_TOKEN = 3
+
+    def __init__(self) -> None:
+        self._settled = Usage()
+        self._prompts: dict[str, int] = {}
+        self._streamed: dict[str, int] = {}
+        self._final: Usage | None = None
+
+    def add(self, event: RunEvent) -> None:
+        match event:
+            case NodeCalled(node=node, prompt_tokens=tokens):
+                self._prompts[node] = self._prompts.get(node, 0) + tokens
+            case NodeDelta(node=node, text=text):
+                self._streamed[node] = self._streamed.get(node, 0) + len(text)
+            case NodeFinished(node=node, usage=usage):
+                self._prompts.pop(node, None)
+                self._streamed.pop(node, None)
+                if usage is not None:
+                    self._settled += usage
+            case RunFinished(usage=total) | RunFailed(usage=total):
+                self._final = total
+            case _:
+                pass
+
+    @property
+    def usage(self) -> Usage:
+        if self._final is not None:
+            return self._final
+        streamed = sum(-(-chars // self.CHARS_PER_TOKEN) for chars in self._streamed.values())
+        return self._settled + Usage(prompt_tokens=sum(self._prompts.values()), completion_tokens=streamed)

@@ -1,0 +1,96 @@
+"""The door of the runtime: what a gateway asks of a runner, and what it may know of a graph beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import msgspec
+from jsonschema import Draft202012Validator, ValidationError
+
+from cluster.messages import Message
+from runtime.errors import InputProblem, InvalidInputs
+
+MAX_PROBLEMS = 20
+"""Fields at fault that one refusal names."""
+MAX_PROBLEM_CHARS = 200
+
+
+class RunRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One run of a graph. Travels as msgpack (`encode_request`, `decode_request`)."""
+
+    run_id: str
+    graph: str
+    inputs: dict[str, Any]
+    """By name. What is absent takes the default of the graph."""
+    deadline: float
+    """Unix seconds. Every call of the run inherits it."""
+    tenant: str = ""
+    priority: int = 0
+    """Lower goes first; added to what the plan says of each step."""
+    history: list[Message] = []
+    """The conversation so far, oldest first, without the message that this run answers."""
+    stream: bool = False
+    """Whether deltas and node outputs are wanted as they happen. Events of nodes come either way."""
+
+
+class ChatBinding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a graph is talked to as if it were a chat model."""
+
+    input: str
+    """Takes the text of the user's message."""
+    output: str
+    """Is the reply."""
+    node: str | None = None
+    """Whose deltas are the reply, piece by piece; absent when the reply comes in one piece."""
+
+
+class GraphInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a gateway must know of a graph to validate, price and present it."""
+
+    name: str
+    version: str
+    description: str
+    inputs: dict[str, Any]
+    """JSON Schema of the object of inputs: what `validate_inputs` takes."""
+    outputs: dict[str, Any]
+    """JSON Schema of the object of outputs."""
+    plan_hash: str
+    token_bound: int
+    """Most tokens, of prompts and outputs together, that one run can use: to be reserved before it starts."""
+    models: list[str]
+    """Names of the pools that it calls."""
+    reads_history: bool
+    chat: ChatBinding | None = None
+
+
+encode_request = msgspec.msgpack.Encoder().encode
+decode_request = msgspec.msgpack.Decoder(RunRequest).decode
+decode_infos = msgspec.msgpack.Decoder(list[GraphInfo]).decode
+
+
+def validate_inputs(schema: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs with the defaults of `schema` (a `GraphInfo.inputs`) filled in.
+
+    Raises `InvalidInputs`, which names every field at fault.
+    """
+    problems = [
+        InputProblem(_field_of(error), error.message[:MAX_PROBLEM_CHARS])
+        for error in islice(Draft202012Validator(schema).iter_errors(inputs), MAX_PROBLEMS)
+    ]
+    if problems:
+        raise InvalidInputs(sorted(problems, key=lambda problem: problem.field))
+    properties: dict[str, Any] = schema["properties"]
+    defaults = {name: port["default"] for name, port in properties.items() if "default" in port}
+    return defaults | dict(inputs)
+
+
+def _field_of(error: ValidationError) -> str:
+    """The path of the field; of the missing or unknown one where the object around it is what fails."""
+    path = [str(part) for part in error.absolute_path]
+    if error.validator == "required":
+        path += [name for name in error.validator_value if name not in error.instance][:1]
+    elif error.validator == "additionalProperties":
+        path += [name for name in error.instance if name not in error.schema.get("properties", {})][:1]
+    return ".".join(path)

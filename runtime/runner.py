@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
 import msgspec
-from jsonschema import Draft202012Validator, ValidationError
+from jsonschema import Draft202012Validator
 
 from cluster.messages import Message
 from runtime.errors import InputProblem, InvalidInputs
@@ -15,6 +16,7 @@ from runtime.errors import InputProblem, InvalidInputs
 MAX_PROBLEMS = 20
 """Fields at fault that one refusal names."""
 MAX_PROBLEM_CHARS = 200
+MAX_NAME_CHARS = 64
 
 
 class RunRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -75,22 +77,25 @@ def validate_inputs(schema: Mapping[str, Any], inputs: Mapping[str, Any]) -> dic
 
     Raises `InvalidInputs`, which names every field at fault.
     """
-    problems = [
-        InputProblem(_field_of(error), error.message[:MAX_PROBLEM_CHARS])
-        for error in islice(Draft202012Validator(schema).iter_errors(inputs), MAX_PROBLEMS)
-    ]
+    ports: dict[str, Any] = schema["properties"]
+    problems = [InputProblem(name, "is required") for name in schema["required"] if name not in inputs]
+    for name, value in islice(inputs.items(), MAX_PROBLEMS + len(ports)):
+        if name in ports:
+            problems += _problems_of(name, ports[name], value)
+        else:
+            problems.append(InputProblem(name[:MAX_NAME_CHARS], _unknown(name, ports)))
     if problems:
-        raise InvalidInputs(sorted(problems, key=lambda problem: problem.field))
-    properties: dict[str, Any] = schema["properties"]
-    defaults = {name: port["default"] for name, port in properties.items() if "default" in port}
+        raise InvalidInputs(problems[:MAX_PROBLEMS])
+    defaults = {name: port["default"] for name, port in ports.items() if "default" in port}
     return defaults | dict(inputs)
 
 
-def _field_of(error: ValidationError) -> str:
-    """The path of the field; of the missing or unknown one where the object around it is what fails."""
-    path = [str(part) for part in error.absolute_path]
-    if error.validator == "required":
-        path += [name for name in error.validator_value if name not in error.instance][:1]
-    elif error.validator == "additionalProperties":
-        path += [name for name in error.instance if name not in error.schema.get("properties", {})][:1]
-    return ".".join(path)
+def _problems_of(name: str, schema: Mapping[str, Any], value: object) -> Iterator[InputProblem]:
+    for error in islice(Draft202012Validator(schema).iter_errors(value), MAX_PROBLEMS):
+        field = ".".join([name, *(str(part) for part in error.absolute_path)])
+        yield InputProblem(field, error.message[:MAX_PROBLEM_CHARS])
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name[:MAX_NAME_CHARS], known, n=1)
+    return "is not an input of this graph" + (f"; did you mean {near[0]}?" if near else "")

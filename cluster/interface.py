@@ -6,7 +6,7 @@ seam as vLLM, and `tests/conformance` runs one suite over every implementation.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Literal, Protocol
 
 import msgspec
@@ -34,7 +34,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
 class Engine(Protocol):
     """One running model in one process."""
 
-    def generate(self, call: Generate) -> AsyncIterator[Batch]:
+    def generate(self, call: Generate) -> AsyncGenerator[Batch, None]:
         """Batches of events; exactly one batch when `call.stream` is false; `Usage` last.
 
         Closing the iterator aborts the call in the engine. Raises `ClusterError`.
@@ -65,7 +65,7 @@ class Pool(Protocol):
         """
         ...
 
-    def generate(self, call: Generate) -> AsyncIterator[Batch]:
+    def generate(self, call: Generate) -> AsyncGenerator[Batch, None]:
         """As `Engine.generate`, on some replica. Closing the iterator aborts the call there."""
         ...
 

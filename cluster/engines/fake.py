@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import math
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
 import msgspec
@@ -34,9 +34,10 @@ from cluster.messages import (
 
 _TOKEN = re.compile(r"\s*\S+")
 _WORDS = (
-    "amber birch cedar delta ember fjord grove harbor island juniper kelp larch meadow nectar orchard "
-    "prairie quartz river summit tundra umber valley willow yarrow zephyr"
-).split()
+    *("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "island", "juniper"),
+    *("kelp", "larch", "meadow", "nectar", "orchard", "prairie", "quartz", "river", "summit", "tundra"),
+    *("umber", "valley", "willow", "yarrow", "zephyr"),
+)
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,7 +92,7 @@ class FakeEngine:
         self._running = self._completed = self._aborted = 0
         self._prompt_tokens = self._completion_tokens = 0
 
-    async def generate(self, call: Generate) -> AsyncIterator[Batch]:
+    async def generate(self, call: Generate) -> AsyncGenerator[Batch, None]:
         self._running += 1
         done = False
         try:
@@ -119,7 +120,7 @@ class FakeEngine:
             self._running, self._completed, self._aborted, self._prompt_tokens, self._completion_tokens
         )
 
-    async def _whole(self, call: Generate) -> AsyncIterator[Batch]:
+    async def _whole(self, call: Generate) -> AsyncGenerator[Batch, None]:
         whole: Batch = []
         async for batch in self._stream(call):
             whole += batch
@@ -140,7 +141,7 @@ class FakeEngine:
         ]
         yield merged + [event for event in whole if not isinstance(event, Delta)]
 
-    async def _stream(self, call: Generate) -> AsyncIterator[Batch]:
+    async def _stream(self, call: Generate) -> AsyncGenerator[Batch, None]:
         script, rule = self.script, self._rule(call)
         tokens, finish = self._answer(call, rule)
         prompt = self._counter.count(call)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from cluster.interface import Batch, Engine, ModelInfo
 from cluster.messages import Embed, Embeddings, Generate
@@ -20,7 +20,7 @@ class LocalPool:
     def count_tokens(self, call: Generate | Embed) -> int:
         return self._counter.count(call)
 
-    def generate(self, call: Generate) -> AsyncIterator[Batch]:
+    def generate(self, call: Generate) -> AsyncGenerator[Batch, None]:
         return self.engine.generate(call)
 
     async def embed(self, call: Embed) -> Embeddings:

@@ -1,0 +1,176 @@
+"""vLLM: the one file that touches the private parts of vLLM and of `ray.serve.llm`.
+
+`LLMServer` gives chat templates, tools, structured outputs and LoRA; `VllmEngine` gives it our messages and
+starts it with half the processes on CPU. What this relies on beyond their public interfaces:
+
+- `LLMServer.chat`/`completions` yield lists of SSE strings for streams, one response or error object else;
+- `engine._engine_client.output_processor` counts the unfinished requests;
+- `VLLMEngine._start_async_llm_engine` is handed the finished engine configuration;
+- on CPU, `uni` as the executor runs the worker in the engine core's process.
+
+Importing this module imports vLLM (ten seconds, 0.5 GB): only a replica does, see `engines.replicas`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+from ray.llm._internal.common.callbacks.base import CallbackBase
+from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from ray.serve.llm import LLMConfig
+from ray.serve.llm.deployment import LLMServer
+from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
+
+from cluster.config import VllmSpec
+from cluster.errors import InvalidCall
+from cluster.interface import Batch
+from cluster.messages import Embed, Embeddings, EngineStatus, Generate, Usage
+from cluster.openai_wire import error_of, reply_events, request_body, sse_payloads
+
+
+class LocalModel(CallbackBase):  # type: ignore[misc]
+    """For a model folder that every node has: no download task, whose process alone costs 0.5 GB."""
+
+    async def on_before_node_init(self) -> None:
+        self.ctx.run_init_node = False
+
+
+class OneProcessEngine(VLLMEngine):  # type: ignore[misc]
+    """A CPU engine whose only worker lives in the engine core's process."""
+
+    def _start_async_llm_engine(self, engine_args: Any, engine_config: Any, placement_group: Any) -> Any:
+        engine_config.parallel_config.distributed_executor_backend = "uni"
+        return super()._start_async_llm_engine(engine_args, engine_config, placement_group)
+
+
+class VllmEngine(LLMServer):  # type: ignore[misc]
+    """Implements `cluster.interface.Engine`."""
+
+    _completed = 0
+    _aborted = 0
+    _prompt_tokens = 0
+    _completion_tokens = 0
+
+    async def generate(self, call: Generate) -> AsyncGenerator[Batch, None]:
+        done = False
+        try:
+            async for item in await self._submit(call):
+                for batch in _batches(item):
+                    if isinstance(batch[-1], Usage):
+                        done = True
+                        self._prompt_tokens += batch[-1].prompt_tokens
+                        self._completion_tokens += batch[-1].completion_tokens
+                    yield batch
+        finally:
+            self._completed += done
+            self._aborted += not done
+
+    async def embed(self, call: Embed) -> Embeddings:
+        raise InvalidCall(f"{call.model} is a generative model and has no embeddings", param="model")
+
+    async def status(self) -> EngineStatus:
+        return EngineStatus(
+            running=self.engine._engine_client.output_processor.get_num_unfinished_requests(),
+            completed=self._completed,
+            aborted=self._aborted,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+        )
+
+    async def _submit(self, call: Generate) -> Any:
+        body = request_body(call)
+        body["request_id"] = call.request_id
+        body["priority"] = call.priority
+        if call.tenant:
+            body["cache_salt"] = call.tenant
+        try:
+            if call.messages is not None:
+                return await self.chat(ChatCompletionRequest(**body))
+            return await self.completions(CompletionRequest(**body))
+        except ValueError as error:  # pydantic's: a combination that only vLLM knows to be wrong
+            raise InvalidCall(_first_error(error)) from error
+
+
+async def start(spec: VllmSpec, folder: Path | None, cores: str | None) -> VllmEngine:
+    """A running engine for the spec.
+
+    Args:
+        folder: the model's files if they are on this node; else vLLM downloads `spec.source`.
+        cores: this replica's own cores, as "0-3"; None on accelerators.
+    """
+    engine_cls = None
+    if cores is not None:
+        # The engine process reads these from its environment, which it inherits from this one.
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(spec.kv_cache_gib)
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = cores
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        engine_cls = OneProcessEngine
+    engine: VllmEngine = VllmEngine.sync_init(
+        LLMConfig(**llm_config_fields(spec, folder)), engine_cls=engine_cls
+    )
+    await engine.start()
+    return engine
+
+
+def llm_config_fields(spec: VllmSpec, folder: Path | None) -> dict[str, Any]:
+    """The spec as fields of `ray.serve.llm.LLMConfig`."""
+    fields: dict[str, Any] = {
+        "model_loading_config": {"model_id": spec.name, "model_source": str(folder or spec.source)},
+        "engine_kwargs": _engine_kwargs(spec),
+        # Tokens leave as they come; what waits for a slow reader is merged in `engines.serving`.
+        "experimental_configs": {"stream_batching_interval_ms": 0},
+    }
+    if folder is not None:
+        fields["callback_config"] = {"callback_class": LocalModel}
+    if spec.on_cpu:
+        fields["accelerator_config"] = {"kind": "cpu"}
+    else:
+        fields["accelerator_type"] = spec.accelerator_type
+    return fields
+
+
+def _engine_kwargs(spec: VllmSpec) -> dict[str, Any]:
+    kwargs: dict[str, Any] = {
+        "max_model_len": spec.max_context,
+        "max_num_seqs": spec.max_num_seqs,
+        "block_size": spec.block_size,
+        "enforce_eager": spec.on_cpu if spec.enforce_eager is None else spec.enforce_eager,
+        "scheduling_policy": "priority",
+        "enable_prefix_caching": True,
+        "enable_prompt_tokens_details": True,
+        "dtype": "float32" if spec.on_cpu and spec.dtype == "auto" else spec.dtype,
+    }
+    if spec.quantization is not None:
+        kwargs["quantization"] = spec.quantization
+    if not spec.on_cpu:
+        kwargs["tensor_parallel_size"] = spec.tensor_parallel_size
+        kwargs["pipeline_parallel_size"] = spec.pipeline_parallel_size
+        kwargs["gpu_memory_utilization"] = spec.gpu_memory_utilization
+    return kwargs
+
+
+def _batches(item: Any) -> list[Batch]:
+    """The batches of what `LLMServer` yields: SSE strings, or one response or error object."""
+    if isinstance(item, list | str):
+        texts = item if isinstance(item, list) else [item]
+        parsed = [reply_events(data) for text in texts for data in sse_payloads(_text(text))]
+        return [batch for batch in parsed if batch]
+    return [reply_events(item.model_dump(exclude_none=True))]
+
+
+def _text(item: Any) -> str:
+    if isinstance(item, str):
+        return item
+    error = item.error  # an ErrorResponse in the place of a chunk
+    raise error_of(error.code, error.message, error.param)
+
+
+def _first_error(error: ValueError) -> str:
+    errors = getattr(error, "errors", None)
+    if errors is None:
+        return str(error)
+    first = errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

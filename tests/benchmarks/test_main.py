@@ -1,0 +1,61 @@
+"""The command refuses names it does not know, and writes what it measured."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from benchmarks import __main__ as command
+from benchmarks.report import Report
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.scenarios.gateway import GatewayScenario
+
+
+@pytest.fixture
+def invoke():
+    app = typer.Typer()
+    app.command()(command.run)
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+def test_an_unknown_scenario_is_refused_with_the_known_ones(invoke):
+    result = invoke("no-such")
+    assert result.exit_code == 2
+    assert "gateway" in result.output
+
+
+def test_an_unknown_arm_is_refused_with_the_known_ones(invoke):
+    result = invoke("gateway", "--arm", "no-such")
+    assert result.exit_code == 2
+    assert "upstream" in result.output
+
+
+def test_one_arm_is_measured_and_written(invoke, tmp_path):
+    out = tmp_path / "deep" / "gateway.json"
+    result = invoke("gateway", "--arm", "upstream", "--repeats", "1", "--seconds", "0.2", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    written = msgspec.json.decode(out.read_bytes(), type=Report)
+    assert [(sample.load, sample.arm) for sample in written.samples] == [
+        ("chat", "upstream"),
+        ("stream", "upstream"),
+    ]
+    assert all(sample.cpu_ms_per_request > 0 for sample in written.samples)
+
+
+@pytest.mark.parametrize("kind", SCENARIOS.values())
+def test_every_scenario_has_its_baseline_among_its_arms(kind):
+    assert kind.baseline in kind.arm_names
+    assert len({load.name for load in kind.loads}) == len(kind.loads)
+
+
+@pytest.mark.ray
+def test_the_peer_answers_through_ray_serve_and_leaves_nothing(invoke, tmp_path):
+    out = tmp_path / "gateway.json"
+    result = invoke("gateway", "--arm", "peer", "--repeats", "1", "--seconds", "0.3", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    results = msgspec.json.decode(out.read_bytes(), type=Report).results
+    assert [(one.load, one.arm) for one in results] == [("chat", "peer"), ("stream", "peer")]
+    assert all(one.requests_per_s_ratio.median == 1.0 for one in results)
+    assert GatewayScenario.baseline == "peer"

@@ -1,0 +1,17 @@
+"""Every kind of node there is. A new kind is a line here and a file beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import get_args
+
+from graphs.nodes.embed import Embed
+from graphs.nodes.llm import Llm
+from graphs.nodes.prompt import Prompt
+from graphs.nodes.retrieve import Retrieve
+from graphs.nodes.value import Value
+
+AnySpec = Llm | Embed | Retrieve | Prompt | Value
+
+KINDS: Mapping[str, type[AnySpec]] = {spec.kind(): spec for spec in get_args(AnySpec)}
+"""By name, as in YAML."""

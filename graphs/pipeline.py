@@ -1,0 +1,94 @@
+"""What a pipeline is: nodes with typed ports, the bindings between them, and what goes in and comes out.
+
+    inputs.question ─► embed ─► search ─► ask ─► answer ─► outputs.text
+                └────────────────────────►┘
+
+A `Pipeline` is frozen, holds no machine and no file, and hashes by content: two that say the same in another
+order are equal and have the same `content_hash`. Whether it makes sense is `validation`'s to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Literal, NewType
+
+import msgspec
+
+from graphs.bindings import RESERVED, Binding, Ref
+from graphs.nodes.registry import AnySpec
+from graphs.ports import MESSAGE, Port, PortType, list_of
+
+NodeId = NewType("NodeId", str)
+
+API_VERSION = "clustergraph/v1"
+MAX_NODES = 10_000
+MAX_NAME_CHARS = 64
+
+Priority = Literal["low", "normal", "high"]
+
+CONTEXT_FIELDS: Mapping[str, PortType] = {"sessionHistory": list_of(MESSAGE)}
+"""What of the conversation's context a pipeline may declare that it reads, and then refer to."""
+
+_NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_-]{{0,{MAX_NAME_CHARS - 1}}}")
+
+
+class Metadata(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    name: str
+    """What it is called by: `graph/NAME`."""
+    version: str = "0.0.0"
+    description: str = ""
+
+
+class Context(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    reads: tuple[str, ...] = ()
+    """Fields of the context that its nodes may refer to. They see nothing else of it."""
+
+
+class Chat(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How the pipeline is talked to as if it were a chat model."""
+
+    input: str
+    output: str
+
+
+class Policies(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    priority: Priority = "normal"
+    deadline_s: float | None = None
+    """Most seconds a run may take. A caller may ask for fewer."""
+
+
+class Node(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One step, and where its inputs come from."""
+
+    spec: AnySpec
+    inputs: Mapping[str, Binding] = {}
+
+    @property
+    def kind(self) -> str:
+        return self.spec.kind()
+
+
+class Pipeline(msgspec.Struct, frozen=True, omit_defaults=True):
+    metadata: Metadata
+    nodes: Mapping[NodeId, Node]
+    outputs: Mapping[str, Ref]
+    inputs: Mapping[str, Port] = {}
+    context: Context = Context()
+    chat: Chat | None = None
+    policies: Policies = Policies()
+
+    def content_hash(self) -> str:
+        """32 hexadecimal digits, independent of the order in which anything was written."""
+        content = msgspec.json.Encoder(order="sorted").encode(msgspec.to_builtins(self))
+        return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def name_fault(name: str) -> str | None:
+    """Why `name` cannot name a node, an input or an output; None when it can."""
+    if name in RESERVED:
+        return f"{name} is a reserved name"
+    if not _NAME.fullmatch(name):
+        return f"a name is up to {MAX_NAME_CHARS} letters, digits, _ and -, and begins with a letter or _"
+    return None

@@ -1,0 +1,206 @@
+"""The templates of prompt nodes: Jinja2, cut down to a language that always ends and cannot reach anything.
+
+Whoever may submit a pipeline may submit a template, so it gets values and nothing else: no calls, no
+assignments, no macros, no includes, no multiplication of texts, a short list of filters, and bounds on loops
+and on output.
+A name that is not given is an error, never an empty text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta, nodes, pass_context
+from jinja2.filters import FILTERS
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeVisitor
+
+from graphs.errors import nearest
+
+MAX_TEMPLATE_CHARS = 32_768
+MAX_RENDERED_CHARS = 262_144
+MAX_ITERATIONS = 10_000
+"""Of all loops of one rendering together."""
+
+_FILTERS = (
+    *("abs", "capitalize", "count", "d", "default", "first", "float", "int", "last", "length", "list"),
+    *("lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "select", "selectattr"),
+    *("sort", "string", "sum", "title", "trim", "truncate", "unique", "upper", "wordcount"),
+)
+_ALLOWED: tuple[type[nodes.Node], ...] = (
+    *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.For, nodes.If, nodes.CondExpr, nodes.Name),
+    *(
+        nodes.Const,
+        nodes.List,
+        nodes.Tuple,
+        nodes.Dict,
+        nodes.Pair,
+        nodes.Keyword,
+        nodes.Getattr,
+        nodes.Getitem,
+    ),
+    *(nodes.Slice, nodes.Filter, nodes.Test, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not),
+    *(nodes.Concat, nodes.Add, nodes.Sub, nodes.Neg, nodes.Pos),
+)
+_BUDGET = "_budget"
+_BOUNDED = "_bounded"
+
+
+class TemplateFault(msgspec.Struct, frozen=True):
+    """A mistake in a template."""
+
+    message: str
+    line: int
+    """Of the template, from 1."""
+    token: str | None = None
+    hint: str | None = None
+
+
+class TemplateRefused(ValueError):
+    """A template that cannot be used. `fault` says why."""
+
+    def __init__(self, fault: TemplateFault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return TemplateRefused, (self.fault,)
+
+
+class RenderError(ValueError):
+    """The values do not fit the template, or the text would be too long."""
+
+
+class PromptTemplate:
+    """A template that was checked, ready to be rendered.
+
+    Raises `TemplateRefused` when it is made.
+    """
+
+    def __init__(self, source: str) -> None:
+        tree = _parse(source)
+        self.variables: Mapping[str, int] = _variables(tree)
+        """Names that must be given, with the line on which each is first used."""
+        self._template: Template = _ENVIRONMENT.from_string(_bound_loops(tree))
+
+    def render(self, values: Mapping[str, Any]) -> str:
+        """The text. Raises `RenderError`."""
+        pieces: list[str] = []
+        room = MAX_RENDERED_CHARS
+        try:
+            for piece in self._template.generate({**values, _BUDGET: [MAX_ITERATIONS]}):
+                room -= len(piece)
+                if room < 0:
+                    raise RenderError(f"the rendered text is longer than {MAX_RENDERED_CHARS} characters")
+                pieces.append(piece)
+        except (TemplateError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
+            raise RenderError(str(error)[:500]) from error
+        return "".join(pieces)
+
+
+@lru_cache(maxsize=512)
+def compile_template(source: str) -> PromptTemplate:
+    """The template, made once. Raises `TemplateRefused`."""
+    return PromptTemplate(source)
+
+
+def _parse(source: str) -> nodes.Template:
+    if len(source) > MAX_TEMPLATE_CHARS:
+        raise TemplateRefused(TemplateFault(f"longer than {MAX_TEMPLATE_CHARS} characters", 1))
+    try:
+        tree = _ENVIRONMENT.parse(source)
+    except TemplateSyntaxError as error:
+        raise TemplateRefused(TemplateFault(error.message or "not a template", error.lineno)) from error
+    except RecursionError as error:
+        raise TemplateRefused(TemplateFault("nested too deep", 1)) from error
+    _check(tree)
+    return tree
+
+
+def _check(tree: nodes.Template) -> None:
+    """Refuses what the language does not have, naming the line."""
+    for node in _walk(tree):
+        line = node.lineno or 1
+        if not isinstance(node, _ALLOWED):
+            raise TemplateRefused(
+                TemplateFault(f"{type(node).__name__.lower()} is not allowed in a template", line)
+            )
+        name = node.name if isinstance(node, nodes.Filter | nodes.Test | nodes.Name) else ""
+        if isinstance(node, nodes.Filter) and name not in _ENVIRONMENT.filters:
+            raise TemplateRefused(
+                TemplateFault(f"unknown filter {name}", line, name, nearest(name, _ENVIRONMENT.filters))
+            )
+        if isinstance(node, nodes.Test) and name not in _ENVIRONMENT.tests:
+            raise TemplateRefused(
+                TemplateFault(f"unknown test {name}", line, name, nearest(name, _ENVIRONMENT.tests))
+            )
+        if name.startswith("_"):
+            raise TemplateRefused(TemplateFault(f"the name {name} begins with an underscore", line, name))
+
+
+def _walk(tree: nodes.Node) -> Iterator[nodes.Node]:
+    stack: list[nodes.Node] = [tree]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(node.iter_child_nodes())
+
+
+def _variables(tree: nodes.Template) -> dict[str, int]:
+    free = meta.find_undeclared_variables(tree)
+    lines: dict[str, int] = {}
+    for node in tree.find_all(nodes.Name):
+        if node.name in free:
+            lines[node.name] = min(node.lineno, lines.get(node.name, node.lineno))
+    return lines
+
+
+class _LoopBounder(NodeVisitor):
+    def visit_For(self, node: nodes.For) -> None:  # noqa: N802 — the visitor finds its methods by node name
+        node.iter = nodes.Filter(node.iter, _BOUNDED, [], [], None, None, lineno=node.lineno)
+        self.generic_visit(node)
+
+
+def _bound_loops(tree: nodes.Template) -> nodes.Template:
+    _LoopBounder().visit(tree)
+    return tree
+
+
+@pass_context
+def _bounded(context: Context, values: Iterable[Any]) -> Iterator[Any]:
+    """The values, each of them paid for out of the budget of the rendering."""
+    budget: list[int] = context[_BUDGET]
+    for value in values:
+        if budget[0] == 0:
+            raise RenderError(f"the loops of the template run more than {MAX_ITERATIONS} times")
+        budget[0] -= 1
+        yield value
+
+
+def _join(values: Iterable[Any], separator: str = "") -> str:
+    texts = [str(value) for value in values]
+    if sum(map(len, texts)) + len(separator) * len(texts) > MAX_RENDERED_CHARS:
+        raise RenderError(f"join makes more than {MAX_RENDERED_CHARS} characters")
+    return separator.join(texts)
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(msgspec.to_builtins(value), ensure_ascii=False)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False
+    )
+    environment.filters = {name: FILTERS[name] for name in _FILTERS}
+    environment.filters |= {"join": _join, "tojson": _to_json, _BOUNDED: _bounded}
+    environment.globals.clear()
+    return environment
+
+
+_ENVIRONMENT = _environment()

@@ -1,0 +1,319 @@
+"""Whether a pipeline makes sense: every mistake of it, found in one pass over names, edges, types and shape.
+
+    types in topological order ─► names, specs, references, ports ─► cycles ─► outputs, chat ─► what is unused
+
+Knows nothing of what is deployed: whether a model or an index exists is asked when the pipeline is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+
+import networkx as nx
+from msgspec import UNSET
+
+from graphs.bindings import CONTEXT, INPUTS, Binding, Items, Literal, Record, Ref, located, references
+from graphs.errors import Path, Problem, nearest
+from graphs.pipeline import CONTEXT_FIELDS, MAX_NODES, Node, NodeId, Pipeline, name_fault
+from graphs.ports import (
+    ANY,
+    OBJECT,
+    STRING,
+    Port,
+    PortType,
+    assignable,
+    common,
+    constraints_of,
+    faults,
+    list_of,
+    type_of,
+)
+
+
+def check(pipeline: Pipeline, unreadable: Set[str] = frozenset()) -> list[Problem]:
+    """Every problem, warnings included. `unreadable` names what is there but was already complained of."""
+    return list(_Checker(pipeline, unreadable).run())
+
+
+def binding_path(node_id: str, node: Node, port: str) -> Path:
+    """Where in the YAML the binding of a port stands."""
+    if node.spec.shorthand == port:
+        return ("nodes", node_id, node.kind)
+    return ("nodes", node_id, "with", port)
+
+
+def dependencies(pipeline: Pipeline) -> nx.DiGraph[str]:
+    """The nodes, with an edge from each to those that refer to it."""
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(pipeline.nodes)
+    for node_id, node in pipeline.nodes.items():
+        for binding in node.inputs.values():
+            for ref in references(binding):
+                if ref.owner in pipeline.nodes:
+                    graph.add_edge(ref.owner, node_id)
+    return graph
+
+
+def reaching_outputs(graph: nx.DiGraph[str], outputs: Iterable[Ref]) -> set[str]:
+    """The nodes that `outputs` refer to, and all that these need."""
+    wanted: set[str] = set()
+    stack = [ref.owner for ref in outputs if ref.owner in graph]
+    while stack:
+        node_id = stack.pop()
+        if node_id not in wanted:
+            wanted.add(node_id)
+            stack.extend(graph.predecessors(node_id))
+    return wanted
+
+
+def output_types(pipeline: Pipeline) -> dict[NodeId, Mapping[str, PortType]]:
+    """The types of every node's output ports. Nodes on or behind a cycle are absent."""
+    return _Checker(pipeline, frozenset()).types
+
+
+def binding_type(binding: Binding, types: Mapping[Ref, PortType]) -> PortType | None:
+    """The type of a binding, None where a reference of it has no known type."""
+    match binding:
+        case Literal(value=value):
+            return type_of(value)
+        case Ref():
+            return types.get(binding)
+        case Items(items=items):
+            inner = [binding_type(item, types) for item in items]
+            return list_of(common([item or ANY for item in inner]))
+        case Record():
+            return OBJECT
+
+
+class _Checker:
+    def __init__(self, pipeline: Pipeline, unreadable: Set[str]) -> None:
+        self.pipeline = pipeline
+        self.unreadable = unreadable
+        self.graph = dependencies(pipeline)
+        self.refs: dict[Ref, PortType] = {
+            Ref(INPUTS, name): port.type for name, port in pipeline.inputs.items()
+        } | {
+            Ref(CONTEXT, name): CONTEXT_FIELDS[name]
+            for name in pipeline.context.reads
+            if name in CONTEXT_FIELDS
+        }
+        self.types: dict[NodeId, Mapping[str, PortType]] = {}
+        self._infer()
+
+    def run(self) -> Iterator[Problem]:
+        yield from self._whole()
+        yield from self._inputs()
+        for node_id, node in self.pipeline.nodes.items():
+            yield from self._node(node_id, node)
+        yield from self._cycles()
+        yield from self._outputs()
+        yield from self._chat()
+        yield from self._context()
+        yield from self._unused()
+
+    def _infer(self) -> None:
+        """Types of output ports, each node after those it refers to; nodes on a cycle stay unknown."""
+        waiting = dict(self.graph.in_degree())
+        ready = [node_id for node_id, count in waiting.items() if count == 0]
+        while ready:
+            node_id = NodeId(ready.pop())
+            node = self.pipeline.nodes[node_id]
+            given = {port: binding_type(binding, self.refs) for port, binding in node.inputs.items()}
+            known = {port: port_type for port, port_type in given.items() if port_type is not None}
+            outputs = node.spec.outputs(known)
+            self.types[node_id] = outputs
+            self.refs |= {Ref(node_id, port): port_type for port, port_type in outputs.items()}
+            for successor in self.graph.successors(node_id):
+                waiting[successor] -= 1
+                if waiting[successor] == 0:
+                    ready.append(successor)
+
+    def _whole(self) -> Iterator[Problem]:
+        fault = name_fault(self.pipeline.metadata.name)
+        if fault and "metadata" not in self.unreadable:
+            yield Problem("bad-name", fault, ("metadata", "name"))
+        if not self.pipeline.nodes and not self.unreadable:
+            yield Problem("missing", "a pipeline needs nodes", ("nodes",))
+        if len(self.pipeline.nodes) > MAX_NODES:
+            yield Problem("too-large", f"more than {MAX_NODES} nodes", ("nodes",))
+
+    def _inputs(self) -> Iterator[Problem]:
+        for name, port in self.pipeline.inputs.items():
+            path: Path = ("inputs", name)
+            if fault := name_fault(name):
+                yield Problem("bad-name", fault, path, on_key=True)
+            for keyword in sorted(set(port.constraints) - constraints_of(port.type)):
+                message = f"{keyword} says nothing of a {port.type}"
+                yield Problem("unknown-field", message, (*path, keyword), on_key=True)
+            for keyword, limit in port.constraints.items():
+                if not _fits_keyword(keyword, limit):
+                    yield Problem("bad-value", f"{keyword} cannot be {limit!r}", (*path, keyword))
+                    break
+            else:
+                if port.default is not UNSET:
+                    for message in faults(port, port.default):
+                        yield Problem(
+                            "bad-default", f"the default does not fit: {message}", (*path, "default")
+                        )
+
+    def _node(self, node_id: NodeId, node: Node) -> Iterator[Problem]:
+        path: Path = ("nodes", node_id)
+        if fault := name_fault(node_id):
+            yield Problem("bad-name", fault, path, on_key=True)
+        broken = False
+        for flaw in node.spec.faults():
+            broken = True
+            yield Problem(
+                flaw.code,
+                flaw.message,
+                (*path, node.kind, flaw.field),
+                line_in_text=flaw.line_in_text,
+                token=flaw.token,
+                hint=flaw.hint,
+            )
+        ports = node.spec.inputs()
+        for name, binding in node.inputs.items():
+            where = binding_path(node_id, node, name)
+            if name in ports:
+                yield from self._edge(where, ports[name], binding)
+            elif not broken:
+                message = (
+                    f"{node.kind} has no input {name}" if node.kind != "prompt" else _unused_variable(name)
+                )
+                yield Problem("unknown-port", message, where, on_key=True, hint=nearest(name, ports))
+            for place, ref in located(binding, where):
+                yield from self._reference(place, ref)
+        if node_id not in self.unreadable and not broken:
+            yield from self._missing(node_id, node, ports)
+
+    def _missing(self, node_id: NodeId, node: Node, ports: Mapping[str, Port]) -> Iterator[Problem]:
+        lines = node.spec.variables()
+        for name, port in ports.items():
+            if port.required and name not in node.inputs:
+                near = nearest(name, set(node.inputs) - set(ports))
+                if name in lines:
+                    field, line = lines[name]
+                    yield Problem(
+                        "missing-input",
+                        f"nothing is given for the variable {name}",
+                        ("nodes", node_id, node.kind, field),
+                        line_in_text=line,
+                        token=name,
+                        hint=near or f"give it in with: {name}",
+                    )
+                else:
+                    message = f"{node_id} needs its input {name}, a {port.type}"
+                    yield Problem("missing-input", message, ("nodes", node_id), on_key=True, hint=near)
+
+    def _edge(self, path: Path, port: Port, binding: Binding) -> Iterator[Problem]:
+        """Whether what is bound fits the port."""
+        if isinstance(binding, Literal):
+            for message in faults(port, binding.value):
+                yield Problem("type-mismatch", f"{path[-1]}: {message}", path)
+            return
+        given = binding_type(binding, self.refs)
+        if given is not None and not assignable(given, port.type):
+            said = str(binding) if isinstance(binding, Ref) else "this"
+            yield Problem("type-mismatch", f"{said} is a {given}, {path[-1]} takes a {port.type}", path)
+
+    def _reference(self, path: Path, ref: Ref) -> Iterator[Problem]:
+        if ref in self.refs or ref.owner in self.unreadable or f"{ref.owner}.{ref.port}" in self.unreadable:
+            return
+        pipeline = self.pipeline
+        if ref.owner == INPUTS:
+            hint = nearest(ref.port, pipeline.inputs)
+            yield Problem("unknown-input", f"the pipeline has no input {ref.port}", path, hint=hint)
+        elif ref.owner == CONTEXT:
+            if ref.port in CONTEXT_FIELDS:
+                hint = f"add it to context: {{reads: [{ref.port}]}}"
+                message = f"the pipeline does not declare that it reads {ref.port}"
+                yield Problem("undeclared-context", message, path, hint=hint)
+            else:
+                hint = nearest(ref.port, CONTEXT_FIELDS)
+                yield Problem("unknown-context", f"the context has no field {ref.port}", path, hint=hint)
+        elif ref.owner not in pipeline.nodes:
+            near = nearest(ref.owner, {*pipeline.nodes, INPUTS, CONTEXT})
+            yield Problem("unknown-node", f"there is no node {ref.owner}", path, hint=near)
+        else:
+            ports = pipeline.nodes[NodeId(ref.owner)].spec.outputs({})
+            if ref.port not in ports:
+                kind = pipeline.nodes[NodeId(ref.owner)].kind
+                message = f"{ref.owner} has no output {ref.port}, being of kind {kind}"
+                yield Problem("unknown-port", message, path, hint=nearest(ref.port, ports))
+
+    def _cycles(self) -> Iterator[Problem]:
+        """One problem for each knot of nodes that wait for each other, showing one way round."""
+        for knot in nx.strongly_connected_components(self.graph):
+            some = min(knot)
+            if len(knot) == 1 and not self.graph.has_edge(some, some):
+                continue
+            edges = nx.find_cycle(self.graph.subgraph(knot), some)
+            path = " → ".join([edge[0] for edge in edges] + [edges[0][0]])
+            yield Problem("cycle", f"nodes wait for each other: {path}", ("nodes", edges[0][0]), on_key=True)
+
+    def _outputs(self) -> Iterator[Problem]:
+        if not self.pipeline.outputs and not self.unreadable:
+            yield Problem("missing", "a pipeline needs outputs", ("outputs",))
+        for name, ref in self.pipeline.outputs.items():
+            path: Path = ("outputs", name)
+            if fault := name_fault(name):
+                yield Problem("bad-name", fault, path, on_key=True)
+            yield from self._reference(path, ref)
+
+    def _chat(self) -> Iterator[Problem]:
+        chat = self.pipeline.chat
+        if chat is None:
+            return
+        port = self.pipeline.inputs.get(chat.input)
+        if port is None:
+            hint = nearest(chat.input, self.pipeline.inputs)
+            yield Problem(
+                "unknown-input", f"the pipeline has no input {chat.input}", ("chat", "input"), hint=hint
+            )
+        elif not assignable(STRING, port.type):
+            message = f"{chat.input} is a {port.type}, a chat gives a string"
+            yield Problem("type-mismatch", message, ("chat", "input"))
+        others = [
+            name for name, other in self.pipeline.inputs.items() if other.required and name != chat.input
+        ]
+        if port is not None and others:
+            message = f"a chat gives only {chat.input}, but {others[0]} is required too"
+            yield Problem("missing-input", message, ("chat", "input"), hint=f"give {others[0]} a default")
+        ref = self.pipeline.outputs.get(chat.output)
+        if ref is None:
+            hint = nearest(chat.output, self.pipeline.outputs)
+            message = f"the pipeline has no output {chat.output}"
+            yield Problem("unknown-output", message, ("chat", "output"), hint=hint)
+        elif self.refs.get(ref, STRING) != STRING:
+            message = f"{chat.output} is a {self.refs[ref]}, a reply is a string"
+            yield Problem("type-mismatch", message, ("chat", "output"))
+
+    def _context(self) -> Iterator[Problem]:
+        for index, name in enumerate(self.pipeline.context.reads):
+            if name not in CONTEXT_FIELDS:
+                hint = nearest(name, CONTEXT_FIELDS)
+                message = f"the context has no field {name}"
+                yield Problem("unknown-context", message, ("context", "reads", index), hint=hint)
+
+    def _unused(self) -> Iterator[Problem]:
+        """Warnings: what could be left out."""
+        wanted = reaching_outputs(self.graph, self.pipeline.outputs.values())
+        for node_id in self.pipeline.nodes:
+            if node_id not in wanted and not self.unreadable:
+                message = f"{node_id} reaches no output and is never run"
+                yield Problem("unused-node", message, ("nodes", node_id), on_key=True, severity="warning")
+        used = set(self.pipeline.outputs.values())
+        for node in self.pipeline.nodes.values():
+            used.update(ref for binding in node.inputs.values() for ref in references(binding))
+        for name in self.pipeline.inputs:
+            if Ref(INPUTS, name) not in used and not self.unreadable:
+                message = f"the input {name} is never used"
+                yield Problem("unused-input", message, ("inputs", name), on_key=True, severity="warning")
+
+
+def _fits_keyword(keyword: str, limit: object) -> bool:
+    if keyword == "enum":
+        return isinstance(limit, list) and bool(limit)
+    if isinstance(limit, bool) or not isinstance(limit, int | float):
+        return False
+    return keyword in ("minimum", "maximum") or (isinstance(limit, int) and limit >= 0)

@@ -13,6 +13,9 @@ import ray.autoscaler
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from cluster.config import VllmSpec
+from serve_apps.settings import load_settings
+
 ROOT = Path(__file__).parent.parent
 SCHEMA = Path(ray.autoscaler.__file__).with_name("ray-schema.json")
 
@@ -81,6 +84,23 @@ def test_every_node_gets_the_token_as_a_file_and_closes_it_to_others(prepared):
     gpu_setup = prepared["available_node_types"]["gpu-worker"]["worker_setup_commands"]
     for setup in (prepared["head_setup_commands"], prepared["worker_setup_commands"], gpu_setup):
         assert any(f"chmod 600 {TOKEN}" in command for command in setup)
+
+
+def test_every_node_gets_the_pepper_where_the_gateway_looks_for_it(prepared):
+    pepper = load_settings(ROOT / "deploy" / "qwen.yaml").pepper_file.relative_to(Path.home())
+    assert "~/pepper" in prepared["file_mounts"]
+    gpu_setup = prepared["available_node_types"]["gpu-worker"]["worker_setup_commands"]
+    for setup in (prepared["head_setup_commands"], prepared["worker_setup_commands"], gpu_setup):
+        assert any(f"install -m 600 ~/pepper ~/{pepper}" in command for command in setup)
+
+
+def test_a_gpu_worker_can_take_a_replica_of_the_sample_config(prepared):
+    gpu = prepared["available_node_types"]["gpu-worker"]["resources"]
+    (model,) = load_settings(ROOT / "deploy" / "qwen.yaml").models
+    assert isinstance(model, VllmSpec)
+    assert gpu[f"accelerator_type:{model.accelerator_type}"] == 1
+    assert gpu["CPU"] >= model.num_cpus
+    assert gpu["GPU"] >= model.tensor_parallel_size
 
 
 def test_no_token_is_written_down(config):

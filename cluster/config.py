@@ -79,6 +79,10 @@ class VllmSpec(ReplicatedSpec):
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
 
     @property
+    def task(self) -> Literal["generate"]:
+        return "generate"
+
+    @property
     def on_cpu(self) -> bool:
         return self.accelerator_type is None
 
@@ -111,6 +115,10 @@ class OnnxSpec(ReplicatedSpec):
     max_context: int = Field(default=512, ge=16)
     threads: int = Field(default=1, ge=1)
     """Cores that one call may use."""
+
+    @property
+    def task(self) -> Literal["embed"]:
+        return "embed"
 
 
 class FakeSpec(ReplicatedSpec):

@@ -131,12 +131,18 @@ def reply_embeddings(reply: bytes) -> Embeddings:
 
 
 def reply_error(status: int, body: bytes, *, retry_after_s: float | None = None) -> ClusterError:
-    """The error that an HTTP reply of `status` 400 and above stands for."""
+    """The error that an HTTP reply of `status` 300 and above stands for.
+
+    Only what concerns the call itself is passed on: a provider that refuses our key may quote it.
+    """
+    known = error_of(status, f"the provider answered HTTP {status}", retry_after_s=retry_after_s)
+    if not isinstance(known, InvalidCall):
+        return known
     try:
-        error = _decode_reply(body).error or _Error()
+        error = _decode_reply(body).error
     except msgspec.DecodeError:
-        error = _Error()
-    return error_of(status, error.message or f"HTTP {status}", error.param, retry_after_s=retry_after_s)
+        return known
+    return InvalidCall(error.message, param=error.param) if error is not None else known
 
 
 def error_of(

@@ -45,13 +45,9 @@ def placement_bundles(spec: VllmSpec) -> list[dict[str, float]]:
 
 def model_info(spec: ModelSpec) -> ModelInfo:
     """What callers of the pool must know."""
-    if isinstance(spec, OnnxSpec):
-        task: Any = "embed"
-    else:
-        task = "generate" if isinstance(spec, VllmSpec) else spec.task
     return ModelInfo(
         name=spec.name,
-        task=task,
+        task=spec.task,
         max_context=spec.max_context,
         default_max_tokens=spec.default_max_tokens,
     )

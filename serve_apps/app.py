@@ -1,0 +1,63 @@
+"""The composition root: `serve run serve_apps.app:build config=deploy.yaml`.
+
+One Serve application holds the gateway, the runner, the models and, with the embedded store, its keeper.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from ray import serve
+from ray.serve import Application
+
+from cluster.config import OpenAISpec
+from cluster.pools.deploy import bind
+from serve_apps.deployments import GatewayReplica, RunnerReplica, StoreKeeper
+from serve_apps.pipelines import load_plans
+from serve_apps.settings import Settings, load_settings
+
+
+class BuildArguments(BaseModel):
+    """What `serve run` and a Serve config file may say."""
+
+    config: Path
+
+
+def build(arguments: BuildArguments) -> Application:
+    """The application of a deploy config.
+
+    Raises `ConfigError` or `graphs.errors.PipelineError`, before anything is deployed.
+    """
+    settings = load_settings(arguments.config)
+    load_plans(settings)  # every mistake in a graph shows now, not in a replica
+    handles = {
+        spec.name: bind(spec, settings.data_dir)
+        for spec in settings.models
+        if not isinstance(spec, OpenAISpec)
+    }
+    runner = _deploy(RunnerReplica, settings.runner, "runner").bind(settings, handles)
+    keeper = _keeper(settings)
+    return _deploy(GatewayReplica, settings.gateway, "gateway").bind(
+        settings, handles, runner if settings.graphs else None, keeper
+    )
+
+
+def _deploy(replica: Any, options: Any, name: str) -> Any:
+    return serve.deployment(
+        replica,
+        name=name,
+        num_replicas=options.replicas,
+        max_ongoing_requests=options.max_ongoing_requests,
+        ray_actor_options={"num_cpus": options.num_cpus},
+        graceful_shutdown_timeout_s=30,
+    )
+
+
+def _keeper(settings: Settings) -> Application | None:
+    """The embedded store's keeper, on the head node: that is where its files are."""
+    if settings.store.url is not None:
+        return None
+    options = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
+    return serve.deployment(StoreKeeper, name="store", ray_actor_options=options).bind(settings)

@@ -1,0 +1,77 @@
+"""The key and the words that greet whoever started the system."""
+
+from __future__ import annotations
+
+import asyncio
+
+from rich.console import Console
+
+from runtime.store.client import Store
+from runtime.store.embedded import EmbeddedValkey
+from serve_apps.cli.environment import write_secret
+from serve_apps.gateway.keys import KeyRejected, KeyStore, Limits, load_or_create_pepper
+from serve_apps.settings import Settings
+
+DEMO_TENANT = "demo"
+DEMO_LIMITS = Limits(requests_per_minute=120, tokens_per_minute=100_000)
+
+
+def store_url(settings: Settings) -> str:
+    return settings.store.url or EmbeddedValkey(settings.store_dir).url
+
+
+def demo_key(settings: Settings) -> str:
+    """The demo key of this data directory: the one of the last start if it still works, else a new one."""
+    return asyncio.run(_demo_key(settings))
+
+
+async def _demo_key(settings: Settings) -> str:
+    file = settings.data_dir / "secrets" / "demo-key"
+    store = Store.connect(store_url(settings))
+    keys = KeyStore(store, load_or_create_pepper(settings.pepper_file))
+    try:
+        if file.exists():
+            try:
+                await keys.authenticate(file.read_text())
+                return file.read_text()
+            except KeyRejected:
+                pass  # revoked, or the store was emptied: make another
+        token, _ = await keys.create(tenant=DEMO_TENANT, name="demo", limits=DEMO_LIMITS)
+        write_secret(file, token)
+        return token
+    finally:
+        await store.close()
+
+
+def print_welcome(
+    console: Console, url: str, key: str, settings: Settings, answer: str, seconds: float
+) -> None:
+    """Everything to paste, in one screen."""
+    model = next(spec.name for spec in settings.models if spec.task == "generate")
+    graph = settings.graphs[0].stem if settings.graphs else None
+    console.print(f"\n[bold green]Ready[/] after {seconds:.0f} s. {model} says: [italic]{answer}[/]\n")
+    console.print(f"  URL   {url}/v1       [dim](API reference: {url}/docs)[/]")
+    console.print(f"  Key   {key}\n", highlight=False)
+    for title, path, body in _examples(model, graph):
+        console.print(f"[bold]{title}[/]")
+        command = (
+            f"curl {url}{path} -H 'Authorization: Bearer {key}' "
+            f"-H 'Content-Type: application/json' \\\n  -d '{body}'"
+        )
+        console.print(command, soft_wrap=True, highlight=False, markup=False)
+        console.print()
+    console.print("Ctrl-C stops everything.")
+
+
+def _examples(model: str, graph: str | None) -> list[tuple[str, str, str]]:
+    chat = (
+        f'{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]'
+    )
+    examples = [
+        ("Chat", "/v1/chat/completions", chat + "}"),
+        ("Stream", "/v1/chat/completions -N", chat + ', "stream": true}'),
+    ]
+    if graph is not None:
+        run = '{"inputs": {"question": "How do I create an API key?"}}'
+        examples.append(("Run a graph", f"/v1/graphs/{graph}/runs", run))
+    return examples

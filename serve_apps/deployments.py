@@ -1,0 +1,158 @@
+"""The deployments beside the models: the store's keeper, the graph runner and the gateway.
+
+Each builds its parts in its own process from the settings it is given; handles to the models come bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import structlog
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from cluster.config import OpenAISpec
+from cluster.engines.serving import coalesce
+from cluster.interface import Pool
+from cluster.pools.deploy import model_info, token_counter
+from cluster.pools.handle import HandlePool
+from cluster.providers.openai import OpenAIPool
+from runtime.context.store import ContextStore
+from runtime.events import encode_events
+from runtime.indexes import Index
+from runtime.remote import HandleRunner
+from runtime.runner import Runner, decode_request
+from runtime.store.client import Store
+from runtime.store.embedded import EmbeddedValkey
+from serve_apps.gateway import app as gateway
+from serve_apps.gateway.deps import GatewayDeps, GatewaySettings
+from serve_apps.gateway.keys import KeyStore, load_or_create_pepper
+from serve_apps.gateway.quotas import QuotaLedger
+from serve_apps.pipelines import load_plans
+from serve_apps.settings import Settings
+
+STORE_WATCH_S = 0.25
+"""How soon the death of the embedded store is noticed."""
+
+log = structlog.get_logger(__name__)
+
+
+class StoreKeeper:
+    """Keeps the embedded Valkey alive: starts or adopts it, and starts it again when it dies.
+
+    It does not stop it: another keeper may take over. `clustergraph up` and `down` do.
+    """
+
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
+        self._server = EmbeddedValkey(settings.store_dir)
+        await asyncio.to_thread(self._server.start_or_adopt)
+        self._watch = asyncio.create_task(self._keep())
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(STORE_WATCH_S)
+            if not _running(self._server.pid()):
+                log.warning("store_restarting")
+                await asyncio.to_thread(self._server.start_or_adopt)
+
+    async def check_health(self) -> None:
+        if self._watch.done():
+            await self._watch
+
+
+class RunnerReplica:
+    """Executes graphs. Ready once its indexes are built, which waits for the embedding models."""
+
+    def __init__(self, settings: Settings, handles: dict[str, DeploymentHandle]) -> None:
+        self._settings = settings
+        self._pools = build_pools(settings, handles)
+        self._runner: Runner | None = None
+        self._building = asyncio.get_running_loop().create_task(self._build())
+
+    async def run(self, payload: bytes) -> AsyncGenerator[bytes, None]:
+        """Events of one run; items are msgpack lists of them."""
+        runner = self._runner or await asyncio.shield(self._building)
+        async with aclosing(coalesce(runner.run(decode_request(payload)))) as batches:
+            async for events in batches:
+                yield encode_events(events)
+
+    async def ready(self) -> bool:
+        return self._runner is not None
+
+    async def check_health(self) -> None:
+        if self._building.done():
+            await self._building
+
+    async def _build(self) -> Runner:
+        indexes = {name: await self._build_index(name) for name in self._settings.indexes}
+        self._runner = Runner(load_plans(self._settings), self._pools, indexes)
+        return self._runner
+
+    async def _build_index(self, name: str) -> Index:
+        spec = self._settings.indexes[name]
+        pool = self._pools[spec.model]
+        while not await pool.ready():
+            await asyncio.sleep(0.2)
+        return await Index.build(
+            name, spec.corpus, pool, cache_dir=self._settings.data_dir / "indexes" / name
+        )
+
+
+@serve.ingress()
+class GatewayReplica:
+    """The HTTP front door, as `serve_apps.gateway.app` builds it."""
+
+    def __init__(
+        self, settings: Settings, handles: dict[str, DeploymentHandle], runner: DeploymentHandle | None
+    ) -> None:
+        self._settings = settings
+        self._handles = handles
+        self._runner = runner
+
+    async def __serve_build_asgi_app__(self) -> Any:
+        settings = self._settings
+        url = settings.store.url or EmbeddedValkey(settings.store_dir).url
+        store = Store.connect(url, timeout_s=settings.store.timeout_s)
+        bounds = settings.gateway
+        plans = load_plans(settings)
+        return gateway.build_app(
+            GatewayDeps(
+                pools=build_pools(settings, self._handles),
+                keys=KeyStore(store, await asyncio.to_thread(load_or_create_pepper, settings.pepper_file)),
+                quotas=QuotaLedger(store),
+                contexts=ContextStore(store, ttl_s=settings.context.ttl_s),
+                graphs={name: plan.info for name, plan in plans.items()},
+                runner=HandleRunner(self._runner) if self._runner is not None else None,
+                settings=GatewaySettings(
+                    default_timeout_s=bounds.default_timeout_s,
+                    max_timeout_s=bounds.max_timeout_s,
+                    max_body_bytes=bounds.max_body_bytes,
+                ),
+            )
+        )
+
+
+def build_pools(settings: Settings, handles: Mapping[str, DeploymentHandle]) -> dict[str, Pool]:
+    """Every model of the settings as a pool, wherever it runs."""
+    pools: dict[str, Pool] = {}
+    for spec in settings.models:
+        info, counter = model_info(spec), token_counter(spec, settings.data_dir)
+        if isinstance(spec, OpenAISpec):
+            pools[spec.name] = OpenAIPool(spec, info, counter, os.environ)
+        else:
+            pools[spec.name] = HandlePool(info, handles[spec.name], counter)
+    return pools
+
+
+def _running(pid: int | None) -> bool:
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,151 @@
+"""The deploy config: one YAML file that says what runs. Paths in it are relative to the file itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from cluster.config import ModelName, ModelSpec, Spec
+from cluster.errors import ConfigError
+
+MAX_CONFIG_BYTES = 1024 * 1024
+
+
+class StoreSettings(Spec):
+    """Where keys, quotas and contexts live."""
+
+    url: str | None = Field(default=None, pattern=r"^(redis|rediss|unix)://\S+$")
+    """`redis://` or `rediss://` of a server of yours. Default: a Valkey of ours under `data_dir`, which only
+    processes of the same machine can reach."""
+    timeout_s: float = Field(default=0.1, gt=0, le=5)
+    """Longest wait for one round trip; past it a call is refused rather than let through uncounted."""
+
+
+class GatewaySettings(Spec):
+    """The front door."""
+
+    replicas: int = Field(default=1, ge=1, le=256)
+    num_cpus: float = Field(default=0.25, ge=0)
+    max_ongoing_requests: int = Field(default=1024, ge=1)
+    default_timeout_s: float = Field(default=120, gt=0)
+    """Deadline of a request that names none."""
+    max_timeout_s: float = Field(default=600, gt=0)
+    """Longest deadline a request may name."""
+    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+
+
+class RunnerSettings(Spec):
+    """What runs the graphs."""
+
+    replicas: int = Field(default=1, ge=1, le=256)
+    num_cpus: float = Field(default=0.25, ge=0)
+    max_ongoing_requests: int = Field(default=256, ge=1)
+
+
+class IndexSettings(Spec):
+    """A vector index over Markdown files, built by the runner when it starts."""
+
+    model: ModelName
+    """The embedding model; queries must be embedded by the same."""
+    corpus: list[Path] = Field(min_length=1)
+    """Files, or folders whose `*.md` files are taken."""
+
+
+class ContextSettings(Spec):
+    """Conversations kept under a `contextId`."""
+
+    ttl_s: float = Field(default=7 * 24 * 3600, gt=0)
+    """A conversation is forgotten this long after its last turn."""
+
+
+class Settings(Spec):
+    """The whole file."""
+
+    data_dir: Path = Path(".data")
+    """Models, indexes, secrets and the embedded store of this machine."""
+    models: list[ModelSpec] = Field(min_length=1)
+    graphs: list[Path] = Field(default_factory=list)
+    """Pipeline files."""
+    indexes: dict[ModelName, IndexSettings] = Field(default_factory=dict)
+    store: StoreSettings = StoreSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    runner: RunnerSettings = RunnerSettings()
+    context: ContextSettings = ContextSettings()
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Settings:
+        names = [model.name for model in self.models]
+        repeated = {name for name in names if names.count(name) > 1}
+        if repeated:
+            raise ValueError(f"models: {', '.join(sorted(repeated))} is defined more than once")
+        for name, index in self.indexes.items():
+            if index.model not in names:
+                raise ValueError(
+                    f"indexes.{name}.model: there is no model {index.model!r}; there are {', '.join(names)}"
+                )
+        return self
+
+    @property
+    def store_dir(self) -> Path:
+        return self.data_dir / "store"
+
+    @property
+    def pepper_file(self) -> Path:
+        """The secret that keys are hashed with."""
+        return self.data_dir / "secrets" / "pepper"
+
+
+def load_settings(path: Path) -> Settings:
+    """The settings of a file, with every path made absolute.
+
+    Raises `ConfigError` that names the file and every field at fault.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no config file {path}")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes")
+    try:
+        loaded = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path} must be a mapping with `models`, not {type(loaded).__name__}")
+    try:
+        settings = Settings.model_validate(loaded)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_where(item['loc'])}: {item['msg']}" for item in error.errors())
+        raise ConfigError(f"{path}:\n{problems}") from error
+    return _absolute(settings, path.resolve().parent)
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "the file"
+
+
+def _absolute(settings: Settings, base: Path) -> Settings:
+    indexes = {
+        name: index.model_copy(update={"corpus": [_resolve(path, base) for path in index.corpus]})
+        for name, index in settings.indexes.items()
+    }
+    return settings.model_copy(
+        update={
+            "data_dir": _resolve(settings.data_dir, base),
+            "graphs": [_resolve(path, base) for path in settings.graphs],
+            "indexes": indexes,
+            "models": [_absolute_model(model, base) for model in settings.models],
+        }
+    )
+
+
+def _absolute_model(model: ModelSpec, base: Path) -> ModelSpec:
+    for field in ("source", "tokenizer"):
+        value = getattr(model, field, None)
+        if isinstance(value, str) and value.startswith((".", "~")):
+            return model.model_copy(update={field: str(_resolve(Path(value), base))})
+    return model
+
+
+def _resolve(path: Path, base: Path) -> Path:
+    return (base / path.expanduser()).resolve()

@@ -1,0 +1,41 @@
+.DEFAULT_GOAL := help
+.PHONY: help install serve test lint types contracts unit e2e bench lock clean
+bin := .venv/bin
+
+help: ## List the commands
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: ## Create .venv from the lock file
+	@scripts/install
+
+serve: install ## Start everything on this machine: http://127.0.0.1:8000
+	@$(bin)/clustergraph up
+
+test: install lint types contracts unit e2e ## Everything that CI runs
+
+lint: install ## Style
+	@$(bin)/ruff check .
+	@$(bin)/ruff format --check .
+
+types: install ## Types, strictly
+	@$(bin)/mypy
+
+contracts: install ## Which package may import which
+	@$(bin)/lint-imports
+
+unit: install ## All tests but the end-to-end ones
+	@scripts/test-deps
+	@env -u PYTHONDONTWRITEBYTECODE $(bin)/pytest tests --ignore tests/e2e --cov --cov-report=
+
+e2e: install ## The whole system over HTTP, on the fake and on the real engine
+	@scripts/test-deps
+	@env -u PYTHONDONTWRITEBYTECODE $(bin)/pytest tests/e2e --cov --cov-append --cov-report=term
+
+bench: install ## The gateway benchmark, against its peers
+	@env -u PYTHONDONTWRITEBYTECODE $(bin)/python -m benchmarks gateway
+
+lock: install ## Resolve the dependencies again
+	@scripts/lock
+
+clean: ## Remove everything that was built, the virtual environment and the data too
+	rm -rf .venv .data build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -1,0 +1,1 @@
+"""Shared state over the Redis protocol: a client, an embedded server, names of keys, scripts."""

@@ -1,0 +1,215 @@
+"""The store as everybody here uses it: commands and scripts, bounded in time, with our errors.
+
+redis-py waits 5 s and retries ten times unless told otherwise. Here one bound covers a whole round trip
+(waiting for a connection, connecting, sending, reading), and nothing is sent twice: a connection that
+died while idle is replaced before anything is written to it, and a call that failed after that may have
+happened, so only its caller can know whether to repeat it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+from redis.asyncio import BlockingConnectionPool
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from runtime.store.errors import CommandFailed, InvalidStoreUrl, StoreUnavailable
+
+DEFAULT_TIMEOUT_S = 0.1
+MAX_CONNECTIONS = 16
+
+Word = str | bytes | int
+"""One word of a command."""
+Reply = Any
+"""bytes, int, None, or a list of replies."""
+
+_UNAVAILABLE = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError)
+
+
+class Script:
+    """A Lua script, the files of `runtime/store/lua` named here one after the other.
+
+    Made at import time: the text is read and hashed once.
+    """
+
+    def __init__(self, *names: str) -> None:
+        folder = resources.files("runtime.store") / "lua"
+        self.name = names[-1]
+        self.text = "\n".join((folder / f"{name}.lua").read_text(encoding="utf-8") for name in names)
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Script({self.name})"
+
+
+class ScriptCall(NamedTuple):
+    """One run of a script."""
+
+    script: Script
+    keys: Sequence[str]
+    args: Sequence[Word]
+
+    def by_hash(self) -> tuple[Word, ...]:
+        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+
+    def by_text(self) -> tuple[Word, ...]:
+        return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
+
+
+class _Connection(Protocol):
+    """What we use of redis-py's connection."""
+
+    def pack_commands(self, commands: Iterable[tuple[Word, ...]]) -> list[bytes]: ...
+
+    async def send_packed_command(self, command: Iterable[bytes]) -> None: ...
+
+    async def read_response(self) -> Reply: ...
+
+
+class Store:
+    """A Redis or Valkey, for one event loop. Connects on first use. `close` when done."""
+
+    def __init__(self, pool: BlockingConnectionPool, place: str, timeout_s: float) -> None:
+        self._pool: Any = pool
+        self._place = place
+        self._timeout_s = timeout_s
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @classmethod
+    def connect(cls, url: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Store:
+        """The store at a unix://, redis:// or rediss:// URL, user and password in it if need be.
+
+        TLS verifies the server against the system's authorities, or those of `?ssl_ca_certs=<file>`.
+        Raises `InvalidStoreUrl`.
+        """
+        try:
+            parts = urlsplit(url)
+            place = (
+                f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+            )
+            pool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=MAX_CONNECTIONS,
+                timeout=None,
+                socket_timeout=None,
+                socket_connect_timeout=timeout_s,
+                protocol=2,
+                driver_info=None,
+            )
+        except ValueError:
+            raise InvalidStoreUrl(
+                "a store's URL is unix:///path, redis://[user:password@]host[:port][/db] or rediss://..."
+            ) from None
+        return cls(pool, place, timeout_s)
+
+    def __repr__(self) -> str:
+        return f"Store({self._place})"
+
+    async def ping(self) -> None:
+        """Raises `StoreUnavailable`."""
+        await self.execute("PING")
+
+    async def execute(self, *command: Word) -> Reply:
+        """The reply of one command. Raises `StoreUnavailable`, `CommandFailed`."""
+        return _unwrap((await self.execute_many([command]))[0])
+
+    async def execute_many(self, commands: Sequence[tuple[Word, ...]]) -> list[Reply | CommandFailed]:
+        """The replies of `commands`, in order, in one round trip; not a transaction.
+
+        A command that the store refuses yields its `CommandFailed` and harms no other.
+        Raises `StoreUnavailable`.
+        """
+        replies = await self._bounded(self._round_trip(commands))
+        return [_as_ours(reply) for reply in replies]
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Reply:
+        """The reply of one script. Raises `StoreUnavailable`, `CommandFailed`."""
+        return _unwrap((await self.run_many([ScriptCall(script, keys, args)]))[0])
+
+    async def run_many(self, calls: Sequence[ScriptCall]) -> list[Reply | CommandFailed]:
+        """The replies of `calls`, in order, in one round trip, or two when the store lacks a script.
+
+        Each script is atomic; together they are not. As `execute_many` otherwise.
+        """
+        replies = await self._bounded(self._run_loading(calls))
+        return [_as_ours(reply) for reply in replies]
+
+    async def close(self) -> None:
+        """Drops the connections. Calls in flight fail with `StoreUnavailable`."""
+        await self._pool.aclose()
+
+    async def _run_loading(self, calls: Sequence[ScriptCall]) -> list[Reply]:
+        replies = await self._round_trip([call.by_hash() for call in calls])
+        missing = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if missing:
+            loaded: set[str] = set()
+            commands = []
+            for call in (calls[index] for index in missing):
+                commands.append(call.by_hash() if call.script.sha in loaded else call.by_text())
+                loaded.add(call.script.sha)
+            for index, reply in zip(missing, await self._round_trip(commands), strict=True):
+                replies[index] = reply
+        return replies
+
+    async def _round_trip(self, commands: Sequence[tuple[Word, ...]]) -> list[Reply]:
+        """The replies, errors of the server among them as values."""
+        connection: _Connection = await self._pool.get_connection()
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands))
+            return [await _read(connection) for _ in commands]
+        finally:
+            await self._pool.release(connection)
+
+    async def _bounded(self, round_trip: Any) -> list[Reply]:
+        self._check_loop(round_trip)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                replies: list[Reply] = await round_trip
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"{self._place} did not answer within {self._timeout_s * 1000:.0f} ms"
+            ) from None
+        except _UNAVAILABLE as error:
+            raise StoreUnavailable(f"{self._place}: {_told(error)}") from None
+        except RedisError as error:
+            raise CommandFailed(_told(error)) from None
+        return replies
+
+    def _check_loop(self, round_trip: Any) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            round_trip.close()
+            raise RuntimeError(f"{self!r} belongs to another event loop: connect one store for each loop")
+
+
+async def _read(connection: _Connection) -> Reply:
+    """A reply, or the server's refusal as a value, so that the replies behind it are read too."""
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
+
+
+def _as_ours(reply: Reply) -> Reply:
+    if isinstance(reply, _UNAVAILABLE):
+        raise StoreUnavailable(_told(reply))
+    return CommandFailed(_told(reply)) if isinstance(reply, ResponseError) else reply
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _unwrap(reply: Reply) -> Reply:
+    if isinstance(reply, CommandFailed):
+        raise reply
+    return reply

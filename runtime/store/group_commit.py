@@ -1,0 +1,119 @@
+"""Many callers, one round trip: the script calls of one turn of the event loop travel together.
+
+    turn 1   reserve A, reserve B, settle C   ->  one batch of three
+    turn 2   reserve D                        ->  waits for that batch, then goes with whatever came since
+
+An idle store is asked at once, so a lone call waits for nobody; a busy one gets larger batches instead of
+a longer queue of small ones. One batch is under way at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from runtime.store.client import Reply, ScriptCall, Store
+from runtime.store.errors import CommandFailed, StoreError, StoreUnavailable
+
+MAX_BATCH = 256
+"""Calls to a round trip: at some 50 µs of script each, far below the store's time-out."""
+MAX_WAITING = 16_384
+"""Calls that may wait; one more is refused, so that memory is bounded."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    call: ScriptCall
+    reply: asyncio.Future[Reply]
+    abandoned: Callable[[Reply], None] | None
+
+
+class GroupCommit:
+    """Batches script calls onto a store, for one event loop."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: deque[_Entry] = deque()
+        self._sender: asyncio.Task[None] | None = None
+
+    async def run(self, call: ScriptCall, *, abandoned: Callable[[Reply], None] | None = None) -> Reply:
+        """The reply of `call`. Raises `StoreUnavailable`, `CommandFailed`.
+
+        A caller cancelled before its call was sent takes it along; one cancelled later leaves a reply
+        that nobody reads, and `abandoned` is called with it.
+        """
+        reply = self.submit(call, abandoned=abandoned)
+        try:
+            return await reply
+        except asyncio.CancelledError:
+            # Cancelled between the arrival of the reply and our turn: the future holds it already.
+            if abandoned is not None and not reply.cancelled() and reply.exception() is None:
+                abandoned(reply.result())
+            raise
+
+    def submit(
+        self, call: ScriptCall, *, abandoned: Callable[[Reply], None] | None = None
+    ) -> asyncio.Future[Reply]:
+        """The future reply of `call`, which is on its way whether or not anybody awaits it.
+
+        Raises `StoreUnavailable` when too many calls wait.
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            raise StoreUnavailable(f"{MAX_WAITING} calls wait for the store already")
+        loop = asyncio.get_running_loop()
+        entry = _Entry(call, loop.create_future(), abandoned)
+        self._waiting.append(entry)
+        if self._sender is None:
+            # A new task runs after all that is ready in this turn: they join its first batch.
+            self._sender = loop.create_task(self._send())
+        return entry.reply
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting:
+                batch = self._next_batch()
+                if batch:
+                    await self._round_trip(batch)
+        finally:
+            self._sender = None
+            # Empty unless a fault of ours broke the loop: nobody may be left waiting for ever.
+            _fail(self._waiting, StoreUnavailable("the round trip to the store broke off"))
+            self._waiting.clear()
+
+    def _next_batch(self) -> list[_Entry]:
+        taken = (self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting))))
+        return [entry for entry in taken if not entry.reply.cancelled()]
+
+    async def _round_trip(self, batch: list[_Entry]) -> None:
+        try:
+            replies = await self._store.run_many([entry.call for entry in batch])
+            for entry, reply in zip(batch, replies, strict=True):
+                _deliver(entry, reply)
+        except StoreUnavailable as error:
+            _fail(batch, error)
+            # Those behind have waited for this time-out too: a second one would double their bound.
+            _fail(self._waiting, error)
+            self._waiting.clear()
+        except CommandFailed as error:
+            _fail(batch, error)
+        finally:
+            _fail(batch, StoreUnavailable("the round trip to the store broke off"))
+
+
+def _fail(entries: Iterable[_Entry], error: StoreError) -> None:
+    """An exception of its own to each that has no reply yet: a shared one would gather every traceback."""
+    for entry in entries:
+        if not entry.reply.done():
+            entry.reply.set_exception(type(error)(*error.args))
+
+
+def _deliver(entry: _Entry, reply: Reply) -> None:
+    if entry.reply.cancelled():
+        if entry.abandoned is not None and not isinstance(reply, CommandFailed):
+            entry.abandoned(reply)
+    elif isinstance(reply, CommandFailed):
+        entry.reply.set_exception(reply)
+    else:
+        entry.reply.set_result(reply)

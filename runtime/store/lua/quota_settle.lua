@@ -1,0 +1,12 @@
+-- Ends a reservation, once.
+--
+-- ARGV[2..4]  reservation id, tokens used, requests counted (1, or 0 to give the request back)
+--
+-- Returns 1, or 0 when no such reservation is open (any more).
+
+local raw = redis.call('HGET', open_key, ARGV[2])
+if raw then
+  close(ARGV[2], raw, tonumber(ARGV[3]), tonumber(ARGV[4]))
+end
+reap()
+return raw and 1 or 0

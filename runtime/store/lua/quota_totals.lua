@@ -1,0 +1,14 @@
+-- The ledger KEYS[3], expired reservations settled first: requests, open, reserved, tokens, expired.
+
+local ROUNDS = 64
+
+for _ = 1, ROUNDS do
+  if reap() < REAP_PER_CALL then
+    break
+  end
+end
+local totals = redis.call('HMGET', KEYS[3], 'requests', 'open', 'reserved', 'tokens', 'expired')
+for i = 1, #totals do
+  totals[i] = tonumber(totals[i] or 0)
+end
+return totals

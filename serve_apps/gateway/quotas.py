@@ -1,0 +1,246 @@
+"""Quotas: reserved before a call, settled after it, never over the limit.
+
+    reserve ──► call ──► settle (what was used)      or  release (it never reached a model)
+       └── QuotaExceeded                              or  nothing: the reservation expires
+
+Every limit that applies is checked and charged by one script, for all or nothing, on the store's clock, so
+any number of gateways may reserve at once. Windows slide and are counted in twelfths, rounded up: in no 60 s
+is more admitted than the limit, and what was admitted counts for 60 to 65 s (`runtime/store/lua/quota.lua`).
+
+What a call did not use goes back at once to the time it was taken from. What it used beyond its reservation
+(an engine that ignores `max_tokens`) is charged when it settles, limit or no limit. A reservation whose
+gateway died expires: its request counts, its tokens do not. When the store is out nothing is admitted.
+
+The clock that counts is the store's. It may step back: time then stands still until it catches up with
+itself. A step forward cannot be told from time passing.
+
+    QuotaExceeded
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from runtime.store.client import Reply, Script, ScriptCall, Store, Word
+from runtime.store.group_commit import GroupCommit
+from runtime.store.naming import check_name, tenant_key
+from serve_apps.gateway.keys import KeyRecord
+
+MINUTE_S = 60
+MAX_TOKENS = 10**9
+"""Of one call. Numbers in Lua are doubles: the scripts stay far from where these lose integers."""
+
+LimitName = Literal["requests", "tokens"]
+
+_RESERVE = Script("quota", "quota_reserve")
+_SETTLE = Script("quota", "quota_settle")
+_TOTALS = Script("quota", "quota_totals")
+
+_log = logging.getLogger(__name__)
+
+
+class LimitState(msgspec.Struct, frozen=True):
+    """A limit as the last decision left it: what the x-ratelimit headers say."""
+
+    name: LimitName
+    limit: int
+    """Most in any 60 s."""
+    remaining: int
+    reset_s: float
+    """Seconds until all of it is free again, if nothing more is taken."""
+
+
+class QuotaExceeded(Exception):
+    """A limit does not admit the call. Nothing was taken from any limit."""
+
+    def __init__(
+        self,
+        limit_name: LimitName,
+        limit: int,
+        remaining: int,
+        requested: int,
+        retry_after_s: float | None,
+        limits: tuple[LimitState, ...] = (),
+    ) -> None:
+        super().__init__(limit_name, limit, remaining, requested, retry_after_s, limits)
+        self.limit_name: LimitName = limit_name
+        self.limit = limit
+        self.remaining = remaining
+        self.requested = requested
+        self.retry_after_s = retry_after_s
+        """Seconds until the call would be admitted; None if it asks for more than the limit."""
+        self.limits = limits
+        """All limits of the key, for the response headers."""
+
+    def __str__(self) -> str:
+        allowed = f"{self.limit} {self.limit_name} a minute"
+        if self.retry_after_s is None:
+            return f"the call asks for {self.requested} {self.limit_name}, the key may spend {allowed}"
+        return (
+            f"the key may spend {allowed}; {self.remaining} are left and the call asks for "
+            f"{self.requested}: try again in {self.retry_after_s:.1f} s"
+        )
+
+
+class Reservation(msgspec.Struct, frozen=True):
+    """What was taken for one call, until it settles or expires."""
+
+    reservation_id: str
+    tenant: str
+    key_id: str
+    tokens: int
+    limits: tuple[LimitState, ...]
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """The ledger of a key: exact, and kept for 35 days after its last call."""
+
+    requests: int = 0
+    """Admitted, less those given back."""
+    open: int = 0
+    """Reservations not yet settled, released or expired."""
+    reserved: int = 0
+    """Tokens that these hold."""
+    tokens: int = 0
+    """Used, as settled."""
+    expired: int = 0
+    """Reservations that nobody settled in time."""
+
+
+class _Limit(NamedTuple):
+    name: LimitName
+    most: int
+    window_key: str
+    requested: int
+
+
+class QuotaLedger:
+    """Reserves and settles, in group commit: calls of one turn of the event loop share a round trip.
+
+    `clock` gives Unix seconds in place of the store's clock. For tests: several gateways agree on none.
+    """
+
+    def __init__(self, store: Store, *, clock: Callable[[], float] | None = None) -> None:
+        self._store = store
+        self._commit = GroupCommit(store)
+        self._clock = clock
+
+    async def reserve(self, key: KeyRecord, *, reservation_id: str, tokens: int, ttl_s: float) -> Reservation:
+        """Takes one request and `tokens` (prompt and most output) from all limits of `key`, or from none.
+
+        It must be settled within `ttl_s`. A `reservation_id` that is open already is not taken twice. A
+        caller cancelled here leaves nothing taken. Raises `QuotaExceeded`, `StoreUnavailable`.
+        """
+        _check_tokens(tokens)
+        limits = _limits_of(key, tokens)
+        keys = [*_tenant_keys(key.tenant), _ledger_key(key), *(limit.window_key for limit in limits)]
+        args: list[Word] = [self._now(), reservation_id, int(ttl_s * 1000), tokens]
+        for limit in limits:
+            args += (limit.most, MINUTE_S * 1000, limit.name[0])
+        reply = await self._commit.run(
+            ScriptCall(_RESERVE, keys, args),
+            abandoned=lambda reply: self._give_back_unasked(key.tenant, reservation_id, reply),
+        )
+        states = _states(limits, reply[1:])
+        if not reply[0]:
+            raise _refusal(limits, states, [wait for _, wait, _ in reply[1:]])
+        return Reservation(reservation_id, key.tenant, key.key_id, tokens, states)
+
+    async def settle(self, reservation: Reservation, used_tokens: int) -> bool:
+        """Charges `used_tokens` and frees the rest. Goes through even if the caller is cancelled here.
+
+        False, and nothing changes, if the reservation is settled already or has expired; so it may be
+        repeated after `StoreUnavailable`, which it raises.
+        """
+        _check_tokens(used_tokens)
+        return await self._close(reservation.tenant, reservation.reservation_id, used_tokens, 1)
+
+    async def release(self, reservation: Reservation) -> bool:
+        """Gives tokens and request back: for a call that, through no doing of the caller, reached no model.
+
+        As `settle` otherwise.
+        """
+        return await self._close(reservation.tenant, reservation.reservation_id, 0, 0)
+
+    async def totals(self, key: KeyRecord) -> Totals:
+        """The key's ledger, expired reservations of its tenant settled first. Raises `StoreUnavailable`."""
+        keys = [*_tenant_keys(key.tenant), _ledger_key(key)]
+        return Totals(*await self._store.run(_TOTALS, keys, [self._now()]))
+
+    async def _close(self, tenant: str, reservation_id: str, used_tokens: int, requests: int) -> bool:
+        reply = self._submit_close(tenant, reservation_id, used_tokens, requests)
+        return bool(await asyncio.shield(reply))
+
+    def _submit_close(
+        self, tenant: str, reservation_id: str, used_tokens: int, requests: int
+    ) -> asyncio.Future[Reply]:
+        args: list[Word] = [self._now(), reservation_id, used_tokens, requests]
+        reply = self._commit.submit(ScriptCall(_SETTLE, _tenant_keys(tenant), args))
+        reply.add_done_callback(lambda done: _warn_if_lost(reservation_id, done))
+        return reply
+
+    def _give_back_unasked(self, tenant: str, reservation_id: str, reply: Reply) -> None:
+        """The caller left between asking and hearing: if it was admitted, undo that."""
+        if reply[0]:
+            self._submit_close(tenant, reservation_id, 0, 0)
+
+    def _now(self) -> Word:
+        return "" if self._clock is None else int(self._clock() * 1000)
+
+
+def _warn_if_lost(reservation_id: str, reply: asyncio.Future[Reply]) -> None:
+    if not reply.cancelled() and (error := reply.exception()) is not None:
+        _log.warning("reservation %s is left to expire unless settled again: %s", reservation_id, error)
+
+
+def _check_tokens(tokens: int) -> None:
+    if not 0 <= tokens <= MAX_TOKENS:
+        raise ValueError(f"tokens must be between 0 and {MAX_TOKENS}, not {tokens}")
+
+
+def _limits_of(key: KeyRecord, tokens: int) -> list[_Limit]:
+    wanted: tuple[tuple[LimitName, int | None, int], ...] = (
+        ("requests", key.limits.requests_per_minute, 1),
+        ("tokens", key.limits.tokens_per_minute, tokens),
+    )
+    return [
+        _Limit(name, most, tenant_key(key.tenant, "quota", "window", "key", key.key_id, name), requested)
+        for name, most, requested in wanted
+        if most is not None
+    ]
+
+
+def _states(limits: Sequence[_Limit], replies: Sequence[Sequence[int]]) -> tuple[LimitState, ...]:
+    return tuple(
+        LimitState(limit.name, limit.most, remaining, full_ms / 1000)
+        for limit, (remaining, _, full_ms) in zip(limits, replies, strict=True)
+    )
+
+
+def _refusal(
+    limits: Sequence[_Limit], states: tuple[LimitState, ...], waits_ms: Sequence[int]
+) -> QuotaExceeded:
+    """The limit that refuses for longest speaks for all."""
+    worst = max(range(len(limits)), key=lambda i: float("inf") if waits_ms[i] < 0 else waits_ms[i])
+    wait_ms = waits_ms[worst]
+    return QuotaExceeded(
+        limit_name=limits[worst].name,
+        limit=limits[worst].most,
+        remaining=states[worst].remaining,
+        requested=limits[worst].requested,
+        retry_after_s=None if wait_ms < 0 else wait_ms / 1000,
+        limits=states,
+    )
+
+
+def _tenant_keys(tenant: str) -> list[str]:
+    return [tenant_key(tenant, "quota", "open"), tenant_key(tenant, "quota", "expiry")]
+
+
+def _ledger_key(key: KeyRecord) -> str:
+    return tenant_key(key.tenant, "quota", "ledger", check_name("key id", key.key_id))

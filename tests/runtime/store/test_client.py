@@ -1,0 +1,199 @@
+"""The store's client, on both kinds of server."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import pickle
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from runtime.store import errors
+from runtime.store.client import Script, ScriptCall, Store
+from runtime.store.errors import CommandFailed, InvalidStoreUrl, StoreUnavailable
+
+REVOKE = Script("key_revoke")
+
+RunRedis = Callable[..., AbstractContextManager[object]]
+
+
+async def test_commands_and_replies(store: Store) -> None:
+    await store.ping()
+    assert await store.execute("SET", "a", b"\x00\xff") == b"OK"
+    assert await store.execute("GET", "a") == b"\x00\xff"
+    assert await store.execute("GET", "missing") is None
+
+
+async def test_a_refused_command_harms_no_other(store: Store) -> None:
+    await store.execute("SET", "text", "x")
+    first, refused, last = await store.execute_many([("GET", "text"), ("LPUSH", "text", 1), ("GET", "text")])
+    assert (first, last) == (b"x", b"x")
+    assert isinstance(refused, CommandFailed)
+    with pytest.raises(CommandFailed, match="WRONGTYPE"):
+        await store.execute("LPUSH", "text", 1)
+
+
+async def test_a_script_the_store_lacks_is_loaded(store: Store) -> None:
+    await store.execute("SCRIPT", "FLUSH")
+    await store.execute("HSET", "k", "f", "v")
+    calls = [ScriptCall(REVOKE, [key], [60_000]) for key in ("k", "none", "k")]
+    assert await store.run_many(calls) == [1, 0, 1]
+    assert await store.run(REVOKE, ["none"], [1]) == 0
+
+
+async def test_a_script_travels_as_its_hash_once_known(store: Store) -> None:
+    await store.run(REVOKE, ["none"], [1])
+    await store.execute("CONFIG", "RESETSTAT")
+    await store.run_many([ScriptCall(REVOKE, ["none"], [1])] * 3)
+    stats = (await store.execute("INFO", "commandstats")).decode()
+    assert "cmdstat_evalsha:calls=3" in stats
+    assert "cmdstat_eval:" not in stats
+
+
+async def test_concurrent_commands_share_few_connections(store: Store) -> None:
+    replies = await asyncio.gather(*(store.execute("INCR", "n") for _ in range(500)))
+    assert sorted(replies) == list(range(1, 501))
+    clients = (await store.execute("CLIENT", "LIST")).decode().splitlines()
+    assert len(clients) <= 16
+
+
+async def test_a_connection_that_died_while_idle_is_replaced(store: Store, store_url: str) -> None:
+    killer = Store.connect(store_url, timeout_s=5)
+    await store.ping()
+    assert await killer.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes") >= 1
+    await killer.close()
+    assert await store.execute("GET", "x") is None
+
+
+async def test_a_mute_store_is_unavailable_within_the_timeout(mute_url: str) -> None:
+    store = Store.connect(mute_url, timeout_s=0.05)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(StoreUnavailable, match="within 50 ms"):
+        await store.ping()
+    assert asyncio.get_running_loop().time() - began < 0.5
+    await store.close()
+
+
+async def test_a_store_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for url in (f"redis://127.0.0.1:{port}", f"unix://{tmp_path}/none.sock"):
+        store = Store.connect(url)
+        with pytest.raises(StoreUnavailable):
+            await store.ping()
+        await store.close()
+
+
+async def test_a_call_that_timed_out_leaves_no_reply_for_the_next(store_url: str) -> None:
+    store = Store.connect(store_url, timeout_s=0.1)
+    await store.ping()
+    with pytest.raises(StoreUnavailable):
+        await store.execute("BLPOP", "nothing-comes", 5)
+    assert await store.execute("ECHO", "mine") == b"mine"
+    await store.close()
+
+
+async def test_passwords_stay_out_of_sight(store_url: str) -> None:
+    path = store_url.removeprefix("unix://")
+    store = Store.connect(f"unix://somebody:hunter2@{path}?db=0")
+    with pytest.raises(StoreUnavailable) as caught:
+        await store.ping()
+    assert "hunter2" not in repr(store) + str(store) + repr(caught.value) + str(caught.value.__cause__)
+    await store.close()
+    with pytest.raises(InvalidStoreUrl) as invalid:
+        Store.connect("https://me:hunter2@example.com")
+    assert "hunter2" not in str(invalid.value)
+    assert invalid.value.__cause__ is None
+
+
+async def test_a_user_and_password_of_the_url_are_used(store: Store, store_url: str) -> None:
+    await store.execute("ACL", "SETUSER", "reader", "on", ">se:cret", "~*", "+get", "+ping")
+    reader = Store.connect(store_url.replace("unix://", "unix://reader:se%3Acret@"), timeout_s=5)
+    assert await reader.execute("GET", "x") is None
+    with pytest.raises(CommandFailed, match="NoPermission"):
+        await reader.execute("SET", "x", 1)
+    await reader.close()
+    await store.execute("ACL", "DELUSER", "reader")
+
+
+async def test_a_full_store_is_unavailable(store: Store) -> None:
+    await store.execute("CONFIG", "SET", "maxmemory", 1)
+    try:
+        with pytest.raises(StoreUnavailable, match="OutOfMemory"):
+            await store.execute("SET", "a", "b")
+    finally:
+        await store.execute("CONFIG", "SET", "maxmemory", 0)
+
+
+def test_a_store_serves_one_event_loop(valkey_url: str) -> None:
+    store = Store.connect(valkey_url, timeout_s=5)
+
+    async def ping_and_close() -> None:
+        await store.ping()
+        await store.close()
+
+    asyncio.run(ping_and_close())
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(store.ping())
+
+
+async def test_tls(tmp_path: Path, run_redis: RunRedis) -> None:
+    certificate = _self_signed(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tls = ("--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", "--requirepass", "pass")
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(tmp_path / "key.pem"))
+    with run_redis("--bind", "127.0.0.1", *tls, *files, "--tls-ca-cert-file", str(certificate)):
+        url = f"rediss://:pass@127.0.0.1:{port}"
+        trusting = Store.connect(f"{url}?ssl_ca_certs={certificate}", timeout_s=5)
+        await trusting.ping()
+        await trusting.close()
+        wary = Store.connect(url, timeout_s=5)
+        with pytest.raises(StoreUnavailable):
+            await wary.ping()
+        await wary.close()
+
+
+def _self_signed(folder: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "store")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(pem))
+    return folder / "cert.pem"
+
+
+@pytest.mark.parametrize(
+    "kind", [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, errors.StoreError)]
+)
+def test_errors_survive_pickling(kind: type[errors.StoreError]) -> None:
+    copy = pickle.loads(pickle.dumps(kind("why")))
+    assert type(copy) is kind
+    assert str(copy) == "why"

@@ -9,6 +9,7 @@ A node that cannot be read is left out, and references to it are not complained 
 from __future__ import annotations
 
 from pathlib import Path as FilePath
+
 import msgspec
 
 from graphs import validation, yaml_tree

@@ -8,6 +8,7 @@ Knows nothing of what is deployed: whether a model or an index exists is asked w
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import Any
 
 import networkx as nx
 from msgspec import UNSET
@@ -54,7 +55,7 @@ def dependencies(pipeline: Pipeline) -> nx.DiGraph[str]:
     return graph
 
 
-def reaching_outputs(graph: nx.DiGraph[str], outputs: Iterable[Ref]) -> set[str]:
+def reaching_outputs(graph: nx.DiGraph[Any], outputs: Iterable[Ref]) -> set[str]:
     """The nodes that `outputs` refer to, and all that these need."""
     wanted: set[str] = set()
     stack = [ref.owner for ref in outputs if ref.owner in graph]
@@ -177,9 +178,7 @@ class _Checker:
             if name in ports:
                 yield from self._edge(where, ports[name], binding)
             elif not broken:
-                message = (
-                    f"{node.kind} has no input {name}" if node.kind != "prompt" else _unused_variable(name)
-                )
+                message = f"{node_id} has no input {name}, being of kind {node.kind}"
                 yield Problem("unknown-port", message, where, on_key=True, hint=nearest(name, ports))
             for place, ref in located(binding, where):
                 yield from self._reference(place, ref)

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import islice
+from time import perf_counter
 from typing import Any
 
 import msgspec
 from jsonschema import Draft202012Validator
 
-from cluster.messages import Message
-from runtime.errors import InputProblem, InvalidInputs
+from cluster.errors import ClusterError, DeadlineExceeded
+from cluster.interface import Pool
+from cluster.messages import Message, Usage
+from graphs.pipeline import Priority
+from graphs.ports import Port, object_schema
+from runtime.errors import InputProblem, InvalidInputs, NodeError, UnknownGraph
+from runtime.events import RunEvent, RunFailed, RunFinished, RunStarted
+from runtime.executor.kinds.kind import Resources, Searchable
+from runtime.executor.loop import Execution, NodeBroke, RunScope
+from runtime.executor.prepare import PreparedPlan, prepare
+from runtime.executor.queue import EventQueue
+from runtime.plan import ExecutionPlan
+
+logger = logging.getLogger(__name__)
 
 MAX_PROBLEMS = 20
 """Fields at fault that one refusal names."""
 MAX_PROBLEM_CHARS = 200
 MAX_NAME_CHARS = 64
+PRIORITIES: Mapping[Priority, int] = {"high": -10_000, "normal": 0, "low": 10_000}
+"""Of a graph's policy, in the engines' scale; further apart than any slack within a run."""
 
 
 class RunRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -72,6 +90,96 @@ decode_request = msgspec.msgpack.Decoder(RunRequest).decode
 decode_infos = msgspec.msgpack.Decoder(list[GraphInfo]).decode
 
 
+class Runner:
+    """Runs compiled plans. Needs an event loop and nothing else: no Ray, no server.
+
+    Raises `KeyError`, when it is made, for a plan whose models or indexes are not all there.
+    """
+
+    def __init__(
+        self,
+        plans: Iterable[ExecutionPlan],
+        pools: Mapping[str, Pool],
+        indexes: Mapping[str, Searchable] | None = None,
+    ) -> None:
+        resources = Resources(pools, indexes or {})
+        self._plans = {plan.graph: (plan, prepare(plan, resources)) for plan in plans}
+        self.infos = {name: info_of(plan) for name, (plan, _) in self._plans.items()}
+        """By the name of the graph."""
+
+    async def run(self, request: RunRequest) -> AsyncGenerator[RunEvent, None]:
+        """The events of the run, exactly one `RunFinished` or `RunFailed` at the end. Never raises for a
+        run that fails.
+
+        Closing it cancels every node that runs, and aborts their calls in the engines.
+        """
+        queue = EventQueue()
+        driver = asyncio.create_task(self._drive(request, queue))
+        try:
+            while True:
+                for event in await queue.take():
+                    yield event
+                    if isinstance(event, RunFinished | RunFailed):
+                        return
+        finally:
+            driver.cancel()
+            await asyncio.wait([driver])
+
+    async def _drive(self, request: RunRequest, queue: EventQueue) -> None:
+        """Puts every event of the run, and at the end the last one, whatever happens."""
+        began = perf_counter()
+        try:
+            plan, prepared = self._find(request.graph)
+            inputs = validate_inputs(self.infos[request.graph].inputs, request.inputs)
+        except ClusterError as error:
+            queue.put(RunFailed(error.as_failure(), Usage(), perf_counter() - began))
+            return
+        queue.put(RunStarted(request.run_id, plan.graph, plan.version, plan.hash))
+        scope = _scope(request, plan)
+        execution = Execution(prepared, scope, inputs, request.history, queue)
+        try:
+            async with asyncio.timeout(scope.deadline - time.time()):
+                outputs = await execution.run()
+            last: RunEvent = RunFinished(
+                msgspec.to_builtins(outputs), execution.usage, perf_counter() - began
+            )
+        except NodeBroke as broke:
+            last = RunFailed(broke.error.as_failure(), execution.usage, perf_counter() - began, broke.node)
+        except TimeoutError:
+            late = DeadlineExceeded(f"the run passed its deadline; running: {_running(execution)}")
+            node = next(iter(execution.running), None)
+            last = RunFailed(late.as_failure(), execution.usage, perf_counter() - began, node)
+        except Exception:
+            logger.exception("run %s of %s broke", request.run_id, request.graph)
+            failure = NodeError("the run broke for a reason of our own").as_failure()
+            node = next(iter(execution.running), None)
+            last = RunFailed(failure, execution.usage, perf_counter() - began, node)
+        queue.put(last)
+
+    def _find(self, graph: str) -> tuple[ExecutionPlan, PreparedPlan]:
+        if graph not in self._plans:
+            raise UnknownGraph(f"there is no graph {graph[:MAX_NAME_CHARS]}", param="graph")
+        return self._plans[graph]
+
+
+def info_of(plan: ExecutionPlan) -> GraphInfo:
+    """What a gateway must know of a plan."""
+    outputs = {name: Port(port_type) for name, port_type in plan.output_types.items()}
+    chat = plan.chat
+    return GraphInfo(
+        name=plan.graph,
+        version=plan.version,
+        description=plan.description,
+        inputs=object_schema(plan.inputs),
+        outputs=object_schema(outputs),
+        plan_hash=plan.hash,
+        token_bound=plan.token_bound,
+        models=list(plan.models),
+        reads_history="sessionHistory" in plan.reads,
+        chat=None if chat is None else ChatBinding(chat.input, chat.output, chat.node),
+    )
+
+
 def validate_inputs(schema: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs with the defaults of `schema` (a `GraphInfo.inputs`) filled in.
 
@@ -99,3 +207,17 @@ def _problems_of(name: str, schema: Mapping[str, Any], value: object) -> Iterato
 def _unknown(name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name[:MAX_NAME_CHARS], known, n=1)
     return "is not an input of this graph" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _scope(request: RunRequest, plan: ExecutionPlan) -> RunScope:
+    """The request, within the policies of the plan."""
+    policies = plan.policies
+    deadline = request.deadline
+    if policies.deadline_s is not None:
+        deadline = min(deadline, time.time() + policies.deadline_s)
+    priority = request.priority + PRIORITIES[policies.priority]
+    return RunScope(request.run_id, deadline, request.tenant, priority, request.stream)
+
+
+def _running(execution: Execution) -> str:
+    return ", ".join(execution.running) or "nothing"

@@ -1,0 +1,101 @@
+"""A pipeline on its way through the compiler: what every stage takes and gives.
+
+Stages never change a draft: they make the next one, and say in `changes` what they did and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import msgspec
+import networkx as nx
+
+from graphs.bindings import Binding, Items, Literal, Record, Ref, references
+from graphs.nodes.registry import AnySpec
+from graphs.pipeline import NodeId, Pipeline
+from runtime.compiler.catalog import Catalog
+from runtime.plan import Backend
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One thing that a stage did."""
+
+    node: str
+    what: str
+    reason: str
+
+
+class DraftNode(msgspec.Struct, frozen=True):
+    """A node, with what the stages so far have found out about it."""
+
+    spec: AnySpec
+    inputs: Mapping[str, Binding]
+    """Every input port is bound."""
+    group: NodeId | None = None
+    """Set by `fuse`: nodes of one group run as one step. Named after one of them."""
+    backend: Backend = "inline"
+    """Set by `assign`."""
+    pool: str | None = None
+    """Set by `assign`."""
+    seconds: float = 0.0
+    """Set by `order`: estimated duration."""
+    remaining_s: float = 0.0
+    """Set by `order`: estimated time from its start to the end of the run."""
+    priority: int = 0
+    """Set by `order`."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    pipeline: Pipeline
+    catalog: Catalog | None
+    """None: nothing is known of the deployment, and what the pipeline names is taken to exist."""
+    nodes: Mapping[NodeId, DraftNode]
+    outputs: Mapping[str, Binding]
+    changes: tuple[Change, ...] = field(default=())
+    """Of the last stage."""
+
+    @cached_property
+    def graph(self) -> nx.DiGraph[NodeId]:
+        """The nodes, with an edge from each to those that take its values."""
+        graph: nx.DiGraph[NodeId] = nx.DiGraph()
+        graph.add_nodes_from(self.nodes)
+        for node_id, node in self.nodes.items():
+            for binding in node.inputs.values():
+                for ref in references(binding):
+                    if ref.owner in self.nodes:
+                        graph.add_edge(NodeId(ref.owner), node_id)
+        return graph
+
+    def becomes(
+        self,
+        nodes: Mapping[NodeId, DraftNode] | None = None,
+        outputs: Mapping[str, Binding] | None = None,
+        changes: tuple[Change, ...] = (),
+    ) -> Draft:
+        """The next draft."""
+        return replace(
+            self,
+            nodes=self.nodes if nodes is None else nodes,
+            outputs=self.outputs if outputs is None else outputs,
+            changes=changes,
+        )
+
+
+def substitute(binding: Binding, by: Mapping[Ref, Binding]) -> Binding:
+    """The binding with references replaced; lists and records that have become constant become constants."""
+    match binding:
+        case Ref():
+            return by.get(binding, binding)
+        case Items(items=items):
+            new = tuple(substitute(item, by) for item in items)
+            constants = [item.value for item in new if isinstance(item, Literal)]
+            return Literal(constants) if len(constants) == len(new) else Items(new)
+        case Record(fields=fields):
+            fresh = {name: substitute(item, by) for name, item in fields.items()}
+            values = {name: item.value for name, item in fresh.items() if isinstance(item, Literal)}
+            return Literal(values) if len(values) == len(fresh) else Record(fresh)
+        case Literal():
+            return binding

@@ -1,0 +1,1 @@
+"""The stages: each a pure function from draft to draft, in the order of `compile.STAGES`."""

@@ -1,0 +1,44 @@
+"""Stage 4, dedupe: what would be computed twice is computed once (common sub-expression elimination).
+
+Reason: a model call saved is seconds saved. Two pure nodes are one when they and all that flows into them are
+the same, which their digests say; a node that samples stays on its own.
+
+    question ─► embed_a ─► search_a ─► …         question ─► embed_a ─► search_a ─► …
+            └─► embed_b ─► search_b ─► …   ──►                      └─► search_b ─► …
+"""
+
+from __future__ import annotations
+
+import networkx as nx
+
+from graphs.bindings import Binding, Ref
+from graphs.pipeline import NodeId
+from runtime.compiler.draft import Change, Draft, DraftNode, substitute
+from runtime.compiler.fingerprint import digest_of
+
+
+def dedupe(draft: Draft) -> Draft:
+    """Of equal pure nodes the one written first stays."""
+    rank = {node_id: index for index, node_id in enumerate(draft.nodes)}
+    order = list(nx.lexicographical_topological_sort(draft.graph, key=lambda node_id: rank[node_id]))
+    instead: dict[Ref, Binding] = {}
+    digests: dict[str, str] = {}
+    first: dict[str, NodeId] = {}
+    nodes: dict[NodeId, DraftNode] = {}
+    changes: list[Change] = []
+    for node_id in order:
+        node = draft.nodes[node_id]
+        inputs = {port: substitute(binding, instead) for port, binding in node.inputs.items()}
+        pure = node.spec.effects == "pure"
+        digest = digest_of(node.spec, inputs, digests)
+        if pure and digest in first:
+            instead |= {Ref(node_id, port): Ref(first[digest], port) for port in node.spec.outputs({})}
+            changes.append(Change(node_id, f"is {first[digest]}", "the same computation on the same inputs"))
+            continue
+        digests[node_id] = digest if pure else node_id
+        if pure:
+            first[digest] = node_id
+        nodes[node_id] = DraftNode(node.spec, inputs)
+    ordered = {node_id: nodes[node_id] for node_id in draft.nodes if node_id in nodes}
+    outputs = {name: substitute(binding, instead) for name, binding in draft.outputs.items()}
+    return draft.becomes(ordered, outputs, tuple(changes))

@@ -1,0 +1,84 @@
+"""Stage 5, fuse: cheap neighbours become one step.
+
+Reason: a step costs a little to schedule, which for a cheap node is more than its work. Nothing may start
+later for it, so a node joins only where nobody else waits: when all it needs is in the group, or when all
+that need it are.
+
+    hits ─► rows ─► ask ─► answer          hits ─► [rows, ask] ─► answer
+                     ▲               ──►                ▲
+    history ─────────┘                     history ─────┘
+
+Both rules keep a group convex (no path leaves it and comes back), so the steps stay free of cycles.
+"""
+
+from __future__ import annotations
+
+import networkx as nx
+from msgspec.structs import replace
+
+from graphs.pipeline import NodeId
+from runtime.compiler.draft import Change, Draft
+
+
+def fuse(draft: Draft) -> Draft:
+    """Sets the group of every cheap node that shares one: the name of the group's last node."""
+    order = list(nx.topological_sort(draft.graph))
+    groups = _Groups(draft, order)
+    for node_id in order:
+        groups.join_what_it_needs(node_id)
+    for node_id in reversed(order):
+        groups.join_what_needs_it(node_id)
+    names = groups.names(order)
+    nodes = {
+        node_id: replace(node, group=names.get(node_id)) if node_id in names else node
+        for node_id, node in draft.nodes.items()
+    }
+    changes = tuple(
+        Change(node_id, f"runs with {name}", "both are cheap, and nobody else waits")
+        for node_id, name in names.items()
+        if node_id != name
+    )
+    return draft.becomes(nodes, changes=changes)
+
+
+class _Groups:
+    """Disjoint sets of nodes."""
+
+    def __init__(self, draft: Draft, order: list[NodeId]) -> None:
+        self._graph = draft.graph
+        self._cheap = {node_id: draft.nodes[node_id].spec.cheap for node_id in order}
+        self._of = {node_id: node_id for node_id in order}
+        self._members = {node_id: [node_id] for node_id in order}
+
+    def join_what_it_needs(self, node_id: NodeId) -> None:
+        """Into the group of all its sources: it is ready the moment that is done."""
+        sources = {self._of[source] for source in self._graph.predecessors(node_id)}
+        self._merge(node_id, sources)
+
+    def join_what_needs_it(self, node_id: NodeId) -> None:
+        """With its group, into the group of all their consumers: nobody gets anything later."""
+        group = self._of[node_id]
+        consumers = {
+            self._of[consumer]
+            for member in self._members[group]
+            for consumer in self._graph.successors(member)
+        }
+        self._merge(group, consumers - {group})
+
+    def names(self, order: list[NodeId]) -> dict[NodeId, NodeId]:
+        """For every node of a group of several, the last node of it."""
+        last = {self._of[node_id]: node_id for node_id in order}
+        return {
+            node_id: last[self._of[node_id]] for node_id in order if len(self._members[self._of[node_id]]) > 1
+        }
+
+    def _merge(self, group: NodeId, others: set[NodeId]) -> None:
+        if len(others) != 1 or not self._cheap[group]:
+            return
+        (other,) = others
+        if not self._cheap[other]:
+            return
+        small, large = sorted((group, other), key=lambda name: len(self._members[name]))
+        for member in self._members.pop(small):
+            self._of[member] = large
+            self._members[large].append(member)

@@ -1,0 +1,1 @@
+"""Runs plans: async dataflow in one event loop."""

@@ -1,0 +1,1 @@
+"""How each kind of node runs: the counterparts of `graphs/nodes`."""

@@ -1,0 +1,31 @@
+"""Every kind of node that can run. A new kind is a line here and a file beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from graphs.nodes.registry import AnySpec
+from runtime.executor.kinds import embed, llm, prompt, retrieve, value
+from runtime.executor.kinds.kind import Evaluate, Perform, Resources
+
+_INLINE: Mapping[str, Callable[[Any, Resources], Evaluate]] = {
+    "prompt": prompt.prepare,
+    "retrieve": retrieve.prepare,
+    "value": value.prepare,
+}
+_AWAITED: Mapping[str, Callable[[Any, Resources], Perform]] = {
+    "embed": embed.prepare,
+    "llm": llm.prepare,
+}
+_NOTHING = Resources({}, {})
+
+
+def evaluator(spec: AnySpec, resources: Resources = _NOTHING) -> Evaluate:
+    """How a node of back end `inline` runs. Raises `KeyError` naming an index that is not there."""
+    return _INLINE[spec.kind()](spec, resources)
+
+
+def performer(spec: AnySpec, resources: Resources) -> Perform:
+    """How a node of back end `pool` runs. Raises `KeyError` naming a model that is not there."""
+    return _AWAITED[spec.kind()](spec, resources)

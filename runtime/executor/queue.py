@@ -1,0 +1,42 @@
+"""The events of a run on their way to its reader: in order, bounded, slowing the run when nobody reads."""
+
+from __future__ import annotations
+
+import asyncio
+
+from runtime.events import RunEvent
+
+MAX_WAITING = 256
+"""Events that wait before deltas have to."""
+
+
+class EventQueue:
+    """One writer's side (`put`, `put_when_room`), one reader's side (`take`)."""
+
+    def __init__(self, limit: int = MAX_WAITING) -> None:
+        self._limit = limit
+        self._events: list[RunEvent] = []
+        self._readable = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def put(self, event: RunEvent) -> None:
+        """Adds an event at once: for those of which a plan has a bounded number."""
+        self._events.append(event)
+        self._readable.set()
+        if len(self._events) >= self._limit:
+            self._room.clear()
+
+    async def put_when_room(self, event: RunEvent) -> None:
+        """Adds an event when fewer than the limit wait: for those of which there may be any number."""
+        while len(self._events) >= self._limit:
+            await self._room.wait()
+        self.put(event)
+
+    async def take(self) -> list[RunEvent]:
+        """All that waits, at least one."""
+        await self._readable.wait()
+        events, self._events = self._events, []
+        self._readable.clear()
+        self._room.set()
+        return events

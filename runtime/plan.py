@@ -1,0 +1,89 @@
+"""What the compiler makes of a pipeline and the executor runs: frozen, serialisable, hashed by content.
+
+    ExecutionPlan ─► ExecutionStep … ─► PlannedNode …
+
+A step is what is scheduled: one node, or several cheap ones fused. Two pipelines that do the same have the
+same `hash`, whatever their nodes are called and in whatever order they are written; caches and checkpoints
+are keyed on it and on the digests of the nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NewType
+
+import msgspec
+
+from graphs.bindings import Binding
+from graphs.nodes.registry import AnySpec
+from graphs.pipeline import NodeId, Policies
+from graphs.ports import Port, PortType
+
+StepId = NewType("StepId", str)
+
+Backend = Literal["inline", "pool"]
+"""`inline`: computed in the runner, on the spot. `pool`: awaits calls to a model."""
+
+
+class PlannedNode(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A node with every input bound."""
+
+    name: NodeId
+    """The author's, for events and messages; not part of any hash."""
+    spec: AnySpec
+    inputs: Mapping[str, Binding]
+    digest: str
+    """Of the spec and all that flows into it: equal digests compute the same thing."""
+
+
+class ExecutionStep(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is started at once, when all it depends on is done."""
+
+    id: StepId
+    """The name of its last node."""
+    backend: Backend
+    nodes: tuple[PlannedNode, ...]
+    """In the order in which they run. More than one only where all are cheap."""
+    depends_on: tuple[StepId, ...] = ()
+    pool: str | None = None
+    """The model that it calls."""
+    priority: int = 0
+    """Added to the run's. 0 on the critical path; more for a step that can wait."""
+    seconds: float = 0.0
+    """Estimated, of this step alone."""
+    remaining_s: float = 0.0
+    """Estimated, from its start to the end of the run along the longest path."""
+    token_bound: int = 0
+
+
+class PlannedChat(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the plan is talked to as if it were a chat model."""
+
+    input: str
+    output: str
+    node: NodeId | None = None
+    """Whose text is the reply, where it streams."""
+
+
+class ExecutionPlan(msgspec.Struct, frozen=True, omit_defaults=True):
+    graph: str
+    version: str
+    description: str
+    hash: str
+    inputs: Mapping[str, Port]
+    reads: tuple[str, ...]
+    """Fields of the context that it needs."""
+    steps: tuple[ExecutionStep, ...]
+    """In an order in which they could be run one after the other, the most urgent first."""
+    outputs: Mapping[str, Binding]
+    output_types: Mapping[str, PortType]
+    models: tuple[str, ...]
+    indexes: tuple[str, ...]
+    token_bound: int
+    """Most tokens, prompts and outputs together, that one run can use."""
+    policies: Policies = Policies()
+    chat: PlannedChat | None = None
+
+
+encode_plan = msgspec.msgpack.Encoder().encode
+decode_plan = msgspec.msgpack.Decoder(ExecutionPlan).decode

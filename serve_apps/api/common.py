@@ -1,0 +1,81 @@
+"""What the routes under FastAPI share: the exchange, the key, JSON answers, errors in OpenAI's shape."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from fastapi import FastAPI, Response
+from fastapi import Request as HTTPRequest
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from cluster.errors import ClusterError
+from runtime.context.errors import ContextError
+from runtime.store.errors import StoreError
+from serve_apps.gateway.authentication import authenticate
+from serve_apps.gateway.deps import Gateway
+from serve_apps.gateway.errors import (
+    BadRequest,
+    GatewayError,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+)
+from serve_apps.gateway.failures import answer_to
+from serve_apps.gateway.http import Exchange
+from serve_apps.gateway.keys import KeyRecord
+
+EXCHANGE: Final = "gateway.exchange"
+"""Where the ASGI scope holds the `Exchange`."""
+
+
+def exchange_of(request: HTTPRequest) -> Exchange:
+    exchange: Exchange = request.scope[EXCHANGE]
+    return exchange
+
+
+async def key_of(gateway: Gateway, request: HTTPRequest) -> KeyRecord:
+    """The record of the request's key. Raises `Unauthorized`, `StoreUnavailable`."""
+    return await authenticate(gateway.keys, exchange_of(request).headers)
+
+
+def json_response(content: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+def install_error_handlers(api: FastAPI) -> None:
+    for kind in (GatewayError, ClusterError, StoreError, ContextError):
+        api.add_exception_handler(kind, _answer)
+    api.add_exception_handler(HTTPException, _answer_http)
+    api.add_exception_handler(RequestValidationError, _answer_validation)
+    # Starlette raises these again once they are answered, and the gateway's front logs them then.
+    api.add_exception_handler(Exception, _answer_unforeseen)
+
+
+async def _answer(request: HTTPRequest, error: Exception) -> Response:
+    return _response(answer_to(error, exchange_of(request).id))
+
+
+async def _answer_http(request: HTTPRequest, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == MethodNotAllowed.status:
+        allowed = (error.headers or {}).get("Allow", "")
+        return _response(MethodNotAllowed(f"Use {allowed}.", headers=[(b"allow", allowed.encode())]))
+    return _response(NotFound(f"No such route: {request.url.path[:200]}"))
+
+
+async def _answer_validation(_: HTTPRequest, error: Exception) -> Response:
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    where = ".".join(str(step) for step in problems[0]["loc"][1:]) if problems else None
+    return _response(BadRequest(f"Invalid value at {where!r}.", param=where))
+
+
+async def _answer_unforeseen(request: HTTPRequest, _: Exception) -> Response:
+    return _response(
+        InternalError(f"The gateway failed to answer. Quote request id {exchange_of(request).id}.")
+    )
+
+
+def _response(answer: GatewayError) -> Response:
+    headers = {name.decode(): value.decode() for name, value in answer.headers()}
+    return Response(answer.body(), answer.status, headers, "application/json")

@@ -1,0 +1,166 @@
+"""The OpenAPI document: FastAPI's, with the raw routes and the schemas of all bodies added.
+
+The schemas come from the very structs that the routes decode and encode.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from msgspec import Struct
+
+from runtime.context.model import Context
+from serve_apps.api.contexts import ContextDeleted
+from serve_apps.api.graphs import GraphList, GraphObject, RunAnswer, RunBody
+from serve_apps.api.health import Health, ReadinessReport
+from serve_apps.api.models import ModelList, ModelObject
+from serve_apps.translators.openai import ChatBody, CompletionBody, EmbeddingBody
+from serve_apps.translators.openai_replies import ChatCompletion, Completion, EmbeddingList
+
+VERSION = version("cluster-graph-hybrid")
+DESCRIPTION = """Models and graphs of models, in OpenAI's dialect. Point the official SDK here.
+
+Every request but the health checks needs `Authorization: Bearer KEY`. It may bound its own time with
+`x-request-timeout` (seconds). Answers carry `x-request-id`, and calls that cost quota `x-ratelimit-*`. A
+call that names a `contextId` continues the conversation kept under it; the answer says the new version, in
+`x-context-version` or, streamed, in the chunk with the finish reason.
+"""
+
+_COMPONENTS = "#/components/schemas/"
+
+
+class ErrorObject(Struct, frozen=True):
+    message: str
+    type: str
+    param: str | None
+    """The field at fault."""
+    code: str
+
+
+class ErrorBody(Struct, frozen=True):
+    """Every answer that is not a success."""
+
+    error: ErrorObject
+
+
+@dataclass(frozen=True)
+class Described:
+    """What one route takes and answers."""
+
+    summary: str
+    answer: type[Any]
+    body: type[Any] | None = None
+    tag: str | None = None
+    streams: bool = False
+    errors: tuple[int, ...] = ()
+
+
+_CALL_ERRORS = (400, 401, 403, 404, 408, 413, 415, 422, 429, 503)
+_READ_ERRORS = (401, 403, 404, 503)
+
+ROUTES: dict[tuple[str, str], Described] = {
+    ("/v1/chat/completions", "post"): Described(
+        "Chat with a model, or with a graph as `graph/NAME`",
+        ChatCompletion,
+        ChatBody,
+        "openai",
+        True,
+        _CALL_ERRORS,
+    ),
+    ("/v1/completions", "post"): Described(
+        "Complete a prompt", Completion, CompletionBody, "openai", True, _CALL_ERRORS
+    ),
+    ("/v1/embeddings", "post"): Described(
+        "Embed texts", EmbeddingList, EmbeddingBody, "openai", False, _CALL_ERRORS
+    ),
+    ("/v1/graphs/{name}/runs", "post"): Described(
+        "Run a graph", RunAnswer, RunBody, "graphs", True, _CALL_ERRORS
+    ),
+    ("/v1/graphs", "get"): Described("The graphs this key may run", GraphList, errors=_READ_ERRORS),
+    ("/v1/graphs/{name}", "get"): Described("One graph", GraphObject, errors=_READ_ERRORS),
+    ("/v1/models", "get"): Described(
+        "The models and graphs this key may call", ModelList, errors=_READ_ERRORS
+    ),
+    ("/v1/models/{model}", "get"): Described("One model", ModelObject, errors=_READ_ERRORS),
+    ("/v1/contexts/{context_id}", "get"): Described("A kept conversation", Context, errors=_READ_ERRORS),
+    ("/v1/contexts/{context_id}", "delete"): Described(
+        "Forget a conversation", ContextDeleted, errors=_READ_ERRORS
+    ),
+    ("/healthz", "get"): Described("Whether this process lives", Health),
+    ("/readyz", "get"): Described("Whether everything behind it can answer", ReadinessReport),
+}
+
+
+def install(api: FastAPI) -> None:
+    """Makes `/openapi.json` and `/docs` tell of every route. The document is built at the first request."""
+    document: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not document:
+            document.update(_document(api))
+        return document
+
+    api.openapi = openapi  # type: ignore[method-assign]
+
+
+def _document(api: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=api.title, version=api.version, description=api.description, routes=api.routes
+    )
+    kinds = {ErrorBody, *(kind for route in ROUTES.values() for kind in (route.answer, route.body) if kind)}
+    _, schemas = msgspec.json.schema_components(kinds, ref_template=_COMPONENTS + "{name}")
+    components = document.setdefault("components", {})
+    components["schemas"] = schemas
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    paths: dict[str, Any] = document["paths"]
+    for (path, method), route in ROUTES.items():
+        operation = paths.setdefault(path, {}).setdefault(method, {})
+        operation.update(_operation(path, route))
+    return document
+
+
+def _operation(path: str, route: Described) -> dict[str, Any]:
+    answer: dict[str, Any] = {"application/json": {"schema": _reference(route.answer)}}
+    if route.streams:
+        answer["text/event-stream"] = {"schema": {"type": "string"}}
+    operation: dict[str, Any] = {
+        "summary": route.summary,
+        "responses": {
+            "200": {"description": "Success", "content": answer},
+            **{str(status): _error(status) for status in route.errors},
+        },
+    }
+    if route.errors:
+        operation["security"] = [{"key": []}]
+    if route.tag:
+        operation["tags"] = [route.tag]
+    if route.body is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _reference(route.body)}},
+        }
+    if "{" in path:
+        name = path[path.index("{") + 1 : path.index("}")]
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        ]
+    return operation
+
+
+def _reference(kind: type[Any]) -> dict[str, str]:
+    return {"$ref": _COMPONENTS + kind.__name__}
+
+
+def _error(status: int) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "description": "Error",
+        "content": {"application/json": {"schema": _reference(ErrorBody)}},
+    }
+    if status in (429, 503):
+        described["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds"}}
+    return described

@@ -1,0 +1,60 @@
+"""`GET /v1/models` and `/v1/models/{id}`: the models and graphs that a key may call."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from fastapi import Request as HTTPRequest
+from msgspec import Struct
+
+from serve_apps.api.common import json_response, key_of
+from serve_apps.gateway.deps import Gateway
+from serve_apps.gateway.routing import GRAPH_PREFIX, known_graph, known_pool, visible_models
+
+GRAPH_OWNER = "cluster-graph-hybrid"
+
+
+class ModelObject(Struct, frozen=True, omit_defaults=True):
+    """A model, or a graph under the name by which it is chatted with."""
+
+    id: str
+    created: int
+    """Unix seconds."""
+    owned_by: str
+    object: Literal["model"]
+    task: Literal["generate", "embed", "graph"]
+    max_context: int | None = None
+    """Tokens of prompt and output together."""
+
+
+class ModelList(Struct, frozen=True):
+    data: list[ModelObject]
+    object: Literal["list"] = "list"
+
+
+def describe(gateway: Gateway, model: str) -> ModelObject:
+    if model.startswith(GRAPH_PREFIX):
+        return ModelObject(model, 0, GRAPH_OWNER, "model", "graph")
+    info = gateway.pools[model].info
+    return ModelObject(model, info.created, info.owned_by, "model", info.task, info.max_context)
+
+
+def router(gateway: Gateway) -> APIRouter:
+    routes = APIRouter(tags=["models"])
+
+    @routes.get("/v1/models")
+    async def list_models(request: HTTPRequest) -> Response:
+        key = await key_of(gateway, request)
+        return json_response(ModelList([describe(gateway, name) for name in visible_models(gateway, key)]))
+
+    @routes.get("/v1/models/{model:path}")
+    async def get_model(model: str, request: HTTPRequest) -> Response:
+        key = await key_of(gateway, request)
+        if model.startswith(GRAPH_PREFIX):
+            known_graph(gateway, key, model.removeprefix(GRAPH_PREFIX))
+        else:
+            known_pool(gateway, key, model)
+        return json_response(describe(gateway, model))
+
+    return routes

@@ -1,0 +1,130 @@
+"""The gateway as one ASGI application.
+
+    request ─► Front ─┬─ a hot route (raw ASGI, msgspec):  authenticate ─► endpoint
+                      └─ all else: the FastAPI application, which also documents the hot routes
+
+The hot routes are found in a dictionary before any router or middleware runs. Whatever goes wrong on either
+way ends in `_refuse`, so that every error has OpenAI's shape and the request's id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+from fastapi import FastAPI
+
+from serve_apps.api import contexts, documentation, graphs, health, models, openai
+from serve_apps.api.common import EXCHANGE, install_error_handlers
+from serve_apps.gateway.authentication import authenticate
+from serve_apps.gateway.deps import Gateway, GatewayDeps, Request
+from serve_apps.gateway.errors import ClientGone, GatewayError, MethodNotAllowed
+from serve_apps.gateway.failures import answer_to
+from serve_apps.gateway.http import (
+    JSON_TYPE,
+    ASGIApp,
+    Exchange,
+    Receive,
+    Scope,
+    Send,
+    timeout_of,
+)
+
+Endpoint = Callable[[Request], Awaitable[None]]
+
+DRAIN_S = 10.0
+"""How long a stopping gateway waits for settlements."""
+REFUSAL_S = 2.0
+"""How long an error may take to be sent to a client that does not read."""
+
+HOT_ROUTES: dict[str, Endpoint] = {
+    "/v1/chat/completions": openai.chat_completions,
+    "/v1/completions": openai.completions,
+    "/v1/embeddings": openai.embeddings,
+}
+
+_log = structlog.get_logger(__name__)
+
+
+def build_app(deps: GatewayDeps) -> ASGIApp:
+    """The gateway over its parts. Its lifespan watches what is ready, and settles what is left at the end."""
+    gateway = Gateway(deps)
+    return Front(gateway, _api(gateway))
+
+
+class Front:
+    """The outermost callable."""
+
+    def __init__(self, gateway: Gateway, api: FastAPI) -> None:
+        self._gateway = gateway
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._api(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send)
+        endpoint = _endpoint(exchange.path)
+        try:
+            settings, now = self._gateway.settings, self._gateway.clock()
+            seconds = timeout_of(exchange.headers, settings.default_timeout_s, settings.max_timeout_s)
+            async with exchange.bounded(seconds, now):
+                if endpoint is None:
+                    scope[EXCHANGE] = exchange
+                    await self._api(scope, receive, exchange.forward)
+                elif scope["method"] != "POST":
+                    raise MethodNotAllowed("Use POST.", headers=[(b"allow", b"POST")])
+                else:
+                    key = await authenticate(self._gateway.keys, exchange.headers)
+                    await endpoint(Request(self._gateway, exchange, key))
+        except ClientGone:
+            _log.info("client_gone", request_id=exchange.id)
+        except Exception as error:  # noqa: BLE001 - the last resort: `answer_to` logs what it does not know
+            await _refuse(exchange, answer_to(error, exchange.id))
+
+
+def _endpoint(path: str) -> Endpoint | None:
+    endpoint = HOT_ROUTES.get(path)
+    if (
+        endpoint is None
+        and path.startswith("/v1/graphs/")
+        and path.endswith("/runs")
+        and path.count("/") == 4
+    ):
+        return graphs.run_graph
+    return endpoint
+
+
+async def _refuse(exchange: Exchange, answer: GatewayError) -> None:
+    """Answers with an error; on a stream that has begun, as its last event, without `[DONE]`."""
+    with suppress(ClientGone, TimeoutError):
+        async with asyncio.timeout(REFUSAL_S):
+            if exchange.streaming:
+                await exchange.end(b"%bdata: %b\n\n" % (exchange.error_event, answer.body()))
+            elif not exchange.started:
+                await exchange.respond(answer.status, answer.body(), [JSON_TYPE, *answer.headers()])
+
+
+def _api(gateway: Gateway) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(gateway.readiness.watch())
+        yield
+        watching.cancel()
+        await asyncio.wait([watching])
+        await gateway.admission.drain(DRAIN_S)
+
+    api = FastAPI(
+        title="Cluster-Graph Hybrid",
+        version=documentation.VERSION,
+        description=documentation.DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    for part in (models, graphs, contexts, health):
+        api.include_router(part.router(gateway))
+    install_error_handlers(api)
+    documentation.install(api)
+    return api

@@ -1,0 +1,84 @@
+"""What the gateway is made of, handed to it whole: it looks nothing up and starts nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from cluster.interface import Pool
+from runtime.context.store import ContextStore
+from runtime.events import RunEvent
+from runtime.runner import GraphInfo, RunRequest
+from serve_apps.gateway.admission import Admission
+from serve_apps.gateway.http import Exchange
+from serve_apps.gateway.keys import KeyRecord, KeyStore
+from serve_apps.gateway.quotas import QuotaLedger
+from serve_apps.gateway.readiness import RUNNER, Readiness, model_part
+
+
+class Runner(Protocol):
+    """Runs graphs, in this process or behind a handle."""
+
+    def run(self, request: RunRequest) -> AsyncGenerator[list[RunEvent], None]:
+        """Batches of events, as `runtime.events` tells. Closing the iterator cancels the run."""
+        ...
+
+    async def ready(self) -> bool:
+        """Whether a run can start now. Never raises, never waits long."""
+        ...
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """Bounds of every request."""
+
+    default_timeout_s: float = 120.0
+    """Deadline of a request that names none."""
+    max_timeout_s: float = 600.0
+    """The latest deadline that a request may name."""
+    max_body_bytes: int = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class GatewayDeps:
+    """The parts behind the gateway."""
+
+    pools: Mapping[str, Pool]
+    """By model name."""
+    keys: KeyStore
+    quotas: QuotaLedger
+    contexts: ContextStore
+    graphs: Mapping[str, GraphInfo] = field(default_factory=dict)
+    """By graph name; not empty only when there is a runner."""
+    runner: Runner | None = None
+    settings: GatewaySettings = GatewaySettings()
+    clock: Callable[[], float] = time.time
+    """Unix seconds."""
+
+
+class Gateway:
+    """The parts, and the gateway's own state beside them: what is ready, and what is still to settle."""
+
+    def __init__(self, deps: GatewayDeps) -> None:
+        self.pools = deps.pools
+        self.graphs = deps.graphs
+        self.runner = deps.runner
+        self.keys = deps.keys
+        self.contexts = deps.contexts
+        self.settings = deps.settings
+        self.clock = deps.clock
+        self.admission = Admission(deps.quotas)
+        parts = {model_part(name): pool.ready for name, pool in deps.pools.items()}
+        if deps.runner is not None:
+            parts[RUNNER] = deps.runner.ready
+        self.readiness = Readiness(parts)
+
+
+class Request(NamedTuple):
+    """One request, authenticated."""
+
+    gateway: Gateway
+    exchange: Exchange
+    key: KeyRecord

@@ -1,0 +1,241 @@
+"""One HTTP request and its response, over raw ASGI.
+
+An `Exchange` knows its id, its deadline and whether its client is still there; the deadline and the client's
+leaving end the work in the same way, by cancelling the `bounded` block:
+
+    async with exchange.bounded():        RequestTimedOut | ClientGone
+        body = await exchange.body(...)   from here on the client is watched
+        await exchange.respond(...)       or start_stream, write..., end
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from serve_apps.gateway.errors import (
+    BadRequest,
+    BodyTooLarge,
+    ClientGone,
+    Header,
+    RequestTimedOut,
+    UnsupportedMediaType,
+)
+
+Scope = MutableMapping[str, Any]
+ASGIMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[ASGIMessage]]
+Send = Callable[[ASGIMessage], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+HEARTBEAT_S = 15.0
+"""Silence on an event stream after which a comment is sent, so that no proxy in between gives up."""
+
+JSON_TYPE: Header = (b"content-type", b"application/json")
+_STREAM_HEADERS: Sequence[Header] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+_HEARTBEAT = b": keep-alive\n\n"
+_READ = frozenset(
+    (b"accept", b"authorization", b"content-length", b"content-type", b"x-request-id", b"x-request-timeout")
+)
+_SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+def request_headers(scope: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """The headers the gateway reads; no other header of a client has any effect."""
+    return {name: value for name, value in scope["headers"] if name in _READ}
+
+
+def request_ids(headers: Mapping[bytes, bytes]) -> tuple[str, bytes]:
+    """Our own unique id, and the one to show: the client's if it is clean, else ours.
+
+    The client's is never used inside: a repeated one would meet the reservation of an earlier call.
+    """
+    own = os.urandom(16).hex()
+    shown = headers.get(b"x-request-id", b"")
+    return own, shown if _SAFE_ID.fullmatch(shown) else own.encode()
+
+
+def timeout_of(headers: Mapping[bytes, bytes], default_s: float, max_s: float) -> float:
+    """Seconds the request may take: `x-request-timeout`, at most `max_s`. Raises `BadRequest`."""
+    raw = headers.get(b"x-request-timeout")
+    if raw is None:
+        return default_s
+    try:
+        wanted = float(raw)
+    except ValueError:
+        wanted = math.nan
+    if not 0 < wanted < math.inf:
+        raise BadRequest(
+            "'x-request-timeout' must be a positive number of seconds.", param="x-request-timeout"
+        )
+    return min(wanted, max_s)
+
+
+class Exchange:
+    """One request being answered."""
+
+    __slots__ = (
+        "_heartbeat",
+        "_limit",
+        "_receive",
+        "_send",
+        "_sent_at",
+        "_watcher",
+        "added_headers",
+        "deadline",
+        "error_event",
+        "gone",
+        "headers",
+        "id",
+        "path",
+        "seconds",
+        "shown_id",
+        "started",
+        "streaming",
+    )
+
+    def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._limit: asyncio.Timeout | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
+        self._sent_at = 0.0
+        self.path: str = scope["path"]
+        self.headers = request_headers(scope)
+        self.id, self.shown_id = request_ids(self.headers)
+        self.added_headers: list[Header] = [(b"x-request-id", self.shown_id)]
+        """Sent with the response, whatever it turns out to be."""
+        self.seconds = 0.0
+        """How long the request may take in all."""
+        self.deadline = 0.0
+        """Unix seconds."""
+        self.error_event = b""
+        """What precedes the data of an error on this stream."""
+        self.started = False
+        self.streaming = False
+        self.gone = False
+
+    @asynccontextmanager
+    async def bounded(self, seconds: float, now: float) -> AsyncIterator[None]:
+        """Cancels the block when the time is over (`RequestTimedOut`) or the client leaves (`ClientGone`).
+
+        `now` is the time as Unix seconds.
+        """
+        self.seconds, self.deadline = seconds, now + seconds
+        limit = self._limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            if self.gone:
+                raise ClientGone from None
+            raise RequestTimedOut(f"The request was not done within {seconds:g} seconds.") from None
+        finally:
+            for task in (self._watcher, self._heartbeat):
+                if task is not None:
+                    task.cancel()
+
+    async def body(self, max_bytes: int) -> bytes:
+        """The whole JSON body. From here on a client that leaves ends the `bounded` block.
+
+        Raises `UnsupportedMediaType`, `BodyTooLarge`, `ClientGone`.
+        """
+        kind = self.headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
+        if kind != b"application/json":
+            raise UnsupportedMediaType("Send the body as 'Content-Type: application/json'.")
+        length = self.headers.get(b"content-length", b"0")
+        if len(length) > 12 or (length.isdigit() and int(length) > max_bytes):
+            raise _too_large(max_bytes)
+        body = bytearray()
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.gone = True
+                raise ClientGone
+            body += message.get("body", b"")
+            if len(body) > max_bytes:
+                raise _too_large(max_bytes)
+            more = message.get("more_body", False)
+        self._watcher = asyncio.create_task(self._watch())
+        return bytes(body)
+
+    async def respond(self, status: int, body: bytes, headers: Sequence[Header] = (JSON_TYPE,)) -> None:
+        """The whole response."""
+        self.started = True
+        length = (b"content-length", b"%d" % len(body))
+        await self._transmit(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*headers, length, *self.added_headers],
+            }
+        )
+        await self._transmit({"type": "http.response.body", "body": body})
+
+    async def start_stream(self) -> None:
+        """Starts a response of server-sent events."""
+        self.started = self.streaming = True
+        headers = [*_STREAM_HEADERS, *self.added_headers]
+        await self._transmit({"type": "http.response.start", "status": 200, "headers": headers})
+        self._heartbeat = asyncio.create_task(self._beat())
+
+    async def write(self, events: bytes) -> None:
+        """Sends whole events, and waits while the client reads too slowly."""
+        self._sent_at = asyncio.get_running_loop().time()
+        await self._transmit({"type": "http.response.body", "body": events, "more_body": True})
+
+    async def end(self, events: bytes = b"") -> None:
+        """Sends the last events of a stream."""
+        self.streaming = False
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        await self._transmit({"type": "http.response.body", "body": events, "more_body": False})
+
+    async def forward(self, message: ASGIMessage) -> None:
+        """Sends what another ASGI application answers, with our headers added."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            message["headers"] = [*message.get("headers", ()), *self.added_headers]
+        await self._transmit(message)
+
+    async def _transmit(self, message: ASGIMessage) -> None:
+        try:
+            await self._send(message)
+        except OSError:
+            # What ASGI servers raise for a connection that is closed.
+            self.gone = True
+            raise ClientGone from None
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    async def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            silence = loop.time() - self._sent_at
+            if silence >= HEARTBEAT_S:
+                with suppress(ClientGone):
+                    await self.write(_HEARTBEAT)
+                silence = 0.0
+            await asyncio.sleep(HEARTBEAT_S - silence)
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {max_bytes} bytes.")

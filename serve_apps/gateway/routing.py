@@ -1,0 +1,104 @@
+"""Where a call goes, and whether its key may send it there.
+
+A model name means a pool; `graph/NAME` means a graph. Names a key may not use are not suggested to it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cluster.interface import Pool
+from runtime.runner import GraphInfo
+from serve_apps.gateway.deps import Gateway, Request
+from serve_apps.gateway.errors import BadRequest, Forbidden, NotFound, Unavailable
+from serve_apps.gateway.keys import KeyRecord
+from serve_apps.gateway.readiness import RUNNER, model_part
+from serve_apps.translators.decoding import suggestion
+
+GRAPH_PREFIX = "graph/"
+STARTING_RETRY_AFTER_S = 5.0
+
+Task = Literal["generate", "embed"]
+
+_ENDPOINTS: dict[Task, str] = {
+    "generate": "/v1/chat/completions or /v1/completions",
+    "embed": "/v1/embeddings",
+}
+
+
+def may_use(key: KeyRecord, model: str) -> bool:
+    return key.models is None or model in key.models
+
+
+def visible_models(gateway: Gateway, key: KeyRecord) -> list[str]:
+    """Names of the pools and graphs that the key may call."""
+    names = [*gateway.pools, *(GRAPH_PREFIX + name for name in gateway.graphs)]
+    return [name for name in names if may_use(key, name)]
+
+
+def find_pool(request: Request, model: str, task: Task) -> Pool:
+    """The ready pool of a model. Raises `NotFound`, `Forbidden`, `BadRequest`, `Unavailable`."""
+    gateway, key = request.gateway, request.key
+    if model.startswith(GRAPH_PREFIX):
+        known_graph(gateway, key, model.removeprefix(GRAPH_PREFIX))
+        raise BadRequest(
+            f"A graph is called on /v1/chat/completions or /v1/graphs, not here: {model!r}.",
+            param="model",
+            code="model_not_supported",
+        )
+    pool = known_pool(gateway, key, model)
+    if pool.info.task != task:
+        raise BadRequest(
+            f"The model {model!r} is for {_ENDPOINTS[pool.info.task]}.",
+            param="model",
+            code="model_not_supported",
+        )
+    _wait_for(gateway, [model_part(model)])
+    return pool
+
+
+def find_graph(request: Request, name: str) -> GraphInfo:
+    """A graph that can run now. Raises `NotFound`, `Forbidden`, `Unavailable`."""
+    gateway = request.gateway
+    info = known_graph(gateway, request.key, name)
+    known = [model_part(model) for model in info.models if model in gateway.pools]
+    _wait_for(gateway, [RUNNER, *known])
+    return info
+
+
+def known_graph(gateway: Gateway, key: KeyRecord, name: str) -> GraphInfo:
+    """A graph, whether or not it can run now. Raises `NotFound`, `Forbidden`."""
+    info = gateway.graphs.get(name)
+    if info is None:
+        raise _unknown_model(gateway, key, GRAPH_PREFIX + name)
+    _authorise(key, GRAPH_PREFIX + name)
+    return info
+
+
+def known_pool(gateway: Gateway, key: KeyRecord, model: str) -> Pool:
+    """A model's pool, whether or not it can answer now. Raises `NotFound`, `Forbidden`."""
+    pool = gateway.pools.get(model)
+    if pool is None:
+        raise _unknown_model(gateway, key, model)
+    _authorise(key, model)
+    return pool
+
+
+def _authorise(key: KeyRecord, model: str) -> None:
+    if not may_use(key, model):
+        raise Forbidden(f"This API key may not use {model!r}.", param="model", code="model_not_allowed")
+
+
+def _wait_for(gateway: Gateway, parts: list[str]) -> None:
+    waiting = gateway.readiness.waiting_for(parts)
+    if waiting:
+        raise Unavailable(
+            f"Starting: {', '.join(waiting)}. Try again in a few seconds.",
+            code="starting",
+            retry_after_s=STARTING_RETRY_AFTER_S,
+        )
+
+
+def _unknown_model(gateway: Gateway, key: KeyRecord, model: str) -> NotFound:
+    hint = suggestion(model, visible_models(gateway, key))
+    return NotFound(f"The model {model[:100]!r} does not exist.{hint}", param="model", code="model_not_found")

@@ -1,0 +1,165 @@
+"""A whole gateway over fakes and a real store, served by uvicorn on a free loopback port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import uvicorn
+
+from cluster.engines.fake import FakeEngine, FakeScript, FakeTokenCounter
+from cluster.interface import ModelInfo, Pool
+from cluster.pools.local import LocalPool
+from runtime.context.store import ContextStore
+from runtime.runner import GraphInfo
+from runtime.store.client import Store
+from serve_apps.gateway.app import build_app
+from serve_apps.gateway.deps import GatewayDeps, GatewaySettings, Runner
+from serve_apps.gateway.http import ASGIApp
+from serve_apps.gateway.keys import PEPPER_BYTES, KeyRecord, KeyStore, Limits
+from serve_apps.gateway.quotas import QuotaLedger, Totals
+
+CHAT = "tiny-chat"
+EMBED = "tiny-embed"
+MAX_CONTEXT = 200
+DEFAULT_MAX_TOKENS = 32
+
+
+@dataclass
+class Site:
+    """A running gateway, and the parts behind it to look at."""
+
+    app: ASGIApp
+    deps: GatewayDeps
+    engine: FakeEngine
+    token: str
+    key: KeyRecord
+    http: httpx.AsyncClient
+    """Sends the key. Relative URLs."""
+    sdk: openai.AsyncOpenAI
+
+    @property
+    def url(self) -> str:
+        return str(self.http.base_url)
+
+    async def totals(self) -> Totals:
+        return await self.deps.quotas.totals(self.key)
+
+    async def settled(self) -> Totals:
+        """The ledger, once nothing is open."""
+        await eventually(self._nothing_open)
+        return await self.totals()
+
+    async def _nothing_open(self) -> bool:
+        return (await self.totals()).open == 0
+
+    async def chat(self, text: str = "hello there", **fields: Any) -> httpx.Response:
+        body = {"model": CHAT, "messages": [{"role": "user", "content": text}], **fields}
+        return await self.http.post("/v1/chat/completions", json=body)
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+    """Returns once it holds. Fails the test when it does not in time."""
+    async with asyncio.timeout(seconds):
+        while not await holds():
+            await asyncio.sleep(0.01)
+
+
+def chat_pool(engine: FakeEngine) -> LocalPool:
+    info = ModelInfo(CHAT, "generate", MAX_CONTEXT, DEFAULT_MAX_TOKENS, created=1_700_000_000)
+    return LocalPool(info, engine, FakeTokenCounter())
+
+
+def embed_pool(engine: FakeEngine) -> LocalPool:
+    return LocalPool(ModelInfo(EMBED, "embed", MAX_CONTEXT, 0), engine, FakeTokenCounter())
+
+
+@contextlib.asynccontextmanager
+async def served(app: ASGIApp) -> AsyncIterator[str]:
+    """The URL under which uvicorn serves the application."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on", ws="none"))
+    serving = asyncio.create_task(server.serve())
+    try:
+        while not server.started:
+            if serving.done():
+                await serving
+                raise RuntimeError("uvicorn ended before it served")
+            await asyncio.sleep(0.005)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@pytest.fixture
+async def one_store(valkey_url: str) -> AsyncIterator[Store]:
+    """The embedded Valkey, empty."""
+    store = Store.connect(valkey_url, timeout_s=5.0)
+    await store.execute("FLUSHALL")
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def keys(one_store: Store) -> KeyStore:
+    return KeyStore(one_store, bytes(PEPPER_BYTES))
+
+
+Start = Callable[..., Awaitable[Site]]
+
+
+@pytest.fixture
+async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
+    """Starts gateways that end with the test."""
+    async with contextlib.AsyncExitStack() as ending:
+
+        async def start_one(
+            script: FakeScript | None = None,
+            *,
+            limits: Limits | None = None,
+            models: list[str] | None = None,
+            settings: GatewaySettings | None = None,
+            pools: Mapping[str, Pool] | None = None,
+            graphs: Mapping[str, GraphInfo] | None = None,
+            runner: Runner | None = None,
+            ready: bool = True,
+        ) -> Site:
+            engine = FakeEngine(script)
+            deps = GatewayDeps(
+                pools={CHAT: chat_pool(engine), EMBED: embed_pool(engine)} if pools is None else pools,
+                keys=keys,
+                quotas=QuotaLedger(one_store),
+                contexts=ContextStore(one_store),
+                graphs=graphs or {},
+                runner=runner,
+                settings=settings or GatewaySettings(),
+            )
+            app = build_app(deps)
+            token, key = await keys.create("acme", "tests", limits=limits, models=models)
+            url = await ending.enter_async_context(served(app))
+            headers = {"authorization": f"Bearer {token}"}
+            http = await ending.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers))
+            sdk = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=token, max_retries=0)
+            ending.push_async_callback(sdk.close)
+            site = Site(app, deps, engine, token, key, http, sdk)
+            if ready:
+                await eventually(lambda: _is_ready(site))
+            return site
+
+        yield start_one
+
+
+async def _is_ready(site: Site) -> bool:
+    return (await site.http.get("/readyz")).status_code == 200
+
+
+@pytest.fixture
+async def site(start: Start) -> Site:
+    """A gateway over the fake engine, with nothing special about it."""
+    return await start()

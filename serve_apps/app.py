@@ -30,7 +30,7 @@ def build(arguments: BuildArguments) -> Application:
 
     Raises `ConfigError` or `graphs.errors.PipelineError`, before anything is deployed.
     """
-    settings = load_settings(arguments.config)
+    settings = load_settings(_find(arguments.config))
     load_plans(settings)  # every mistake in a graph shows now, not in a replica
     handles = {
         spec.name: bind(spec, settings.data_dir)
@@ -42,6 +42,12 @@ def build(arguments: BuildArguments) -> Application:
     return _deploy(GatewayReplica, settings.gateway, "gateway").bind(
         settings, handles, runner if settings.graphs else None, keeper
     )
+
+
+def _find(config: Path) -> Path:
+    """Serve builds in a process of its own, whose working directory is not the caller's."""
+    beside_the_packages = Path(__file__).parents[1] / config
+    return config if config.is_file() or not beside_the_packages.is_file() else beside_the_packages
 
 
 def _deploy(replica: Any, options: Any, name: str) -> Any:

@@ -107,7 +107,11 @@ class GatewayReplica:
     """The HTTP front door, as `serve_apps.gateway.app` builds it."""
 
     def __init__(
-        self, settings: Settings, handles: dict[str, DeploymentHandle], runner: DeploymentHandle | None
+        self,
+        settings: Settings,
+        handles: dict[str, DeploymentHandle],
+        runner: DeploymentHandle | None,
+        _keeper: DeploymentHandle | None,  # bound so that it is deployed; nobody calls it
     ) -> None:
         self._settings = settings
         self._handles = handles

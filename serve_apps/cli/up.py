@@ -273,7 +273,7 @@ def _waiting_for(url: str) -> list[str] | None:
             parts: dict[str, Any] = json.loads(error.read()).get("parts", {})
         except ValueError:
             return None
-        return [name for name, ready in parts.items() if not ready] or None
+        return [name for name, state in parts.items() if state != "ready"] or None
     except (urllib.error.URLError, TimeoutError, ConnectionError):
         return None
 

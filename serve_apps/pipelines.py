@@ -1,0 +1,50 @@
+"""The graphs of a deploy config as plans, compiled against the models and indexes of the same config."""
+
+from __future__ import annotations
+
+from cluster.errors import ConfigError
+from cluster.pools.deploy import model_info
+from graphs.errors import PipelineError
+from graphs.loader import load_file
+from runtime.compiler.catalog import Catalog, IndexInfo
+from runtime.compiler.compile import compile_pipeline
+from runtime.plan import ExecutionPlan
+from serve_apps.settings import Settings
+
+
+def catalog(settings: Settings) -> Catalog:
+    """What pipelines may name under these settings."""
+    return Catalog(
+        models={spec.name: model_info(spec) for spec in settings.models},
+        indexes={name: IndexInfo(name, index.model) for name, index in settings.indexes.items()},
+    )
+
+
+def load_plans(settings: Settings) -> dict[str, ExecutionPlan]:
+    """The plan of every graph, by name.
+
+    Raises `PipelineError` with the problems of all graphs, each with its place, and `ConfigError` for a file
+    that is not there or a name that two files use.
+    """
+    known = catalog(settings)
+    plans: dict[str, ExecutionPlan] = {}
+    problems = []
+    for path in settings.graphs:
+        try:
+            loaded = load_file(path)
+        except PipelineError as error:
+            problems += error.problems
+            continue
+        except OSError as error:
+            raise ConfigError(f"graphs: cannot read {path}: {error.strerror}") from error
+        try:
+            plan = compile_pipeline(loaded.pipeline, known)
+        except PipelineError as error:
+            problems += [loaded.place(problem) for problem in error.problems]
+            continue
+        if plan.graph in plans:
+            raise ConfigError(f"graphs: {path} defines {plan.graph!r}, which another file defines already")
+        plans[plan.graph] = plan
+    if problems:
+        raise PipelineError(problems)
+    return plans

@@ -1,0 +1,183 @@
+"""A whole system, started with the command that people type, for tests to drive from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import yaml
+from openai import OpenAI
+
+from cluster.models import prepare
+from runtime.store.client import Store
+from serve_apps.cli.environment import system_environment
+from serve_apps.cli.processes import of_system
+from serve_apps.gateway.keys import KeyRecord, KeyStore, Limits, load_or_create_pepper
+from serve_apps.gateway.quotas import QuotaLedger, Totals
+from serve_apps.settings import Settings, load_settings
+
+REPOSITORY = Path(__file__).parents[2]
+PORT = 8000
+READY_TIMEOUT_S = 400.0
+SETTLED_WITHIN_S = 5.0
+COMMAND = [sys.executable, "-m", "serve_apps.cli.main"]
+
+
+class RunningSystem:
+    """What a test may know of it: its URL, and what an operator could look at."""
+
+    def __init__(self, config: Path, kind: str) -> None:
+        self.kind = kind
+        self.config = config
+        self.settings: Settings = load_settings(config)
+        self.url = f"http://127.0.0.1:{PORT}"
+        self.output: list[str] = []
+        self.demo_key = ""
+        self.ready_s = 0.0
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        began = time.monotonic()
+        self._process = subprocess.Popen(
+            [*COMMAND, "up", "--config", str(self.config), "--port", str(PORT)],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "COLUMNS": "200"},
+        )
+        watchdog = threading.Timer(READY_TIMEOUT_S, self._process.kill)
+        watchdog.start()
+        assert self._process.stdout is not None
+        for line in self._process.stdout:  # ends when the process does, or is killed by the watchdog
+            self.output.append(line)
+            if match := re.search(r"Key\s+(cgh_\S+)", line):
+                self.demo_key = match.group(1)
+            if "Ctrl-C stops everything" in line:
+                break
+        watchdog.cancel()
+        self.ready_s = time.monotonic() - began
+        assert self.demo_key, f"the system did not start:\n{''.join(self.output)}\n{self.log_tail()}"
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def interrupt(self) -> int:
+        """Ctrl-C, and the exit status."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        rest, _ = self._process.communicate(timeout=120)
+        self.output.append(rest)
+        return self._process.returncode
+
+    def kill(self) -> None:
+        """kill -9 of the command alone: what it started lives on."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.communicate(timeout=10)
+
+    def log_tail(self) -> str:
+        log = self.settings.data_dir / "logs" / "serve.log"
+        return "\n".join(log.read_text(errors="replace").splitlines()[-40:]) if log.exists() else ""
+
+    def processes(self) -> list[psutil.Process]:
+        return of_system(self.settings.data_dir)
+
+    def client(self, key: str | None = None) -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key=key or self.demo_key, max_retries=0, timeout=120)
+
+    def key(self, *, limits: Limits | None = None, models: list[str] | None = None) -> tuple[str, KeyRecord]:
+        """A key of a tenant of its own."""
+
+        async def make() -> tuple[str, KeyRecord]:
+            async with self._store() as store:
+                keys = KeyStore(store, load_or_create_pepper(self.settings.pepper_file))
+                tenant = f"tenant-{time.monotonic_ns()}"
+                return await keys.create(tenant, "test", limits=limits, models=models)
+
+        return asyncio.run(make())
+
+    def settled(self, record: KeyRecord) -> Totals:
+        """The key's ledger once no call is open any more: settlement follows the reply, off its path."""
+
+        async def read() -> Totals:
+            async with self._store() as store, asyncio.timeout(SETTLED_WITHIN_S):
+                ledger = QuotaLedger(store)
+                while (totals := await ledger.totals(record)).open:
+                    await asyncio.sleep(0.02)
+                return totals
+
+        return asyncio.run(read())
+
+    def environment(self) -> dict[str, str]:
+        """For processes that join its Ray cluster."""
+        return system_environment(self.settings.data_dir, os.environ)
+
+    def _store(self) -> _OpenStore:
+        url = self.settings.store.url or f"unix://{self.settings.store_dir / 'valkey.sock'}"
+        return _OpenStore(url)
+
+
+class _OpenStore:
+    def __init__(self, url: str) -> None:
+        self._store = Store.connect(url, timeout_s=2)
+
+    async def __aenter__(self) -> Store:
+        return self._store
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._store.close()
+
+
+def write_config(kind: str, folder: Path, **changes: object) -> Path:
+    """The repository's config of that kind, on a data directory of its own."""
+    source = REPOSITORY / "serve_apps" / "configs" / f"{kind}.yaml"
+    config = yaml.safe_load(source.read_text())
+    base = source.parent
+    config["data_dir"] = str(folder / "data")
+    config["graphs"] = [str((base / path).resolve()) for path in config["graphs"]]
+    for index in config["indexes"].values():
+        index["corpus"] = [str((base / path).resolve()) for path in index["corpus"]]
+    config.update(changes)
+    for model in config["models"]:
+        if str(model.get("source", "")).startswith("bundled/"):
+            _link_model(model["source"], folder / "data")
+    file = folder / f"{kind}.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return file
+
+
+def _link_model(source: str, data_dir: Path) -> None:
+    """Prepared once for the repository, not once for each test run."""
+    prepared = prepare(source, REPOSITORY / ".data")
+    link = data_dir / "models" / prepared.name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(prepared)
+
+
+@contextmanager
+def running(kind: str, folder: Path, **changes: object) -> Iterator[RunningSystem]:
+    """A started system; on the way out it is interrupted, and nothing of it may be left."""
+    system = RunningSystem(write_config(kind, folder, **changes), kind)
+    try:
+        system.start()
+        yield system
+        if system.alive:
+            status = system.interrupt()
+            assert status == 0, f"exit status {status}\n{system.output[-1]}"
+        assert [process.cmdline() for process in system.processes()] == []
+    finally:
+        for process in system.processes():
+            process.kill()

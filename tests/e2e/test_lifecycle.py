@@ -1,0 +1,85 @@
+"""What a second start finds when the first still runs, or died without cleaning up."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.error
+import urllib.request
+
+import psutil
+import pytest
+
+from tests.e2e.system import COMMAND, PORT, REPOSITORY, RunningSystem, write_config
+
+LOOPBACK = {"127.0.0.1", "::1"}
+
+
+def _command(system: RunningSystem, name: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, name, "--config", str(system.config)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("system", ["fake"], indirect=True)
+def test_a_second_start_names_what_runs(
+    system: RunningSystem, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    same = _command(system, "up")
+    assert same.returncode == 1
+    assert "still running" in same.stdout
+    assert "clustergraph down" in same.stdout
+    other = RunningSystem(write_config("fake", tmp_path_factory.mktemp("other")), "fake")
+    refused = _command(other, "up")
+    assert refused.returncode == 1
+    assert f"port {PORT}: " in refused.stdout
+
+
+@pytest.mark.parametrize("system", ["fake"], indirect=True)
+def test_the_doors_are_on_loopback_and_rays_own_ask_for_the_token(system: RunningSystem) -> None:
+    ports = {PORT, 8265, 9101, 8404}
+    doors = {
+        (connection.laddr.ip, connection.laddr.port)
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port in ports
+    }
+    assert {port for _, port in doors} == ports
+    assert {ip for ip, _ in doors} <= LOOPBACK
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen("http://127.0.0.1:8265/api/jobs/", timeout=10)
+    assert refused.value.code in (401, 403)
+    refused.value.close()
+
+
+@pytest.mark.parametrize("system", ["fake"], indirect=True)
+def test_secrets_are_their_owners_alone_and_in_no_log(system: RunningSystem) -> None:
+    secrets = list((system.settings.data_dir / "secrets").iterdir())
+    assert {file.name for file in secrets} == {"pepper", "ray-token", "demo-key"}
+    assert all(file.stat().st_mode & 0o077 == 0 for file in secrets)
+    logs = (system.settings.data_dir / "logs").rglob("*")
+    assert not any(system.demo_key in log.read_text(errors="replace") for log in logs if log.is_file())
+
+
+@pytest.mark.parametrize("system", ["fake-once"], indirect=True)
+def test_after_a_kill_the_leftovers_are_named_and_down_ends_them(system: RunningSystem) -> None:
+    system.kill()
+    again = _command(system, "up")
+    assert again.returncode == 1
+    assert "still running" in again.stdout
+    ended = _command(system, "down")
+    assert ended.returncode == 0, ended.stdout
+    assert system.processes() == []
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"{system.url}/healthz", timeout=2)
+
+
+@pytest.mark.parametrize("system", ["fake"], indirect=True)
+def test_health_and_readiness_are_open_to_probes(system: RunningSystem) -> None:
+    with urllib.request.urlopen(f"{system.url}/readyz", timeout=10) as reply:
+        assert reply.status == 200
+        assert set(json.load(reply)["parts"].values()) == {"ready"}

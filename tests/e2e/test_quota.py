@@ -1,0 +1,48 @@
+"""One key, many callers at once, several gateway replicas: never over the limit, and an exact ledger."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+import pytest
+
+from serve_apps.gateway.keys import Limits
+from tests.e2e.system import RunningSystem
+
+CALLS = 1000
+LIMIT = 20_000
+
+
+async def _fire(system: RunningSystem, key: str) -> list[tuple[int, int]]:
+    """(status, total tokens) of every call, all sent at once."""
+    body = {
+        "model": "smollm2",
+        "messages": [{"role": "user", "content": "one two three four five"}],
+        "max_tokens": 70,
+    }
+    connector = aiohttp.TCPConnector(limit=0)
+    headers = {"authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+
+        async def call() -> tuple[int, int]:
+            async with session.post(f"{system.url}/v1/chat/completions", json=body) as reply:
+                answer = await reply.json()
+                return reply.status, answer.get("usage", {}).get("total_tokens", 0)
+
+        return await asyncio.gather(*(call() for _ in range(CALLS)))
+
+
+@pytest.mark.parametrize("system", ["fake"], indirect=True)
+def test_a_thousand_calls_at_once_never_overspend(system: RunningSystem) -> None:
+    assert system.settings.gateway.replicas == 2
+    key, record = system.key(limits=Limits(tokens_per_minute=LIMIT))
+    answers = asyncio.run(_fire(system, key))
+    statuses = {status for status, _ in answers}
+    used = sum(tokens for _, tokens in answers)
+    totals = system.settled(record)
+    assert statuses == {200, 429}
+    assert used <= LIMIT
+    assert totals.reserved == 0
+    assert totals.tokens == used
+    assert totals.requests == sum(status == 200 for status, _ in answers)

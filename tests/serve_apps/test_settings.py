@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.config import FakeSpec, VllmSpec
+from cluster.errors import ConfigError
+from serve_apps.settings import load_settings
+
+CONFIGS = Path(__file__).parents[2] / "serve_apps" / "configs"
+FAKE = "models: [{name: tiny, engine: fake}]\n"
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "deploy.yaml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("name", ["quickstart", "fake"])
+def test_the_shipped_configs_load_and_name_files_that_exist(name: str) -> None:
+    settings = load_settings(CONFIGS / f"{name}.yaml")
+    assert [graph.is_file() for graph in settings.graphs] == [True]
+    assert all(path.is_dir() for index in settings.indexes.values() for path in index.corpus)
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    text = FAKE + "data_dir: ../data\ngraphs: [a.yaml, /b.yaml]\n"
+    settings = load_settings(write(tmp_path, text))
+    assert settings.data_dir == tmp_path.parent / "data"
+    assert settings.graphs == [tmp_path / "a.yaml", Path("/b.yaml")]
+
+
+def test_a_model_folder_is_relative_to_the_file_and_an_id_is_left_alone(tmp_path: Path) -> None:
+    text = (
+        "models:\n"
+        "  - {name: a, engine: vllm, source: ./weights}\n"
+        "  - {name: b, engine: vllm, source: Qwen/Qwen3-8B, accelerator_type: L4}\n"
+    )
+    first, second = load_settings(write(tmp_path, text)).models
+    assert isinstance(first, VllmSpec)
+    assert isinstance(second, VllmSpec)
+    assert first.source == str(tmp_path / "weights")
+    assert second.source == "Qwen/Qwen3-8B"
+
+
+def test_the_engine_decides_which_fields_a_model_has(tmp_path: Path) -> None:
+    (model,) = load_settings(write(tmp_path, FAKE)).models
+    assert isinstance(model, FakeSpec)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("models: []", r"models: .*at least 1"),
+        ("[1, 2]", "must be a mapping"),
+        ("models: [", "not YAML"),
+        ("models: [{name: a, engine: vlm}]", "models.0: .*'vllm', 'onnx', 'fake'"),
+        ("models: [{name: a b, engine: fake}]", "models.0.fake.name"),
+        ("models: [{name: a, engine: fake, replica: 2}]", "models.0.fake.replica"),
+        ("models: [{name: a, engine: fake}, {name: a, engine: fake}]", "a is defined more than once"),
+        (FAKE + "indexes: {m: {model: nope, corpus: [d]}}", "indexes.m.model: there is no model 'nope'"),
+        (FAKE + "store: {url: 'http://x'}", "store.url"),
+        (FAKE + "stroe: {}", "stroe"),
+    ],
+)
+def test_a_mistake_names_the_file_and_the_field(tmp_path: Path, text: str, expected: str) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(ConfigError, match=expected) as refused:
+        load_settings(file)
+    assert str(file) in str(refused.value)
+
+
+def test_a_missing_or_huge_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no config file"):
+        load_settings(tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match="larger than"):
+        load_settings(write(tmp_path, FAKE + "# " + "x" * 1024 * 1024))

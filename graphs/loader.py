@@ -58,7 +58,7 @@ def load(text: str, file: str = "<pipeline>") -> Loaded:
         problems += draft.problems
         pipeline = draft.pipeline
         if pipeline is not None:
-            problems += validation.check(pipeline, draft.unreadable)
+            problems += validation.check(pipeline, draft.unreadable, draft.loose)
     elif not problems:
         problems.append(Problem("empty", "there is no pipeline in here"))
     placed = [_placed(problem, tree, file) for problem in problems]

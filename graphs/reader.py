@@ -31,6 +31,8 @@ class Draft:
         """None when the whole is no pipeline."""
         self.unreadable: set[str] = set()
         """Names of nodes and, as `inputs.name`, of inputs that are there but wrong."""
+        self.loose: list[tuple[Path, Ref]] = []
+        """References of nodes that are not in the pipeline because they could not be read."""
 
 
 def read_pipeline(data: Any) -> Draft:
@@ -161,7 +163,11 @@ class _Reader:
                 spec, inputs = self._body(KINDS[kind], body, path)
         if spec is None or len(self.draft.problems) > before:
             self.draft.unreadable.add(name)
-        return Node(spec, inputs) if spec is not None else None
+        if spec is not None:
+            return Node(spec, inputs)
+        for port, binding in inputs.items():
+            self.draft.loose += bindings.located(binding, (*path, "with", port))
+        return None
 
     def _kind(self, body: dict[str, Any], path: Path) -> str | None:
         """The one key that names a kind."""
@@ -208,7 +214,10 @@ class _Reader:
             return None
 
     def _struct(self, data: Any, into: type[StructT], path: Path) -> StructT | None:
-        """Reads field by field, so that every field at fault is named and not only the first."""
+        """Reads field by field, so that every field at fault is named and not only the first.
+
+        What is wrong is left at its default; None where it has none.
+        """
         if not self._is_mapping(data, path):
             return None
         fields = {field.encode_name: field for field in fields_of(into)}
@@ -221,7 +230,7 @@ class _Reader:
                     values[field.name] = msgspec.convert(data[name], field.type)
                 except msgspec.ValidationError as error:
                     self._problem("bad-value", _sentence(error), (*path, name))
-                    complete = False
+                    complete &= not field.required
             elif field.required:
                 self._problem("missing", f"{name} is missing", path, on_key=True)
                 complete = False

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta, nodes, pass_context
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, nodes, pass_context
 from jinja2.filters import FILTERS
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -24,6 +24,8 @@ from graphs.errors import nearest
 
 MAX_TEMPLATE_CHARS = 32_768
 MAX_RENDERED_CHARS = 262_144
+MAX_DEPTH = 20
+"""Of expressions and blocks inside each other."""
 MAX_ITERATIONS = 10_000
 """Of all loops of one rendering together."""
 
@@ -47,6 +49,8 @@ _ALLOWED: tuple[type[nodes.Node], ...] = (
     *(nodes.Slice, nodes.Filter, nodes.Test, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not),
     *(nodes.Concat, nodes.Add, nodes.Sub, nodes.Neg, nodes.Pos),
 )
+TOO_DEEP = "nested too deep"
+
 _BUDGET = "_budget"
 _BOUNDED = "_bounded"
 
@@ -62,14 +66,15 @@ class TemplateFault(msgspec.Struct, frozen=True):
 
 
 class TemplateRefused(ValueError):
-    """A template that cannot be used. `fault` says why."""
+    """A template that cannot be used. `faults` says why; `variables` are those found all the same."""
 
-    def __init__(self, fault: TemplateFault) -> None:
-        super().__init__(fault.message)
-        self.fault = fault
+    def __init__(self, faults: list[TemplateFault], variables: Mapping[str, int] | None = None) -> None:
+        super().__init__("; ".join(fault.message for fault in faults))
+        self.faults = faults
+        self.variables = variables or {}
 
     def __reduce__(self) -> tuple[object, ...]:
-        return TemplateRefused, (self.fault,)
+        return TemplateRefused, (self.faults, self.variables)
 
 
 class RenderError(ValueError):
@@ -111,53 +116,76 @@ def compile_template(source: str) -> PromptTemplate:
 
 def _parse(source: str) -> nodes.Template:
     if len(source) > MAX_TEMPLATE_CHARS:
-        raise TemplateRefused(TemplateFault(f"longer than {MAX_TEMPLATE_CHARS} characters", 1))
+        raise TemplateRefused([TemplateFault(f"longer than {MAX_TEMPLATE_CHARS} characters", 1)])
     try:
         tree = _ENVIRONMENT.parse(source)
     except TemplateSyntaxError as error:
-        raise TemplateRefused(TemplateFault(error.message or "not a template", error.lineno)) from error
+        raise TemplateRefused([TemplateFault(error.message or "not a template", error.lineno)]) from error
     except RecursionError as error:
-        raise TemplateRefused(TemplateFault("nested too deep", 1)) from error
-    _check(tree)
+        raise TemplateRefused([TemplateFault(TOO_DEEP, 1)]) from error
+    faults = list(_faults(tree))
+    if faults:
+        deep = any(fault.message == TOO_DEEP for fault in faults)
+        raise TemplateRefused(faults, {} if deep else _variables(tree))
     return tree
 
 
-def _check(tree: nodes.Template) -> None:
-    """Refuses what the language does not have, naming the line."""
-    for node in _walk(tree):
-        line = node.lineno or 1
-        if not isinstance(node, _ALLOWED):
-            raise TemplateRefused(
-                TemplateFault(f"{type(node).__name__.lower()} is not allowed in a template", line)
-            )
-        name = node.name if isinstance(node, nodes.Filter | nodes.Test | nodes.Name) else ""
-        if isinstance(node, nodes.Filter) and name not in _ENVIRONMENT.filters:
-            raise TemplateRefused(
-                TemplateFault(f"unknown filter {name}", line, name, nearest(name, _ENVIRONMENT.filters))
-            )
-        if isinstance(node, nodes.Test) and name not in _ENVIRONMENT.tests:
-            raise TemplateRefused(
-                TemplateFault(f"unknown test {name}", line, name, nearest(name, _ENVIRONMENT.tests))
-            )
-        if name.startswith("_"):
-            raise TemplateRefused(TemplateFault(f"the name {name} begins with an underscore", line, name))
-
-
-def _walk(tree: nodes.Node) -> Iterator[nodes.Node]:
-    stack: list[nodes.Node] = [tree]
+def _faults(tree: nodes.Template) -> Iterator[TemplateFault]:
+    """What the language does not have."""
+    stack: list[tuple[nodes.Node, int]] = [(tree, 0)]
     while stack:
-        node = stack.pop()
-        yield node
-        stack.extend(node.iter_child_nodes())
+        node, depth = stack.pop()
+        if depth > MAX_DEPTH:
+            yield TemplateFault(TOO_DEEP, node.lineno or 1)
+            return
+        yield from _node_faults(node)
+        stack.extend((child, depth + 1) for child in node.iter_child_nodes())
+
+
+def _node_faults(node: nodes.Node) -> Iterator[TemplateFault]:
+    line = node.lineno or 1
+    if not isinstance(node, _ALLOWED):
+        yield TemplateFault(f"{type(node).__name__.lower()} is not allowed in a template", line)
+    name = node.name if isinstance(node, nodes.Filter | nodes.Test | nodes.Name) else ""
+    if name.startswith("_"):
+        yield TemplateFault(f"the name {name} begins with an underscore", line, name)
+    elif isinstance(node, nodes.Filter) and name not in _ENVIRONMENT.filters:
+        hint = nearest(name, _ENVIRONMENT.filters)
+        yield TemplateFault(f"unknown filter {name}", line, name, hint)
+    elif isinstance(node, nodes.Test) and name not in _ENVIRONMENT.tests:
+        hint = nearest(name, _ENVIRONMENT.tests)
+        yield TemplateFault(f"unknown test {name}", line, name, hint)
 
 
 def _variables(tree: nodes.Template) -> dict[str, int]:
-    free = meta.find_undeclared_variables(tree)
+    """The free names and the first line of each. Only loops bind names in this language."""
     lines: dict[str, int] = {}
-    for node in tree.find_all(nodes.Name):
-        if node.name in free:
-            lines[node.name] = min(node.lineno, lines.get(node.name, node.lineno))
+    for name, line in _free(tree, frozenset()):
+        lines[name] = min(line, lines.get(name, line))
     return lines
+
+
+def _free(node: nodes.Node, bound: frozenset[str]) -> Iterator[tuple[str, int]]:
+    if isinstance(node, nodes.Name):
+        if node.name not in bound:
+            yield node.name, node.lineno
+        return
+    if not isinstance(node, nodes.For):
+        for child in node.iter_child_nodes():
+            yield from _free(child, bound)
+        return
+    inner = bound | {name.name for name in _names(node.target)} | {"loop"}
+    yield from _free(node.iter, bound)
+    for child in (*node.body, *([node.test] if node.test else [])):
+        yield from _free(child, inner)
+    for child in node.else_:
+        yield from _free(child, bound)
+
+
+def _names(target: nodes.Node) -> Iterator[nodes.Name]:
+    if isinstance(target, nodes.Name):
+        yield target
+    yield from target.find_all(nodes.Name)
 
 
 class _LoopBounder(NodeVisitor):

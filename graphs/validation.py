@@ -30,10 +30,21 @@ from graphs.ports import (
     type_of,
 )
 
+MAX_EXPANSION = 10_000
+"""Values that one value can hold, through however many others."""
+MAX_VALUE_DEPTH = 32
 
-def check(pipeline: Pipeline, unreadable: Set[str] = frozenset()) -> list[Problem]:
-    """Every problem, warnings included. `unreadable` names what is there but was already complained of."""
-    return list(_Checker(pipeline, unreadable).run())
+
+def check(
+    pipeline: Pipeline, unreadable: Set[str] = frozenset(), loose: Iterable[tuple[Path, Ref]] = ()
+) -> list[Problem]:
+    """Every problem, warnings included.
+
+    `unreadable` names what is there but was already complained of; `loose` are the references of nodes that
+    could not be read, and their places.
+    """
+    checker = _Checker(pipeline, unreadable)
+    return [*checker.run(), *(problem for path, ref in loose for problem in checker.reference(path, ref))]
 
 
 def binding_path(node_id: str, node: Node, port: str) -> Path:
@@ -107,6 +118,7 @@ class _Checker:
         for node_id, node in self.pipeline.nodes.items():
             yield from self._node(node_id, node)
         yield from self._cycles()
+        yield from self._expansion()
         yield from self._outputs()
         yield from self._chat()
         yield from self._context()
@@ -177,12 +189,12 @@ class _Checker:
             where = binding_path(node_id, node, name)
             if name in ports:
                 yield from self._edge(where, ports[name], binding)
-            elif not broken:
+            elif ports or not broken:
                 message = f"{node_id} has no input {name}, being of kind {node.kind}"
                 yield Problem("unknown-port", message, where, on_key=True, hint=nearest(name, ports))
             for place, ref in located(binding, where):
-                yield from self._reference(place, ref)
-        if node_id not in self.unreadable and not broken:
+                yield from self.reference(place, ref)
+        if node_id not in self.unreadable:
             yield from self._missing(node_id, node, ports)
 
     def _missing(self, node_id: NodeId, node: Node, ports: Mapping[str, Port]) -> Iterator[Problem]:
@@ -215,10 +227,11 @@ class _Checker:
             said = str(binding) if isinstance(binding, Ref) else "this"
             yield Problem("type-mismatch", f"{said} is a {given}, {path[-1]} takes a {port.type}", path)
 
-    def _reference(self, path: Path, ref: Ref) -> Iterator[Problem]:
-        if ref in self.refs or ref.owner in self.unreadable or f"{ref.owner}.{ref.port}" in self.unreadable:
-            return
+    def reference(self, path: Path, ref: Ref) -> Iterator[Problem]:
         pipeline = self.pipeline
+        known = ref in self.refs or f"{ref.owner}.{ref.port}" in self.unreadable
+        if known or (ref.owner in self.unreadable and ref.owner not in pipeline.nodes):
+            return
         if ref.owner == INPUTS:
             hint = nearest(ref.port, pipeline.inputs)
             yield Problem("unknown-input", f"the pipeline has no input {ref.port}", path, hint=hint)
@@ -250,6 +263,22 @@ class _Checker:
             path = " → ".join([edge[0] for edge in edges] + [edges[0][0]])
             yield Problem("cycle", f"nodes wait for each other: {path}", ("nodes", edges[0][0]), on_key=True)
 
+    def _expansion(self) -> Iterator[Problem]:
+        """Values that hold values that hold values: how many and how deep, before any is made."""
+        size: dict[str, int] = {}
+        depth: dict[str, int] = {}
+        for node_id in self.types:  # in topological order
+            node = self.pipeline.nodes[node_id]
+            refs = [ref.owner for binding in node.inputs.values() for ref in references(binding)]
+            if node.spec.shorthand is None:
+                continue
+            size[node_id] = 1 + sum(size.get(owner, 1) for owner in refs)
+            depth[node_id] = 1 + max((depth.get(owner, 0) for owner in refs), default=0)
+            if size[node_id] > MAX_EXPANSION or depth[node_id] > MAX_VALUE_DEPTH:
+                message = f"{node_id} holds too many values, or values nested too deep"
+                yield Problem("too-large", message, ("nodes", node_id), on_key=True)
+                return
+
     def _outputs(self) -> Iterator[Problem]:
         if not self.pipeline.outputs and not self.unreadable:
             yield Problem("missing", "a pipeline needs outputs", ("outputs",))
@@ -257,7 +286,7 @@ class _Checker:
             path: Path = ("outputs", name)
             if fault := name_fault(name):
                 yield Problem("bad-name", fault, path, on_key=True)
-            yield from self._reference(path, ref)
+            yield from self.reference(path, ref)
 
     def _chat(self) -> Iterator[Problem]:
         chat = self.pipeline.chat

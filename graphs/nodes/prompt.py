@@ -25,8 +25,8 @@ class Prompt(NodeSpec, frozen=True, tag_field="kind", tag="prompt"):
     def variables(self) -> Mapping[str, tuple[str, int]]:
         try:
             lines = compile_template(self.template).variables
-        except TemplateRefused:
-            return {}
+        except TemplateRefused as refused:
+            lines = refused.variables
         return {name: ("template", line) for name, line in lines.items()}
 
     def outputs(self, _given: Mapping[str, PortType], /) -> Mapping[str, PortType]:
@@ -36,6 +36,8 @@ class Prompt(NodeSpec, frozen=True, tag_field="kind", tag="prompt"):
         try:
             compile_template(self.template)
         except TemplateRefused as refused:
-            fault = refused.fault
-            return (Fault("bad-template", fault.message, "template", fault.line, fault.token, fault.hint),)
+            return [
+                Fault("bad-template", fault.message, "template", fault.line, fault.token, fault.hint)
+                for fault in refused.faults
+            ]
         return ()

@@ -1,0 +1,175 @@
+"""`clustergraph validate` and `clustergraph explain`: is a pipeline right, and what becomes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from graphs.bindings import references
+from graphs.drawing import mermaid
+from graphs.errors import PipelineError, Problem
+from graphs.loader import Loaded, load_file
+from runtime.compiler.catalog import Catalog
+from runtime.compiler.compile import STAGES, stages
+from runtime.compiler.draft import Draft
+from runtime.compiler.lower import lower
+from runtime.plan import ExecutionPlan
+from serve_apps.pipelines import catalog
+from serve_apps.settings import load_settings
+
+app = typer.Typer(help="Pipelines.", no_args_is_help=True)
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="Check models and indexes against this deploy config.", dir_okay=False),
+]
+ASSUMED = "no --config: models and indexes are taken to exist"
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Pipeline files.")], config: Config = None
+) -> None:
+    """Print every mistake in pipeline files, with its place. Exits with 1 when there is one."""
+    known = _catalog(config)
+    wrong = False
+    for file in files:
+        loaded = _load(file)
+        wrong |= loaded is None or not _compiles(loaded, file, known)
+    if known is None:
+        typer.echo(ASSUMED)
+    raise typer.Exit(int(wrong))
+
+
+@app.command()
+def explain(
+    file: Annotated[Path, typer.Argument(help="Pipeline file.")],
+    stage: Annotated[
+        str | None, typer.Option(help="Stop after this stage: " + ", ".join(STAGES) + ".")
+    ] = None,
+    draw: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flowchart instead.")] = False,
+    config: Config = None,
+) -> None:
+    """Print what the compiler makes of a pipeline, stage by stage, and why."""
+    if stage is not None and stage not in STAGES:
+        raise typer.BadParameter(f"{stage!r} is none of " + ", ".join(STAGES), param_hint="--stage")
+    known = _catalog(config)
+    loaded = _load(file)
+    if loaded is None:
+        raise typer.Exit(1)
+    if draw:
+        typer.echo(mermaid(loaded.pipeline), nl=False)
+        return
+    try:
+        drafts = stages(loaded.pipeline, known, until=stage or STAGES[-1])
+    except PipelineError as error:
+        _show([loaded.place(problem) for problem in error.problems], file)
+        raise typer.Exit(1) from None
+    console = Console(markup=False, highlight=False)
+    before = len(loaded.pipeline.nodes)
+    for name, draft in drafts.items():
+        console.print(_stage_title(name, before, draft), style="bold")
+        _print_changes(console, draft)
+        before = len(draft.nodes)
+    if stage is not None:
+        console.print(_draft_table(drafts[stage]))
+    else:
+        _print_plan(console, lower(drafts[STAGES[-1]]))
+    if known is None:
+        console.print(ASSUMED)
+
+
+def _catalog(config: Path | None) -> Catalog | None:
+    return None if config is None else catalog(load_settings(config))
+
+
+def _load(file: Path) -> Loaded | None:
+    """The pipeline, its warnings printed; None, its problems printed, where there is none."""
+    try:
+        loaded = load_file(file)
+    except PipelineError as error:
+        _show(error.problems, file)
+        return None
+    except OSError as error:
+        typer.echo(f"{file}: error: {error.strerror}")
+        return None
+    _show(loaded.warnings, file)
+    return loaded
+
+
+def _compiles(loaded: Loaded, file: Path, known: Catalog | None) -> bool:
+    try:
+        plan = lower(stages(loaded.pipeline, known)[STAGES[-1]])
+    except PipelineError as error:
+        _show([loaded.place(problem) for problem in error.problems], file)
+        return False
+    count = len(loaded.pipeline.nodes)
+    typer.echo(f"{file}: ok: {plan.graph} {plan.version}, {count} nodes, plan {plan.hash}")
+    return True
+
+
+def _show(problems: list[Problem], file: Path) -> None:
+    """Each problem, the line of the file, a mark below the words at fault, and the hint."""
+    lines = file.read_text(errors="replace").split("\n")
+    for problem in problems:
+        place = problem.position
+        if place is None:
+            typer.echo(f"{file}: {problem.severity}: {problem.message}")
+            continue
+        typer.echo(f"{file}:{place.line}:{place.column}: {problem.severity}: {problem.message}")
+        line = lines[place.line - 1] if place.line <= len(lines) else ""
+        if line.strip():
+            indent = "".join(char if char == "\t" else " " for char in line[: place.column - 1])
+            length = min(place.length, max(1, len(line) - place.column + 1))
+            typer.echo(f"  {line}\n  {indent}{'^' * length}")
+        if problem.hint:
+            typer.echo(f"  hint: {problem.hint}")
+
+
+def _stage_title(name: str, before: int, draft: Draft) -> str:
+    count = len(draft.nodes)
+    return f"{name}: {count} nodes" + (f", {before - count} fewer" if count < before else "")
+
+
+def _print_changes(console: Console, draft: Draft) -> None:
+    if not draft.changes:
+        console.print("  nothing to do\n")
+        return
+    table = Table("node", "what", "why")
+    for change in draft.changes:
+        table.add_row(change.node, change.what, change.reason)
+    console.print(table)
+
+
+def _draft_table(draft: Draft) -> Table:
+    """The nodes as a stage left them."""
+    table = Table("node", "kind", "takes", "group", "back end", "priority")
+    for name, node in draft.nodes.items():
+        taken = dict.fromkeys(str(ref) for binding in node.inputs.values() for ref in references(binding))
+        place = f"pool {node.pool}" if node.pool else node.backend
+        table.add_row(name, node.spec.kind(), "\n".join(taken), node.group or "", place, str(node.priority))
+    return table
+
+
+def _print_plan(console: Console, plan: ExecutionPlan) -> None:
+    table = Table("step", "kind", "back end", "priority", "waits for", "tokens at most", "to the end")
+    for step in plan.steps:
+        table.add_row(
+            "\n".join(node.name for node in step.nodes),
+            "\n".join(node.spec.kind() for node in step.nodes),
+            f"pool {step.pool}" if step.pool else step.backend,
+            str(step.priority),
+            "\n".join(step.depends_on),
+            str(step.token_bound or ""),
+            f"{step.remaining_s:.2f} s",
+        )
+    console.print(f"plan {plan.hash}: {plan.graph} {plan.version}", style="bold")
+    console.print(table)
+    console.print(f"tokens of a run at most: {plan.token_bound}")
+    if plan.chat is not None:
+        how = f"streamed from {plan.chat.node}" if plan.chat.node else "in one piece"
+        console.print(f"as a chat: {plan.chat.input} in, {plan.chat.output} out, {how}")

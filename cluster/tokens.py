@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateSyntaxError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
@@ -22,6 +24,12 @@ from cluster.messages import Embed, Generate, Message
 
 MESSAGE_OVERHEAD_TOKENS = 16
 """Upper bound of what a template adds around one message, used where the template is unknown."""
+
+TEMPLATE_OVERHEAD_TOKENS = 64
+"""The same for what a template adds once: a default system prompt, the date, the assistant's header."""
+
+TOOLS_OVERHEAD_TOKENS = 512
+"""The same for the instructions a template adds when there are tools."""
 
 MEDIA_PART_TOKENS = 4096
 """Booked for an image or audio part, whose cost only the engine knows; settlement corrects it."""
@@ -47,12 +55,15 @@ class ModelTokenCounter:
         template_file = folder / "chat_template.jinja"
         source = template_file.read_text() if template_file.is_file() else settings.get("chat_template") or ""
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _GenerationBlock]
         )
-        environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
+        environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
-        self._template = environment.from_string(source) if source else None
+        try:
+            self._template = environment.from_string(source) if source else None
+        except TemplateSyntaxError as error:
+            raise ConfigError(f"the chat template in {folder} is broken: {error}", param="source") from error
         self._special = {
             name: token if isinstance(token, str) else token.get("content", "")
             for name in ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -80,7 +91,7 @@ class ModelTokenCounter:
             return self._template.render(
                 messages=messages, tools=call.sampling.tools, add_generation_prompt=True, **self._special
             )
-        except (TemplateError, TypeError) as error:
+        except (TemplateError, TypeError, ValueError) as error:
             raise InvalidCall(
                 f"the model's chat template refuses these messages: {error}", param="messages"
             ) from error
@@ -94,8 +105,10 @@ class ByteTokenCounter:
             return sum(len(text.encode()) + 2 for text in call.texts)
         if call.messages is None:
             return len((call.prompt or "").encode()) + 2
-        tools = len(msgspec.json.encode(call.sampling.tools)) if call.sampling.tools else 0
-        return tools + sum(_message_bytes(message) + MESSAGE_OVERHEAD_TOKENS for message in call.messages)
+        added = TEMPLATE_OVERHEAD_TOKENS
+        if call.sampling.tools:
+            added += TOOLS_OVERHEAD_TOKENS + len(msgspec.json.encode(call.sampling.tools))
+        return added + sum(_message_bytes(message) + MESSAGE_OVERHEAD_TOKENS for message in call.messages)
 
 
 def counter_for(folder: Path | None) -> TokenCounter:
@@ -105,24 +118,41 @@ def counter_for(folder: Path | None) -> TokenCounter:
 
 def _message_bytes(message: Message) -> int:
     media = sum(MEDIA_PART_TOKENS for _ in _media(message))
-    plain = {name: value for name, value in _plain(message).items() if name != "role"}
-    return media + sum(
-        len(value.encode()) if isinstance(value, str) else len(msgspec.json.encode(value))
-        for value in plain.values()
-    )
+    ids = (message.name or "") + (message.tool_call_id or "")
+    tool_calls = len(msgspec.json.encode(message.tool_calls)) if message.tool_calls else 0
+    return media + len(_text(message).encode()) + len(ids.encode()) + tool_calls
 
 
 def _plain(message: Message) -> dict[str, Any]:
-    """The message as templates expect it: text parts joined, media parts left out."""
+    """The message as vLLM hands it to templates: text parts joined, media left out, arguments as objects."""
     fields: dict[str, Any] = msgspec.to_builtins(message)
-    fields["content"] = message.content
-    if isinstance(message.content, list):
-        fields["content"] = "\n".join(
-            part.get("text", "") for part in message.content if part.get("type") == "text"
-        )
-    elif message.content is None:
-        fields["content"] = ""
+    fields["content"] = _text(message)
+    if message.tool_calls:
+        fields["tool_calls"] = [_with_arguments(tool_call) for tool_call in message.tool_calls]
     return fields
+
+
+def _text(message: Message) -> str:
+    if isinstance(message.content, list):
+        return "\n".join(part.get("text", "") for part in message.content if part.get("type") == "text")
+    return message.content or ""
+
+
+def _with_arguments(tool_call: dict[str, Any]) -> dict[str, Any]:
+    """The tool call with its arguments as an object, whatever the client sent."""
+    function = tool_call.get("function")
+    if not isinstance(function, dict):
+        return tool_call
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError:
+            arguments = None
+    return {
+        **tool_call,
+        "function": {**function, "arguments": arguments if isinstance(arguments, dict) else {}},
+    }
 
 
 def _media(message: Message) -> list[dict[str, Any]]:
@@ -136,6 +166,29 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     loaded: dict[str, Any] = json.loads(path.read_text())
     return loaded
+
+
+class _GenerationBlock(Extension):
+    """`{% generation %}`, with which training marks what the assistant said; here only its body counts."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja's own attribute
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """`tojson` as chat templates mean it: Jinja's own escapes HTML."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _refuse(message: str) -> None:

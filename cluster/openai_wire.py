@@ -6,6 +6,8 @@ any remote OpenAI-compatible endpoint.
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -21,6 +23,9 @@ _FINISH_REASONS: dict[str, Literal["stop", "length", "tool_calls", "content_filt
     "function_call": "tool_calls",
     "content_filter": "content_filter",
 }
+
+# Not str.splitlines, which also splits at characters that JSON may hold as they are, such as U+2028.
+_LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 class _Piece(msgspec.Struct):
@@ -68,7 +73,7 @@ class _Vector(msgspec.Struct):
 
 class _Vectors(msgspec.Struct):
     data: list[_Vector]
-    usage: _Usage = msgspec.field(default_factory=_Usage)
+    usage: _Usage | None = None
 
 
 _decode_reply = msgspec.json.Decoder(_Reply).decode
@@ -104,7 +109,7 @@ def reply_events(reply: bytes | str | dict[str, Any]) -> Batch:
     except msgspec.DecodeError as error:
         raise EngineFailed(f"a reply that is not OpenAI's: {error}") from error
     if parsed.error is not None:
-        raise error_of(parsed.error.code, parsed.error.message, parsed.error.param)
+        raise _stated_error(parsed.error)
     events: Batch = []
     for choice in parsed.choices:
         piece = choice.delta or choice.message
@@ -120,14 +125,21 @@ def reply_events(reply: bytes | str | dict[str, Any]) -> Batch:
     return events
 
 
-def reply_embeddings(reply: bytes) -> Embeddings:
-    """Vectors of an `/embeddings` reply, in the order of the texts."""
+def reply_embeddings(reply: bytes, *, texts: int, prompt_tokens: int) -> Embeddings:
+    """Vectors of an `/embeddings` reply for so many `texts`, in their order, L2-normalised.
+
+    `prompt_tokens` is charged when the reply reports no usage. Raises `EngineFailed` when the reply is not
+    understood or a text has no vector.
+    """
     try:
         parsed = _decode_vectors(reply)
     except msgspec.DecodeError as error:
         raise EngineFailed(f"a reply that is not OpenAI's: {error}") from error
     ordered = sorted(parsed.data, key=lambda vector: vector.index)
-    return Embeddings([vector.embedding for vector in ordered], _usage(parsed.usage))
+    if [vector.index for vector in ordered] != list(range(texts)):
+        raise EngineFailed(f"{len(ordered)} embeddings came for {texts} texts")
+    usage = _usage(parsed.usage) if parsed.usage is not None else Usage(prompt_tokens)
+    return Embeddings([_normalised(vector.embedding) for vector in ordered], usage)
 
 
 def reply_error(status: int, body: bytes, *, retry_after_s: float | None = None) -> ClusterError:
@@ -160,8 +172,19 @@ def error_of(
 
 def sse_payloads(text: str) -> list[str]:
     """The data of complete server-sent events, without the closing `[DONE]`."""
-    payloads = [line[5:].strip() for line in text.splitlines() if line.startswith("data:")]
+    payloads = [line[5:].strip() for line in _LINE_END.split(text) if line.startswith("data:")]
     return [payload for payload in payloads if payload != "[DONE]"]
+
+
+def _stated_error(error: _Error) -> ClusterError:
+    """The error that a reply states. As in `reply_error`, only what concerns the call is passed on."""
+    known = error_of(error.code, "the engine answered with an error", error.param)
+    return InvalidCall(error.message, param=error.param) if isinstance(known, InvalidCall) else known
+
+
+def _normalised(vector: list[float]) -> list[float]:
+    norm = math.hypot(*vector)
+    return [value / norm for value in vector] if norm else vector
 
 
 def _finish(reason: str) -> Literal["stop", "length", "tool_calls", "content_filter"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
@@ -21,6 +20,8 @@ MAX_REPLY_BYTES = 16 * 1024 * 1024
 MAX_EVENT_BYTES = 1024 * 1024
 CONNECT_S = 5.0
 RETRY_AFTER_S = 5.0
+MAX_RETRY_AFTER_S = 3600.0
+DEADLINE_PASSED = "the call's deadline passed"
 
 
 class OpenAIPool:
@@ -60,7 +61,7 @@ class OpenAIPool:
             async with self._post(path, body, call.deadline) as response:
                 if not call.stream:
                     batch = reply_events(await _read(response))
-                    if not isinstance(batch[-1], Usage):
+                    if not (batch and isinstance(batch[-1], Usage)):
                         batch.append(self._upper_bound(call, _text_bytes(batch)))
                     yield batch
                     return
@@ -75,15 +76,17 @@ class OpenAIPool:
                         yield rest
                 yield [usage or self._upper_bound(call, sent)]
         except (TimeoutError, aiohttp.ClientError) as error:
-            raise self._explain(error, call.deadline) from error
+            raise self._explain(error) from error
 
     async def embed(self, call: Embed) -> Embeddings:
         body = {"model": self._model, "input": call.texts, "encoding_format": "float"}
         try:
             async with self._post("/embeddings", body, call.deadline) as response:
-                return reply_embeddings(await _read(response))
+                return reply_embeddings(
+                    await _read(response), texts=len(call.texts), prompt_tokens=self.count_tokens(call)
+                )
         except (TimeoutError, aiohttp.ClientError) as error:
-            raise self._explain(error, call.deadline) from error
+            raise self._explain(error) from error
 
     async def ready(self) -> bool:
         # A provider is taken to be up: asking it costs money with some, and each call finds out.
@@ -96,12 +99,17 @@ class OpenAIPool:
     def _post(self, path: str, body: dict[str, Any], deadline: float) -> Any:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=self._spec.max_connections, keepalive_timeout=30)
-            self._session = aiohttp.ClientSession(connector=connector, headers=self._headers)
-        left = max(0.001, deadline - time.time())
+            # No cookies: what a provider sets for one tenant's call would travel with the next one's.
+            self._session = aiohttp.ClientSession(
+                connector=connector, headers=self._headers, cookie_jar=aiohttp.DummyCookieJar()
+            )
+        left = deadline - time.time()
+        if left <= 0:
+            raise DeadlineExceeded(DEADLINE_PASSED)
         return self._session.post(
             self._url + path,
             data=msgspec.json.encode(body),
-            timeout=aiohttp.ClientTimeout(total=left, sock_connect=min(CONNECT_S, left)),
+            timeout=aiohttp.ClientTimeout(total=left, sock_connect=CONNECT_S),
             allow_redirects=False,
         )
 
@@ -110,20 +118,27 @@ class OpenAIPool:
         most = call.max_tokens * call.sampling.n
         return Usage(prompt_tokens=self.count_tokens(call), completion_tokens=min(sent, most))
 
-    def _explain(self, error: Exception, deadline: float) -> Exception:
+    def _explain(self, error: Exception) -> Exception:
         name = self.info.name
-        if isinstance(error, asyncio.TimeoutError) and time.time() >= deadline:
-            return DeadlineExceeded("the call's deadline passed")
         if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ServerTimeoutError):
             return ModelUnavailable(
                 f"the provider of model {name} cannot be reached", retry_after_s=RETRY_AFTER_S
             )
+        if isinstance(error, TimeoutError):  # the total, which ends at the deadline
+            return DeadlineExceeded(DEADLINE_PASSED)
         return EngineFailed(f"the provider of model {name} broke off: {type(error).__name__}")
 
 
 def _text_bytes(batch: Batch) -> int:
     deltas = [event for event in batch if isinstance(event, Delta)]
     return sum(len(d.text.encode()) + len(msgspec.json.encode(d.tool_calls or ())) - 2 for d in deltas)
+
+
+def _seconds(retry_after: str) -> float | None:
+    """A Retry-After header in seconds, bounded. None where it is a date or nothing sensible."""
+    if not (retry_after.isascii() and retry_after.isdigit()):
+        return None
+    return min(float(retry_after), MAX_RETRY_AFTER_S)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -134,8 +149,8 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     if len(body) > MAX_REPLY_BYTES:
         raise EngineFailed("the provider's reply is too large")
     if response.status >= 300:
-        after = response.headers.get("retry-after", "")
-        raise reply_error(response.status, body, retry_after_s=float(after) if after.isdigit() else None)
+        after = _seconds(response.headers.get("retry-after", ""))
+        raise reply_error(response.status, body, retry_after_s=after)
     return body
 
 
@@ -150,8 +165,8 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncGenerator[str, None]
         if len(buffer) > MAX_EVENT_BYTES:
             raise EngineFailed("the provider's event is too large")
         for line in lines:
-            if line.rstrip() == b"data: [DONE]":
+            if line.startswith(b"data:") and line[5:].strip() == b"[DONE]":
                 return
-            for payload in sse_payloads(line.decode()):
+            for payload in sse_payloads(line.decode(errors="replace")):
                 yield payload
     raise EngineFailed("the provider cut the stream before its end")

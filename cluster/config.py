@@ -53,6 +53,13 @@ class ReplicatedSpec(PoolSpec):
     max_queued_requests: int = Field(default=1024, ge=-1)
     """Calls that may wait in one caller for a replica; more are refused with 503. -1 is no bound."""
 
+    @field_validator("max_queued_requests")
+    @classmethod
+    def _queue_holds_something(cls, bound: int) -> int:
+        if bound == 0:  # Ray Serve refuses it, but only once it deploys
+            raise ValueError("must be at least 1, or -1 for no bound")
+        return bound
+
 
 class VllmSpec(ReplicatedSpec):
     """A generative model on vLLM. The accelerator fields left out mean CPU."""

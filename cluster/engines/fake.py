@@ -14,7 +14,7 @@ import hashlib
 import math
 import re
 from collections.abc import AsyncGenerator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -49,7 +49,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """OpenAI tool calls to answer with, instead of text."""
     failure: Failure | None = None
     """Raised as the `ClusterError` it names."""
-    failure_after: int = 0
+    failure_after: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Tokens that leave before the failure."""
 
 
@@ -57,13 +57,13 @@ class FakeScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the engine behaves."""
 
     rules: list[Rule] = []
-    output_tokens: int = 16
+    output_tokens: Annotated[int, msgspec.Meta(ge=0)] = 16
     """Length of an answer no rule scripts, before `max_tokens` cuts it."""
-    first_token_s: float = 0.0
-    token_s: float = 0.0
+    first_token_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    token_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """Seconds between tokens."""
-    tokens_per_batch: int = 1
-    dimension: int = 384
+    tokens_per_batch: Annotated[int, msgspec.Meta(ge=1)] = 1
+    dimension: Annotated[int, msgspec.Meta(ge=1)] = 384
     """Of embeddings."""
 
 

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from cluster import config
+from cluster.config import FakeSpec, ModelSpec, OnnxSpec, OpenAISpec, VllmSpec
+
+MINIMAL: dict[str, dict[str, Any]] = {
+    "vllm": {"name": "m", "engine": "vllm", "source": "bundled/smollm2"},
+    "onnx": {"name": "m", "engine": "onnx", "source": "bundled/minilm"},
+    "fake": {"name": "m", "engine": "fake"},
+    "openai": {"name": "m", "engine": "openai", "base_url": "https://api.example.com/v1"},
+}
+
+
+def load(engine: str, **fields: Any) -> Any:
+    return TypeAdapter(ModelSpec).validate_python(MINIMAL[engine] | fields)
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind", "task"),
+    [
+        ("vllm", VllmSpec, "generate"),
+        ("onnx", OnnxSpec, "embed"),
+        ("fake", FakeSpec, "generate"),
+        ("openai", OpenAISpec, "generate"),
+    ],
+)
+def test_the_engine_decides_the_spec_and_the_rest_has_defaults(engine: str, kind: type, task: str) -> None:
+    spec = load(engine)
+    assert type(spec) is kind
+    assert spec.task == task
+    assert spec.default_max_tokens < spec.max_context
+
+
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    *(("fake", {"name": name}, "name") for name in ("", "-a", "a/b", "a b", "a" * 65, 3)),
+    ("fake", {"max_context": 15}, "max_context"),
+    ("fake", {"default_max_tokens": 0}, "default_max_tokens"),
+    ("fake", {"max_context": 64, "default_max_tokens": 64}, "default_max_tokens"),
+    ("fake", {"replicas": 0}, "replicas"),
+    ("fake", {"replicas": 1025}, "replicas"),
+    ("fake", {"num_cpus": -1}, "num_cpus"),
+    ("fake", {"max_ongoing_requests": 0}, "max_ongoing_requests"),
+    ("fake", {"max_queued_requests": 0}, "max_queued_requests"),
+    ("fake", {"max_queued_requests": -2}, "max_queued_requests"),
+    ("fake", {"task": "train"}, "task"),
+    ("fake", {"script": {"rules": [{"contains": 1}]}}, "contains"),
+    ("fake", {"script": {"speed": 1}}, "speed"),
+    ("fake", {"script": {"tokens_per_batch": 0}}, "tokens_per_batch"),
+    ("fake", {"script": {"dimension": 0}}, "dimension"),
+    ("fake", {"script": {"token_s": -1.0}}, "token_s"),
+    ("vllm", {"source": None}, "source"),
+    ("vllm", {"dtype": "int8"}, "dtype"),
+    ("vllm", {"max_num_seqs": 0}, "max_num_seqs"),
+    ("vllm", {"block_size": 24}, "block_size"),
+    ("vllm", {"kv_cache_gib": 0}, "kv_cache_gib"),
+    *(("vllm", {"cpu_cores": [cores]}, "cpu_cores") for cores in ("", "a", "1-", "0-3,", "0;3")),
+    ("vllm", {"tensor_parallel_size": 0}, "tensor_parallel_size"),
+    ("vllm", {"pipeline_parallel_size": 0}, "pipeline_parallel_size"),
+    ("vllm", {"tensor_parallel_size": 2}, "accelerator_type"),
+    ("vllm", {"pipeline_parallel_size": 2}, "accelerator_type"),
+    ("vllm", {"accelerator_type": "L4", "cpu_cores": ["0-3"]}, "cpu_cores"),
+    ("vllm", {"quantization": "q4"}, "quantization"),
+    ("vllm", {"gpu_memory_utilization": 0}, "gpu_memory_utilization"),
+    ("vllm", {"gpu_memory_utilization": 1.1}, "gpu_memory_utilization"),
+    ("onnx", {"threads": 0}, "threads"),
+    *(
+        ("openai", {"base_url": url}, "base_url")
+        for url in ("api.example.com", "ftp://a/b", "https://", "https://a b")
+    ),
+    *(("openai", {"api_key_env": name}, "api_key_env") for name in ("sk-live-123", "key", "", "1A")),
+    ("openai", {"max_connections": 0}, "max_connections"),
+]
+
+
+@pytest.mark.parametrize(("engine", "fields", "named"), WRONG)
+def test_a_wrong_value_is_refused_by_name(engine: str, fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        load(engine, **fields)
+
+
+@pytest.mark.parametrize("engine", MINIMAL)
+def test_an_unknown_field_is_refused_by_name(engine: str) -> None:
+    with pytest.raises(ValidationError, match="colour"):
+        load(engine, colour="red")
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(ValidationError, match="engine"):
+        TypeAdapter(ModelSpec).validate_python({"name": "m", "engine": "llamacpp"})
+
+
+def test_specs_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load("fake").name = "other"
+
+
+@pytest.mark.parametrize(
+    ("cores", "replicas", "lists"),
+    [
+        ({0, 1}, 1, ["0,1"]),
+        ({0, 1, 2, 3}, 2, ["0,1", "2,3"]),
+        ({8, 1, 3}, 2, ["1", "3"]),
+        ({0, 1}, 3, ["0", "1", "0,1"]),
+        ({0, 1, 2, 3, 4, 5, 6, 7}, 3, ["0,1", "2,3", "4,5"]),
+    ],
+)
+def test_replicas_of_a_host_share_its_cores_evenly(
+    monkeypatch: pytest.MonkeyPatch, cores: set[int], replicas: int, lists: list[str]
+) -> None:
+    monkeypatch.setattr(config.os, "sched_getaffinity", lambda _: cores)
+    assert load("vllm", replicas=replicas).core_lists() == lists
+
+
+def test_cores_that_are_named_are_taken_as_they_are() -> None:
+    assert load("vllm", replicas=2, cpu_cores=["0-3", "4,6-7"]).core_lists() == ["0-3", "4,6-7"]
+
+
+def test_an_accelerator_needs_no_core_lists() -> None:
+    spec = load("vllm", accelerator_type="H100", tensor_parallel_size=2, quantization="fp8")
+    assert not spec.on_cpu
+    assert spec.core_lists() == []

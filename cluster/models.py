@@ -58,7 +58,10 @@ def prepare(source: str, data_dir: Path) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.is_dir():
             return folder
-        # Made beside its place and renamed, so that a killed preparation leaves no half model.
+        # Made beside its place and renamed, so that a killed preparation leaves no half model; what it did
+        # leave is cleared by the next, which has the lock.
+        for left in folder.parent.glob(f".{folder.name}.*"):
+            shutil.rmtree(left, ignore_errors=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             preparer(scratch)

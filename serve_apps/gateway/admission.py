@@ -72,14 +72,9 @@ class Admission:
 
     async def _close(self, reservation: Reservation, owed: int | None) -> None:
         try:
-            await self._close_once(reservation, owed)
-        except StoreUnavailable:
-            await self._close_late(reservation, owed)
-
-    async def _close_late(self, reservation: Reservation, owed: int | None) -> None:
-        try:
-            await _settle_again(self._close_once, reservation, owed)
+            await self._close_in_time(reservation, owed)
         except StoreError as error:
+            # The reservation expires: its request counts, its tokens are lost to the ledger.
             _log.error(
                 "settlement_lost",
                 reservation_id=reservation.reservation_id,
@@ -87,6 +82,12 @@ class Admission:
                 owed=owed,
                 error=type(error).__name__,
             )
+
+    async def _close_in_time(self, reservation: Reservation, owed: int | None) -> None:
+        try:
+            await self._close_once(reservation, owed)
+        except StoreUnavailable:
+            await _settle_again(self._close_once, reservation, owed)
 
     async def _close_once(self, reservation: Reservation, owed: int | None) -> None:
         if owed is None:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from structlog.testing import capture_logs
 
 from cluster.engines.fake import FakeEngine, FakeScript, FakeTokenCounter, Rule
 from cluster.interface import ModelInfo
@@ -368,23 +369,24 @@ async def test_a_settlement_is_tried_again(start: Start, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models"])
 async def test_unforeseen_errors_say_nothing_but_the_request_id(
-    site: Site, path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    site: Site, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: Any) -> None:
         raise RuntimeError(f"secret of {site.token}")
 
     monkeypatch.setattr(KeyStore, "authenticate", broken)
     send = site.http.get if path == "/v1/models" else site.http.post
-    response = await send(path)
+    with capture_logs() as logged:
+        response = await send(path)
     assert response.status_code == 500
     error = error_of(response)
     assert error["code"] == "internal_error"
     assert response.headers["x-request-id"] in error["message"]
     assert "secret" not in response.text
-    logged = capsys.readouterr().out
-    assert "RuntimeError" in logged
-    assert "secret" not in logged
-    assert site.token not in logged
+    failed = [entry for entry in logged if entry["event"] == "request_failed"]
+    assert [entry["error"] for entry in failed] == ["RuntimeError"]
+    assert "secret" not in str(logged)
+    assert site.token not in str(logged)
 
 
 async def test_models(site: Site) -> None:

@@ -1,0 +1,51 @@
+"""The last known state of every part."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from serve_apps.gateway import readiness
+from serve_apps.gateway.readiness import Readiness
+from tests.serve_apps.conftest import eventually
+
+
+async def yes() -> bool:
+    return True
+
+
+async def hangs() -> bool:
+    await asyncio.Event().wait()
+    return True
+
+
+async def test_nothing_is_ready_before_it_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "ASK_TIMEOUT_S", 0.01)
+    parts = Readiness({"a": yes, "b": hangs})
+    assert parts.waiting_for(["a", "b", "unknown"]) == ["a", "b", "unknown"]
+    await parts.refresh()
+    assert parts.states() == {"a": True, "b": False}
+    assert parts.waiting_for(["a", "b"]) == ["b"]
+    assert not parts.all_ready
+
+
+async def test_watching_sees_a_part_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "POLL_STARTING_S", 0.001)
+    monkeypatch.setattr(readiness, "POLL_READY_S", 0.001)
+    state = False
+
+    async def changing() -> bool:
+        return state
+
+    parts = Readiness({"a": changing})
+    watching = asyncio.create_task(parts.watch())
+
+    async def agrees() -> bool:
+        return parts.ready("a") is state
+
+    for state in (True, False, True):  # noqa: B007 - `changing` reads it
+        await eventually(agrees)
+    assert not watching.done()
+    watching.cancel()
+    await asyncio.wait([watching])

@@ -3,7 +3,7 @@
 One Serve application holds the gateway, the runner, the models and, with the embedded store, its keeper.
 """
 
-from __future__ import annotations
+# No postponed annotations here: Serve reads the builder's to know how to parse its arguments.
 
 from pathlib import Path
 from typing import Any

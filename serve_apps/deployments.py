@@ -22,10 +22,10 @@ from cluster.pools.deploy import model_info, token_counter
 from cluster.pools.handle import HandlePool
 from cluster.providers.openai import OpenAIPool
 from runtime.context.store import ContextStore
-from runtime.events import encode_events
+from runtime.events import RunEvent, encode_events
 from runtime.indexes import Index
 from runtime.remote import HandleRunner
-from runtime.runner import Runner, decode_request
+from runtime.runner import Runner, decode_request, info_of
 from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
 from serve_apps.gateway import app as gateway
@@ -70,18 +70,17 @@ class RunnerReplica:
     def __init__(self, settings: Settings, handles: dict[str, DeploymentHandle]) -> None:
         self._settings = settings
         self._pools = build_pools(settings, handles)
-        self._runner: Runner | None = None
-        self._building = asyncio.get_running_loop().create_task(self._build())
+        self._building: asyncio.Task[Runner] = asyncio.get_running_loop().create_task(self._build())
 
     async def run(self, payload: bytes) -> AsyncGenerator[bytes, None]:
         """Events of one run; items are msgpack lists of them."""
-        runner = self._runner or await asyncio.shield(self._building)
-        async with aclosing(coalesce(runner.run(decode_request(payload)))) as batches:
+        runner = await asyncio.shield(self._building)
+        async with aclosing(coalesce(_singly(runner.run(decode_request(payload))))) as batches:
             async for events in batches:
                 yield encode_events(events)
 
     async def ready(self) -> bool:
-        return self._runner is not None
+        return self._building.done() and self._building.exception() is None
 
     async def check_health(self) -> None:
         if self._building.done():
@@ -89,13 +88,12 @@ class RunnerReplica:
 
     async def _build(self) -> Runner:
         indexes = {name: await self._build_index(name) for name in self._settings.indexes}
-        self._runner = Runner(load_plans(self._settings), self._pools, indexes)
-        return self._runner
+        return Runner(load_plans(self._settings).values(), self._pools, indexes)
 
     async def _build_index(self, name: str) -> Index:
         spec = self._settings.indexes[name]
         pool = self._pools[spec.model]
-        while not await pool.ready():
+        while not await pool.ready():  # noqa: ASYNC110  (of another process: nothing to wait on)
             await asyncio.sleep(0.2)
         return await Index.build(
             name, spec.corpus, pool, cache_dir=self._settings.data_dir / "indexes" / name
@@ -129,7 +127,7 @@ class GatewayReplica:
                 keys=KeyStore(store, await asyncio.to_thread(load_or_create_pepper, settings.pepper_file)),
                 quotas=QuotaLedger(store),
                 contexts=ContextStore(store, ttl_s=settings.context.ttl_s),
-                graphs={name: plan.info for name, plan in plans.items()},
+                graphs={name: info_of(plan) for name, plan in plans.items()},
                 runner=HandleRunner(self._runner) if self._runner is not None else None,
                 settings=GatewaySettings(
                     default_timeout_s=bounds.default_timeout_s,
@@ -150,6 +148,12 @@ def build_pools(settings: Settings, handles: Mapping[str, DeploymentHandle]) -> 
         else:
             pools[spec.name] = HandlePool(info, handles[spec.name], counter)
     return pools
+
+
+async def _singly(events: AsyncGenerator[RunEvent, None]) -> AsyncGenerator[list[RunEvent], None]:
+    async with aclosing(events):
+        async for event in events:
+            yield [event]
 
 
 def _running(pid: int | None) -> bool:

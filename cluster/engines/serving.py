@@ -8,21 +8,20 @@ transports, and pickles their tracebacks.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import TypeVar
 
-import structlog
+from cluster.engines import deadline
+from cluster.errors import ClusterError, InvalidCall
+from cluster.interface import Engine
+from cluster.messages import Embed, Event, Generate, decode_call, encode
 
-from cluster.errors import ClusterError, DeadlineExceeded, EngineFailed, InvalidCall
-from cluster.interface import Batch, Engine
-from cluster.messages import Embed, Event, Failure, Generate, decode_call, encode
+T = TypeVar("T")
 
 MAX_BUFFERED_EVENTS = 512
 """Events that may wait for a slow reader before the engine's iterator is no longer drained."""
-
-log = structlog.get_logger(__name__)
 
 
 class EngineEndpoint:
@@ -36,7 +35,7 @@ class EngineEndpoint:
             call = decode_call(payload)
             if not isinstance(call, Generate):
                 raise InvalidCall("a stream carries a Generate call", param="call")
-            async with aclosing(coalesce(self._bounded(call))) as items:
+            async with aclosing(coalesce(deadline.generate(self.served, call))) as items:
                 async for events in items:
                     yield encode(events)
         except ClusterError as error:
@@ -47,18 +46,15 @@ class EngineEndpoint:
         call = decode_call(payload)
         try:
             if isinstance(call, Embed):
-                async with asyncio.timeout(_left(call.deadline)):
-                    return encode(await self.served.embed(call))
+                return encode(await deadline.embed(self.served, call))
             events: list[Event] = []
-            async with aclosing(self._bounded(call)) as batches:
+            async with aclosing(deadline.generate(self.served, call)) as batches:
                 async for batch in batches:
                     events += batch
             return encode(events)
-        except TimeoutError:
-            failure: Failure = DeadlineExceeded("the call's deadline passed").as_failure()
         except ClusterError as error:
             failure = error.as_failure()
-        return encode(failure) if isinstance(call, Embed) else encode([failure])
+            return encode(failure) if isinstance(call, Embed) else encode([failure])
 
     async def status(self) -> bytes:
         """The replica's `EngineStatus`. Answering at all means that it is warm."""
@@ -68,34 +64,14 @@ class EngineEndpoint:
         """Asked by Serve; raising has the replica replaced."""
         await self.served.check_health()
 
-    async def _bounded(self, call: Generate) -> AsyncGenerator[Batch, None]:
-        """The engine's batches until the deadline. Closing the engine's iterator aborts the call there."""
-        async with aclosing(self.served.generate(call)) as batches:
-            while True:
-                try:
-                    async with asyncio.timeout(_left(call.deadline)):
-                        batch = await anext(batches, None)
-                except TimeoutError:
-                    raise DeadlineExceeded("the call's deadline passed") from None
-                except ClusterError:
-                    raise
-                except Exception as error:
-                    log.exception("engine_failed", request_id=call.request_id, model=call.model)
-                    raise EngineFailed(
-                        f"the engine of {call.model} failed: {type(error).__name__}"
-                    ) from error
-                if batch is None:
-                    return
-                yield batch
 
-
-async def coalesce(batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[list[Event], None]:
+async def coalesce(batches: AsyncGenerator[list[T], None]) -> AsyncGenerator[list[T], None]:
     """Batches merged while the reader is busy, so that a slow transport carries several tokens an item.
 
     Adds no wait: a reader that keeps up gets every batch as it comes. Errors arrive after the events before
     them. Closing this closes `batches`.
     """
-    pending: deque[Batch] = deque()
+    pending: deque[list[T]] = deque()
     wake, room = asyncio.Event(), asyncio.Event()
     room.set()
     waiting = 0
@@ -119,7 +95,7 @@ async def coalesce(batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[list[
         while True:
             await wake.wait()
             wake.clear()
-            events: list[Event] = []
+            events: list[T] = []
             while pending:
                 events += pending.popleft()
             waiting = 0
@@ -133,7 +109,3 @@ async def coalesce(batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[list[
         if not task.done():
             task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-def _left(deadline: float) -> float:
-    return max(0.0, deadline - time.time())

@@ -50,8 +50,8 @@ def print_welcome(
     model = next(spec.name for spec in settings.models if spec.task == "generate")
     graph = settings.graphs[0].stem if settings.graphs else None
     console.print(f"\n[bold green]Ready[/] after {seconds:.0f} s. {model} says: [italic]{answer}[/]\n")
-    console.print(f"  URL   {url}/v1       [dim](API reference: {url}/docs)[/]")
-    console.print(f"  Key   {key}\n", highlight=False)
+    console.print(f"  URL   {url}/v1   [dim](API reference: {url}/docs)[/]", soft_wrap=True)
+    console.print(f"  Key   {key}\n", highlight=False, soft_wrap=True)
     for title, path, body in _examples(model, graph):
         console.print(f"[bold]{title}[/]")
         command = (

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -46,11 +48,9 @@ def listening_on(ports: Iterable[int]) -> dict[int, str]:
     wanted = set(ports)
     holders: dict[int, str] = {}
     for connection in psutil.net_connections("tcp"):
-        if connection.status != psutil.CONN_LISTEN or connection.laddr.port not in wanted:
-            continue
-        holders[connection.laddr.port] = (
-            describe(connection.pid) if connection.pid else "another user's process"
-        )
+        port = connection.laddr[1] if connection.laddr else 0
+        if connection.status == psutil.CONN_LISTEN and port in wanted:
+            holders[port] = describe(connection.pid) if connection.pid else "a process of another user"
     return holders
 
 
@@ -74,15 +74,12 @@ def end(processes: list[psutil.Process], *, grace_s: float) -> list[psutil.Proce
     return alive
 
 
-def reap() -> None:
-    """Collect children that have ended; as a subreaper we are handed strangers' too."""
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
+def start(command: list[str], log: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A child in a session of its own, so that Ctrl-C reaches it only through us."""
+    return subprocess.Popen(  # noqa: S603
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
 
 
 def _signal(send: object) -> None:

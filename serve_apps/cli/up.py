@@ -43,6 +43,7 @@ HAPROXY_METRICS_PORT = 9101
 HAPROXY_STATS_PORT = 8404
 START_TIMEOUT_S = 900.0
 STOP_TIMEOUT_S = 30.0
+END_GRACE_S = 8.0
 
 HAPROXY_WRAPPER = """#!/bin/sh
 # Ray's template binds HAProxy's metrics and statistics pages to every interface; this binds them to loopback.
@@ -111,11 +112,9 @@ class System:
                 "--disable-usage-stats",
             )  # fmt: skip
             self._run("serve", "start", "--http-host=127.0.0.1", f"--http-port={self.port}")
-        log = self.log_file.open("ab")
-        self._serve = subprocess.Popen(  # noqa: S603
-            [*_script("serve"), "run", "serve_apps.app:build", f"config={self.config}"],
-            env=self._environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+        command = [*_script("serve"), "run", "serve_apps.app:build", f"config={self.config}"]
+        with self.log_file.open("ab") as log:
+            self._serve = processes.start(command, log, self._environment)
 
     def wait_until_ready(self) -> None:
         """Until the gateway says that everything is ready. Says meanwhile what it waits for."""
@@ -158,14 +157,13 @@ class System:
         """Take everything down. Returns processes that would not end."""
         with self._step("Stopping"):
             if self._serve is not None and self._serve.poll() is None:
-                self._serve.send_signal(signal.SIGINT)  # shuts Serve down, so that engines end in order
+                self._serve.send_signal(signal.SIGINT)  # shuts Serve down, so that calls end in order
                 try:
                     self._serve.wait(STOP_TIMEOUT_S)
                 except subprocess.TimeoutExpired:
                     self._serve.kill()
-            if self._environment:
-                self._run("ray", "stop", f"--grace-period={int(STOP_TIMEOUT_S)}", check=False)
             EmbeddedValkey(self.settings.store_dir).stop()
+            # Not `ray stop`: it would end every Ray of this machine, not only ours.
             return end_all(self.settings.data_dir)
 
     def _haproxy_wrapper(self) -> Path:
@@ -175,14 +173,10 @@ class System:
         wrapper.chmod(0o700)
         return wrapper
 
-    def _run(self, *command: str, check: bool = True) -> None:
+    def _run(self, *command: str) -> None:
         with self.log_file.open("ab") as log:
-            done = subprocess.run(  # noqa: S603
-                [*_script(command[0]), *command[1:]],
-                env=self._environment, stdout=log, stderr=subprocess.STDOUT, check=False,
-                start_new_session=True,
-            )  # fmt: skip
-        if check and done.returncode != 0:
+            status = processes.start([*_script(command[0]), *command[1:]], log, self._environment).wait()
+        if status != 0:
             raise StartFailed(f"`{' '.join(command[:2])}` failed:\n{self._log_tail()}")
 
     def _log_tail(self, lines: int = 20) -> str:
@@ -201,9 +195,7 @@ def end_all(data_dir: Path) -> list[psutil.Process]:
     """End every process of the system on that data directory. Returns who is alive even then."""
     found = {process.pid: process for process in processes.of_system(data_dir)}
     found.update({process.pid: process for process in processes.descendants()})
-    alive = processes.end(list(found.values()), grace_s=5)
-    processes.reap()
-    return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    return processes.end(list(found.values()), grace_s=END_GRACE_S)
 
 
 def up(config: Path, port: int, console: Console) -> int:

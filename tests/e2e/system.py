@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).parents[2]
 PORT = 8000
 READY_TIMEOUT_S = 400.0
 SETTLED_WITHIN_S = 5.0
-COMMAND = [sys.executable, "-m", "serve_apps.cli.main"]
+COMMAND = [str(Path(sys.executable).parent / "clustergraph")]
 
 
 class RunningSystem:
@@ -68,6 +68,9 @@ class RunningSystem:
                 break
         watchdog.cancel()
         self.ready_s = time.monotonic() - began
+        if not self.demo_key:
+            self._process.stdout.close()
+            self._process.wait(timeout=120)
         assert self.demo_key, f"the system did not start:\n{''.join(self.output)}\n{self.log_tail()}"
 
     @property
@@ -86,7 +89,9 @@ class RunningSystem:
         """kill -9 of the command alone: what it started lives on."""
         assert self._process is not None
         self._process.kill()
-        self._process.communicate(timeout=10)
+        self._process.wait(timeout=10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()  # what it started holds the other end
 
     def log_tail(self) -> str:
         log = self.settings.data_dir / "logs" / "serve.log"
@@ -179,5 +184,7 @@ def running(kind: str, folder: Path, **changes: object) -> Iterator[RunningSyste
             assert status == 0, f"exit status {status}\n{system.output[-1]}"
         assert [process.cmdline() for process in system.processes()] == []
     finally:
+        if system.alive:
+            system.kill()
         for process in system.processes():
             process.kill()

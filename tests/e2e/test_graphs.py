@@ -34,7 +34,7 @@ def test_a_streamed_run_tells_of_its_nodes_and_tokens(system: RunningSystem) -> 
     assert kinds[0] == "run_started"
     assert kinds[-1] == "run_finished"
     finished = [event["node"] for event in events if event["type"] == "node_finished"]
-    assert finished.index("retrieve") < finished.index("answer")
+    assert finished.index("search") < finished.index("answer")
     text = "".join(event["text"] for event in events if event["type"] == "node_delta")
     assert text.strip() == events[-1]["outputs"]["text"].strip()
 

@@ -14,6 +14,21 @@ from serve_apps.cli.environment import MARKER
 READY_THEN_WAIT = "import sys; print('up', flush=True); sys.stdin.read()"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + READY_THEN_WAIT
 
+PARENT_OF_AN_ORPHAN = """
+from subprocess import DEVNULL, Popen
+print(Popen(["sleep", "60"], stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL).pid)
+"""
+SUBREAPER = f"""
+import subprocess, sys
+from serve_apps.cli import processes
+
+processes.become_subreaper()
+done = subprocess.run([sys.executable, "-c", {PARENT_OF_AN_ORPHAN!r}], stdout=subprocess.PIPE, check=True)
+mine = processes.descendants()
+processes.end(mine, grace_s=2)
+print(int(done.stdout) in [process.pid for process in mine], len(processes.descendants()))
+"""
+
 
 def spawn(code: str, **environment: str) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
@@ -65,17 +80,5 @@ def test_ending_insists_with_those_that_ignore_a_request() -> None:
 
 
 def test_orphans_come_to_the_subreaper() -> None:
-    code = (
-        "import subprocess, sys\n"
-        "from serve_apps.cli import processes\n"
-        "processes.become_subreaper()\n"
-        'nested = \'import subprocess; print(subprocess.Popen(["sleep", "60"]).pid, flush=True)\'\n'
-        "done = subprocess.run([sys.executable, '-c', nested], capture_output=True, text=True)\n"
-        "orphan = int(done.stdout)\n"
-        "mine = [process.pid for process in processes.descendants()]\n"
-        "processes.end(processes.descendants(), grace_s=2)\n"
-        "processes.reap()\n"
-        "print(orphan in mine, len(processes.descendants()))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", SUBREAPER], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "0"]

@@ -67,6 +67,6 @@ class PeerGateway:
         yield DONE
 
 
-def build() -> serve.Application:
+def build(_arguments: dict[str, str]) -> serve.Application:
     """The peer as a Serve application."""
     return PeerGateway.bind(PeerModel.bind())  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import ray
 from ray import serve
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 
 READY = "ready"
 
@@ -30,7 +31,7 @@ class App(msgspec.Struct, frozen=True):
     builder: str
     """`module:function`, as in a Serve config file's `import_path`."""
     args: dict[str, str] = {}
-    """Handed to the builder, when there are any."""
+    """Handed to the builder, as the model that its parameter is annotated with."""
 
 
 class HostPlan(msgspec.Struct, frozen=True):
@@ -78,10 +79,13 @@ def environment(temp_dir: Path, ports_from: int) -> dict[str, str]:
 
 
 def application(app: App) -> Any:
-    """Import the builder and call it. Raises ImportError or AttributeError with the name at fault."""
+    """Import the builder and call it as `serve run` would.
+
+    Raises ImportError or AttributeError with the name at fault, and whatever the builder raises.
+    """
     module, _, function = app.builder.partition(":")
     builder = getattr(import_module(module), function)
-    return builder(app.args) if app.args else builder()
+    return call_user_app_builder_with_args_if_necessary(builder, app.args)
 
 
 def main() -> None:

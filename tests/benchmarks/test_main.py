@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from benchmarks import __main__ as command
 from benchmarks.report import Report
 from benchmarks.scenarios import SCENARIOS
-from benchmarks.scenarios.gateway import GatewayScenario
+from benchmarks.scenarios.gateway import CONFIG
+from runtime.store.embedded import EmbeddedValkey
 
 
 @pytest.fixture
@@ -51,11 +52,19 @@ def test_every_scenario_has_its_baseline_among_its_arms(kind):
 
 
 @pytest.mark.ray
-def test_the_peer_answers_through_ray_serve_and_leaves_nothing(invoke, tmp_path):
+def test_our_gateway_and_the_peer_answer_side_by_side(invoke, tmp_path):
+    config = tmp_path / "gateway.yaml"
+    config.write_text(CONFIG.read_text().replace("../../.data/benchmark", str(tmp_path / "data")))
     out = tmp_path / "gateway.json"
-    result = invoke("gateway", "--arm", "peer", "--repeats", "1", "--seconds", "0.3", "--out", str(out))
+    wanted = ("peer", "local", "remote")
+    arms = [word for name in wanted for word in ("--arm", name)]
+    result = invoke(
+        "gateway", *arms, "--repeats", "1", "--seconds", "0.3", "--config", str(config), "--out", str(out)
+    )
     assert result.exit_code == 0, result.output
     results = msgspec.json.decode(out.read_bytes(), type=Report).results
-    assert [(one.load, one.arm) for one in results] == [("chat", "peer"), ("stream", "peer")]
-    assert all(one.requests_per_s_ratio.median == 1.0 for one in results)
-    assert GatewayScenario.baseline == "peer"
+    assert [(one.load, one.arm) for one in results] == [
+        (load, name) for load in ("chat", "stream") for name in wanted
+    ]
+    assert all(one.cpu_ms_per_request.median > 0 for one in results)
+    assert not EmbeddedValkey(tmp_path / "data" / "store").is_alive()

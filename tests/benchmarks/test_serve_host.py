@@ -5,8 +5,10 @@ from __future__ import annotations
 import stat
 
 import pytest
+from ray.serve import Application
 
 from benchmarks.serve_host import App, application, environment
+from cluster.errors import ConfigError
 
 
 def test_the_token_is_for_its_owner_only(tmp_path):
@@ -28,11 +30,15 @@ def test_ports_and_files_are_its_own(tmp_path):
     assert all(value.startswith(str(tmp_path)) for value in files)
 
 
-def test_a_builder_is_found_by_name_and_called_with_its_arguments():
-    assert application(App("x", "/", "builtins:dict", {"config": "file.yaml"})) == {"config": "file.yaml"}
-    assert application(App("x", "/", "builtins:dict")) == {}
+def test_a_builder_is_found_by_name_and_makes_an_application():
+    assert isinstance(application(App("x", "/", "benchmarks.peer:build")), Application)
+
+
+def test_a_builder_gets_its_arguments_as_the_model_it_asks_for():
+    with pytest.raises(ConfigError, match=r"no config file no-such\.yaml"):
+        application(App("x", "/", "serve_apps.app:build", {"config": "no-such.yaml"}))
 
 
 def test_an_unknown_builder_is_an_error_by_name():
     with pytest.raises(AttributeError, match="no_such_builder"):
-        application(App("x", "/", "builtins:no_such_builder"))
+        application(App("x", "/", "benchmarks.peer:no_such_builder"))

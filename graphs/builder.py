@@ -11,8 +11,9 @@ pipeline = b.build()
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from msgspec import UNSET
 
 from graphs import validation
@@ -22,6 +23,8 @@ from graphs.nodes.registry import AnySpec
 from graphs.nodes.value import Value
 from graphs.pipeline import Chat, Context, Metadata, Node, NodeId, Pipeline, Policies
 from graphs.ports import Port, PortType
+
+StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
 class Added:
@@ -45,7 +48,7 @@ class Builder:
         self, name: str, *, version: str = "0.0.0", description: str = "", policies: Policies | None = None
     ) -> None:
         self._metadata = Metadata(name, version, description)
-        self._policies = policies or Policies()
+        self._policies = _normal(policies or Policies())
         self._inputs: dict[str, Port] = {}
         self._reads: list[str] = []
         self._nodes: dict[NodeId, Node] = {}
@@ -74,12 +77,13 @@ class Builder:
     def add(self, name: str, spec: AnySpec, **inputs: Any) -> Added:
         """Adds a node. Inputs are references, constants, or lists and dictionaries of both.
 
-        Raises `ValueError` where there is a node of that name, `TypeError` for what JSON does not have.
+        Raises `ValueError` where there is a node of that name, `TypeError` for what JSON does not have and
+        `msgspec.ValidationError` for a spec with a field out of its bounds.
         """
         node_id = NodeId(name)
         if node_id in self._nodes:
             raise ValueError(f"there is a node {name} already")
-        self._nodes[node_id] = Node(spec, {port: _binding(value) for port, value in inputs.items()})
+        self._nodes[node_id] = Node(_normal(spec), {port: _binding(value) for port, value in inputs.items()})
         return Added(node_id, spec)
 
     def value(self, name: str, value: Any) -> Ref:
@@ -107,6 +111,11 @@ class Builder:
         if any(problem.severity == "error" for problem in problems):
             raise PipelineError(problems)
         return pipeline
+
+
+def _normal(struct: StructT) -> StructT:
+    """The same, checked, and with the very values that reading it from YAML gives."""
+    return msgspec.convert(msgspec.to_builtins(struct), type(struct))
 
 
 def _binding(value: Any) -> Binding:

@@ -30,7 +30,7 @@ class Draft:
         self.pipeline: Pipeline | None = None
         """None when the whole is no pipeline."""
         self.unreadable: set[str] = set()
-        """Names of nodes and, as `inputs.name`, of inputs that are there but wrong."""
+        """Names of nodes, and as `inputs.name` and `outputs.name` of the others, that are there but wrong."""
         self.loose: list[tuple[Path, Ref]] = []
         """References of nodes that are not in the pipeline because they could not be read."""
 
@@ -146,8 +146,11 @@ class _Reader:
 
     def _output(self, name: str, body: Any) -> Ref | None:
         binding = self._binding(body, ("outputs", name))
-        if binding is None or isinstance(binding, Ref):
+        if isinstance(binding, Ref):
             return binding
+        self.draft.unreadable.add(f"outputs.{name}")
+        if binding is None:
+            return None
         hint = "put it together in a value node"
         self._problem("bad-reference", "an output is a reference", ("outputs", name), hint=hint)
         return None

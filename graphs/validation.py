@@ -30,7 +30,7 @@ from graphs.ports import (
     type_of,
 )
 
-MAX_EXPANSION = 10_000
+MAX_EXPANSION = 1_000
 """Values that one value can hold, through however many others."""
 MAX_VALUE_DEPTH = 32
 
@@ -290,31 +290,34 @@ class _Checker:
 
     def _chat(self) -> Iterator[Problem]:
         chat = self.pipeline.chat
-        if chat is None:
+        if chat is not None:
+            yield from self._chat_input(chat.input)
+            yield from self._chat_output(chat.output)
+
+    def _chat_input(self, name: str) -> Iterator[Problem]:
+        inputs, path = self.pipeline.inputs, ("chat", "input")
+        if name not in inputs:
+            if f"{INPUTS}.{name}" not in self.unreadable:
+                hint = nearest(name, inputs)
+                yield Problem("unknown-input", f"the pipeline has no input {name}", path, hint=hint)
             return
-        port = self.pipeline.inputs.get(chat.input)
-        if port is None:
-            hint = nearest(chat.input, self.pipeline.inputs)
-            yield Problem(
-                "unknown-input", f"the pipeline has no input {chat.input}", ("chat", "input"), hint=hint
-            )
-        elif not assignable(STRING, port.type):
-            message = f"{chat.input} is a {port.type}, a chat gives a string"
-            yield Problem("type-mismatch", message, ("chat", "input"))
-        others = [
-            name for name, other in self.pipeline.inputs.items() if other.required and name != chat.input
-        ]
-        if port is not None and others:
-            message = f"a chat gives only {chat.input}, but {others[0]} is required too"
-            yield Problem("missing-input", message, ("chat", "input"), hint=f"give {others[0]} a default")
-        ref = self.pipeline.outputs.get(chat.output)
-        if ref is None:
-            hint = nearest(chat.output, self.pipeline.outputs)
-            message = f"the pipeline has no output {chat.output}"
-            yield Problem("unknown-output", message, ("chat", "output"), hint=hint)
-        elif self.refs.get(ref, STRING) != STRING:
-            message = f"{chat.output} is a {self.refs[ref]}, a reply is a string"
-            yield Problem("type-mismatch", message, ("chat", "output"))
+        if not assignable(STRING, inputs[name].type):
+            message = f"{name} is a {inputs[name].type}, a chat gives a string"
+            yield Problem("type-mismatch", message, path)
+        others = [other for other, port in inputs.items() if port.required and other != name]
+        if others:
+            message = f"a chat gives only {name}, but {others[0]} is required too"
+            yield Problem("missing-input", message, path, hint=f"give {others[0]} a default")
+
+    def _chat_output(self, name: str) -> Iterator[Problem]:
+        outputs, path = self.pipeline.outputs, ("chat", "output")
+        if name not in outputs:
+            if f"outputs.{name}" not in self.unreadable:
+                hint = nearest(name, outputs)
+                yield Problem("unknown-output", f"the pipeline has no output {name}", path, hint=hint)
+        elif self.refs.get(outputs[name], STRING) != STRING:
+            message = f"{name} is a {self.refs[outputs[name]]}, a reply is a string"
+            yield Problem("type-mismatch", message, path)
 
     def _context(self) -> Iterator[Problem]:
         for index, name in enumerate(self.pipeline.context.reads):

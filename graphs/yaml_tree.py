@@ -24,7 +24,7 @@ MAX_VALUES = 500_000
 """Scalars, lists and mappings of one file together."""
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
-_FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?")
+_FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+([eE][-+]?[0-9]{1,3})?|[eE][-+]?[0-9]{1,3})")
 _WORDS: Mapping[str, bool | None] = {"null": None, "~": None, "": None, "true": True, "false": False}
 
 
@@ -236,9 +236,13 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     if mark is None:
         return _problem("bad-yaml", error.problem or "not YAML", Position(1, 1))
-    lines = text.split("\n")[max(0, mark.line - 1) : mark.line + 1]
-    hint = _REFERENCE_HINT if any(re.search(r"[{\[,].*[^\"']\$\{", line) for line in lines) else None
-    return _problem("bad-yaml", error.problem or "not YAML", Position(mark.line + 1, mark.column + 1), hint)
+    lines = text.split("\n")
+    near = lines[max(0, mark.line - 1) : mark.line + 1]
+    hint = _REFERENCE_HINT if any(re.search(r"[{\[,].*[^\"']\$\{", line) for line in near) else None
+    position = Position(mark.line + 1, mark.column + 1)
+    if mark.line >= len(lines):
+        position = Position(len(lines), len(lines[-1]) + 1)
+    return _problem("bad-yaml", error.problem or "not YAML", position, hint)
 
 
 def _problem(code: str, message: str, position: Position, hint: str | None = None) -> Problem:

@@ -1,0 +1,60 @@
+"""What every kind says of itself."""
+
+import msgspec
+import pytest
+
+from graphs.nodes.embed import Embed
+from graphs.nodes.llm import Llm
+from graphs.nodes.prompt import Prompt
+from graphs.nodes.registry import KINDS, AnySpec
+from graphs.nodes.retrieve import Retrieve
+from graphs.nodes.spec import TokenBound
+from graphs.nodes.value import Value
+from graphs.ports import ANY, STRING
+
+SPECS = [Llm(model="m"), Embed(model="m"), Retrieve(index="i"), Prompt(template="{{ a }}"), Value()]
+
+
+def test_registry_has_every_kind():
+    assert {name: type(spec) for name, spec in zip(KINDS, SPECS, strict=True)} == dict(KINDS)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind())
+def test_common_to_all(spec):
+    assert spec.summary
+    assert spec.inputs()
+    assert spec.outputs({})
+    assert list(spec.faults()) == []
+    assert msgspec.json.decode(msgspec.json.encode(spec), type=AnySpec) == spec
+    assert spec.streams is None or spec.streams in spec.outputs({})
+    assert not spec.cheap or not spec.uses()
+
+
+def test_llm():
+    spec = Llm(model="m", max_tokens=5, max_prompt_tokens=7, stream=True)
+    assert spec.tokens == TokenBound(7, 5)
+    assert spec.tokens.total == 12
+    assert spec.streams == "text"
+    assert spec.effects == "idempotent"
+    assert Llm(model="m", temperature=0).effects == "pure"
+
+
+def test_prompt_ports_are_the_variables_of_its_template():
+    assert set(Prompt(template="{{ a }}{{ b }}").inputs()) == {"a", "b"}
+    (fault,) = Prompt(template="{{ a | jon }}").faults()
+    assert (fault.code, fault.field, fault.token, fault.hint) == (
+        "bad-template",
+        "template",
+        "jon",
+        "did you mean join?",
+    )
+
+
+def test_value_passes_its_type_on():
+    assert Value().outputs({"value": STRING}) == {"value": STRING}
+    assert Value().outputs({}) == {"value": ANY}
+
+
+def test_unknown_fields_are_refused_on_the_wire():
+    with pytest.raises(msgspec.ValidationError, match="unknown field"):
+        msgspec.convert({"kind": "embed", "model": "m", "api_base": "http://x"}, AnySpec)

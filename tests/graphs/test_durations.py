@@ -1,0 +1,18 @@
+"""Lengths of time."""
+
+import pytest
+
+from graphs.durations import parse_duration
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("30s", 30), ("500ms", 0.5), ("1.5 m", 90), ("2h", 7200), (3, 3), (0.5, 0.5)]
+)
+def test_parse(value, seconds):
+    assert parse_duration(value) == seconds
+
+
+@pytest.mark.parametrize("value", ["", "s", "-1s", "0s", 0, -2, True, None, "1d", [], "1e3s"])
+def test_refused(value):
+    with pytest.raises(ValueError, match="length of time"):
+        parse_duration(value)

@@ -1,0 +1,376 @@
+"""Every kind of mistake, with the line and column at which a person finds it, and all of a file at once."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from graphs.errors import PipelineError, Problem
+from graphs.loader import MAX_PROBLEMS, load, load_file
+
+HEAD = """\
+apiVersion: clustergraph/v1
+kind: Pipeline
+metadata: {name: demo}
+inputs: {question: string, n: integer}
+nodes:
+"""
+TAIL = """
+outputs:
+  text: ${answer.text}
+"""
+ANSWER = """\
+  answer:
+    llm: {model: small}
+    with: {prompt: "${inputs.question}"}
+"""
+
+
+def problems_of(text):
+    with pytest.raises(PipelineError) as refused:
+        load(text, "demo.yaml")
+    return refused.value.problems
+
+
+def the_error(text):
+    (problem,) = [problem for problem in problems_of(text) if problem.severity == "error"]
+    return problem
+
+
+def test_positions_are_in_the_order_of_the_file():
+    found = problems_of(HEAD + "  a: {lm: {}}\n  b: {value: '${x.y}'}\n" + ANSWER + TAIL)
+    lines = [problem.position.line for problem in found]
+    assert lines == sorted(lines)
+    assert {problem.code for problem in found} == {"unknown-kind", "unknown-node"}
+
+
+NODES = {
+    "unknown kind": ("  a: {lm: {model: small}}\n", "unknown-kind", 6, 7, "did you mean llm?"),
+    "no kind": ("  a: {with: {}}\n", "bad-value", 6, 3, None),
+    "two kinds": ("  a: {llm: {model: small}, embed: {model: m}}\n", "bad-value", 6, 3, None),
+    "unknown field of a node": (
+        "  a: {embed: {model: m}, wit: {}, with: {text: a}}\n",
+        "unknown-field",
+        6,
+        26,
+        "did you mean with?",
+    ),
+    "unknown field of a spec": (
+        "  a:\n    embed: {model: m, max_prompt_token: 3}\n    with: {text: a}\n",
+        "unknown-field",
+        7,
+        23,
+        "did you mean max_prompt_tokens?",
+    ),
+    "field of the wrong type": (
+        "  a:\n    embed: {model: 7}\n    with: {text: a}\n",
+        "bad-value",
+        7,
+        20,
+        None,
+    ),
+    "field out of bounds": (
+        "  a:\n    embed: {model: m, max_prompt_tokens: 0}\n    with: {text: a}\n",
+        "bad-value",
+        7,
+        42,
+        None,
+    ),
+    "missing field": ("  a:\n    embed: {}\n    with: {text: a}\n", "missing", 7, 5, None),
+    "unknown node": ('  a: {value: "${answr.text}"}\n', "unknown-node", 6, 14, "did you mean answer?"),
+    "unknown output port": ('  a: {value: "${answer.txt}"}\n', "unknown-port", 6, 14, "did you mean text?"),
+    "unknown input": (
+        '  a: {value: "${inputs.qestion}"}\n',
+        "unknown-input",
+        6,
+        14,
+        "did you mean question?",
+    ),
+    "unknown context": (
+        '  a: {value: "${context.sesionHistory}"}\n',
+        "unknown-context",
+        6,
+        14,
+        "did you mean sessionHistory?",
+    ),
+    "undeclared context": (
+        '  a: {value: "${context.sessionHistory}"}\n',
+        "undeclared-context",
+        6,
+        14,
+        "add it to context: {reads: [sessionHistory]}",
+    ),
+    "reference inside a list": ('  a: {value: [1, "${b.x}"]}\n', "unknown-node", 6, 18, None),
+    "bad reference": ('  a: {value: "${b}"}\n', "bad-reference", 6, 14, None),
+    "reference inside text": ('  a: {value: "hello ${answer.text}"}\n', "bad-reference", 6, 14, None),
+    "with of a value": ("  a: {value: 1, with: {x: 1}}\n", "unknown-field", 6, 17, None),
+    "unknown input port": (
+        "  a:\n    embed: {model: m}\n    with: {text: a, txt: b}\n",
+        "unknown-port",
+        8,
+        21,
+        "did you mean text?",
+    ),
+    "missing input port": ("  a: {embed: {model: m}}\n", "missing-input", 6, 3, None),
+    "type mismatch of a reference": (
+        '  a:\n    embed: {model: m}\n    with: {text: "${inputs.n}"}\n',
+        "type-mismatch",
+        8,
+        18,
+        None,
+    ),
+    "type mismatch of a constant": (
+        "  a:\n    embed: {model: m}\n    with: {text: 7}\n",
+        "type-mismatch",
+        8,
+        18,
+        None,
+    ),
+    "constant out of bounds": (
+        "  v: {embed: {model: m}, with: {text: a}}\n  a:\n    retrieve: {index: i}\n"
+        '    with: {embedding: "${v.embedding}", top_k: 0}\n',
+        "type-mismatch",
+        9,
+        48,
+        None,
+    ),
+    "cycle": ('  a: {value: "${b.value}"}\n  b: {value: "${a.value}"}\n', "cycle", 6, 3, None),
+    "cycle of one": ('  a: {value: "${a.value}"}\n', "cycle", 6, 3, None),
+    "bad template": (
+        "  a:\n    prompt:\n      template: |\n        one\n        {{ x | jon }}\n    with: {x: 1}\n",
+        "bad-template",
+        10,
+        16,
+        "did you mean join?",
+    ),
+    "template syntax": (
+        "  a:\n    prompt:\n      template: |\n        one\n        {{ x\n    with: {}\n",
+        "bad-template",
+        10,
+        9,
+        None,
+    ),
+    "template variable without a value": (
+        "  a:\n    prompt:\n      template: |\n        one\n        two {{ nme }}\n    with: {}\n",
+        "missing-input",
+        10,
+        16,
+        "give it in with: nme",
+    ),
+    "bad node name": ("  a.b: {value: 1}\n", "bad-name", 6, 3, None),
+    "reserved node name": ("  inputs: {value: 1}\n", "bad-name", 6, 3, None),
+    "duplicate node": ("  a: {value: 1}\n  a: {value: 2}\n", "duplicate", 7, 3, "first on line 6"),
+    "node that is no mapping": ("  a: 3\n", "bad-value", 6, 6, None),
+    "with that is no mapping": ("  a:\n    embed: {model: m}\n    with: 3\n", "bad-value", 8, 11, None),
+    "alias": ("  a: &x {value: 1}\n", "alias", 6, 6, None),
+    "tag": ("  a: !!map {value: 1}\n", "tag", 6, 6, None),
+}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_mistake_in_nodes(name):
+    nodes, code, line, column, hint = NODES[name]
+    problem = the_error(HEAD + nodes + ANSWER + TAIL)
+    assert (problem.code, problem.position.line, problem.position.column) == (code, line, column)
+    assert problem.file == "demo.yaml"
+    if hint is not None:
+        assert problem.hint == hint
+
+
+TOP = {
+    "api version": ("apiVersion: clustergraph/v2\nkind: Pipeline\n", "bad-value", 1, 13),
+    "kind": ("apiVersion: clustergraph/v1\nkind: Pipe\n", "bad-value", 2, 7),
+    "unknown section": ("apiVersion: clustergraph/v1\nkind: Pipeline\noutput: {}\n", "unknown-field", 3, 1),
+    "unknown type": ("inputs: {question: strng}\n", "unknown-type", 1, 20),
+    "unknown type of an item": ("inputs: {question: 'list[strng]'}\n", "unknown-type", 1, 20),
+    "input without a type": ("inputs: {question: {default: 3}}\n", "missing", 1, 20),
+    "unknown field of an input": ("inputs: {question: {type: string, minimum: 3}}\n", "unknown-field", 1, 35),
+    "bad limit": ("inputs: {question: {type: string, minLength: -3}}\n", "bad-value", 1, 46),
+    "bad enum": ("inputs: {question: {type: string, enum: []}}\n", "bad-value", 1, 41),
+    "bad default": ("inputs: {question: {type: string, default: 3}}\n", "bad-default", 1, 44),
+    "default null": ("inputs: {question: {type: string, default: null}}\n", "bad-default", 1, 44),
+    "bad description": ("inputs: {question: {type: string, description: 3}}\n", "bad-value", 1, 48),
+    "input name": ("inputs: {question: string, 'a b': string}\n", "bad-name", 1, 28),
+    "metadata without a name": ("metadata: {version: 1.0.0}\n", "missing", 1, 1),
+    "version that is a number": ("metadata: {name: demo, version: 1.0}\n", "bad-value", 1, 33),
+    "pipeline name": ("metadata: {name: a b}\n", "bad-name", 1, 18),
+    "unknown policy": ("policies: {prio: high}\n", "unknown-field", 1, 12),
+    "bad priority": ("policies: {priority: urgent}\n", "bad-value", 1, 22),
+    "bad deadline": ("policies: {deadline: soon}\n", "bad-value", 1, 22),
+    "deadline in the wrong unit": ("policies: {deadline_s: 3}\n", "unknown-field", 1, 12),
+    "unknown context field": ("context: {reads: [sesionHistory]}\n", "unknown-context", 1, 19),
+    "chat input": ("chat: {input: qestion, output: text}\n", "unknown-input", 1, 15),
+    "chat output": ("chat: {input: question, output: txt}\n", "unknown-output", 1, 33),
+    "chat without output": ("chat: {input: question}\n", "missing", 1, 1),
+    "section that is no mapping": ("context: 3\n", "bad-value", 1, 10),
+}
+
+PARTS = {
+    "apiVersion": "apiVersion: clustergraph/v1\n",
+    "kind": "kind: Pipeline\n",
+    "metadata": "metadata: {name: demo}\n",
+    "inputs": "inputs: {question: string}\n",
+    "nodes": "nodes:\n" + ANSWER,
+    "outputs": "outputs: {text: '${answer.text}'}\n",
+}
+
+
+@pytest.mark.parametrize("name", TOP)
+def test_mistake_at_the_top(name):
+    section, code, line, column = TOP[name]
+    rest = "".join(text for part, text in PARTS.items() if f"{part}:" not in section)
+    problem = the_error(section + rest)
+    assert (problem.code, problem.position.line, problem.position.column) == (code, line, column)
+
+
+@pytest.mark.parametrize("part", ["metadata", "nodes", "outputs"])
+def test_missing_section(part):
+    text = "".join(text for name, text in PARTS.items() if name != part)
+    assert "missing" in {problem.code for problem in problems_of(text)}
+
+
+@pytest.mark.parametrize("section", ["outputs: {text: hello}\n", "outputs: {text: ['${answer.text}']}\n"])
+def test_output_that_is_no_reference(section):
+    text = "".join(section if name == "outputs" else text for name, text in PARTS.items())
+    assert the_error(text).code == "bad-reference"
+
+
+def test_chat_types():
+    base = PARTS | {
+        "inputs": "inputs: {question: string, n: integer}\n",
+        "chat": "chat: {input: n, output: hits}\n",
+        "nodes": "nodes:\n  a: {value: {x: '${inputs.n}'}}\n" + ANSWER,
+        "outputs": "outputs: {text: '${answer.text}', hits: '${a.value}'}\n",
+    }
+    messages = sorted(problem.message for problem in problems_of("".join(base.values())))
+    assert messages == [
+        "a chat gives only n, but question is required too",
+        "hits is a object, a reply is a string",
+        "n is a integer, a chat gives a string",
+    ]
+
+
+def test_cycle_is_shown_as_a_path():
+    nodes = '  a: {value: "${c.value}"}\n  b: {value: "${a.value}"}\n  c: {value: "${b.value}"}\n'
+    assert the_error(HEAD + nodes + ANSWER + TAIL).message == "nodes wait for each other: a → b → c → a"
+
+
+def test_every_knot_is_reported():
+    nodes = "".join(f'  {a}: {{value: "${{{b}.value}}"}}\n' for a, b in ("ab", "ba", "cd", "dc"))
+    found = problems_of(HEAD + nodes + ANSWER + TAIL)
+    assert [problem.code for problem in found if problem.severity == "error"] == ["cycle", "cycle"]
+
+
+def test_an_unreadable_node_is_complained_of_once():
+    nodes = "  a: {lm: {}}\n  b: {value: '${a.text}'}\n"
+    assert the_error(HEAD + nodes + ANSWER + TAIL).code == "unknown-kind"
+
+
+def test_references_of_an_unreadable_node_are_checked():
+    nodes = "  a:\n    embed: {model: 7}\n    with: {text: '${nowhere.text}'}\n"
+    codes = {problem.code for problem in problems_of(HEAD + nodes + ANSWER + TAIL)}
+    assert {"bad-value", "unknown-node"} <= codes
+
+
+def test_everything_at_once():
+    text = """\
+apiVersion: clustergraph/v1
+kind: Pipeline
+metadata: {name: bad}
+inputs: {question: string, n: {type: intger}}
+nodes:
+  a:
+    llm: {model: small, max_token: 3, temperature: 9}
+    with: {prompt: "${inputs.qestion}"}
+  p:
+    prompt:
+      template: |
+        Hello {{ name }}
+        {{ nme | uper }}
+    with: {name: "${b.text}"}
+  c: {value: "${d.value}"}
+  d: {value: "${c.value}"}
+outputs: {text: "${a.txt}"}
+"""
+    assert [(p.position.line, p.code) for p in problems_of(text)] == [
+        (4, "unknown-type"),
+        (7, "unknown-field"),
+        (7, "bad-value"),
+        (8, "unknown-input"),
+        (13, "missing-input"),
+        (13, "bad-template"),
+        (14, "unknown-node"),
+        (15, "cycle"),
+        (17, "unknown-port"),
+    ]
+
+
+def test_unused_things_are_warnings():
+    loaded = load(HEAD + "  spare: {value: 1}\n" + ANSWER + TAIL)
+    found = [(p.code, p.severity, p.position.line, p.position.column) for p in loaded.warnings]
+    assert found == [("unused-input", "warning", 4, 28), ("unused-node", "warning", 6, 3)]
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "3", "[]", "~"])
+def test_no_pipeline(text):
+    assert the_error(text).code in ("empty", "bad-value")
+
+
+def test_problems_are_bounded():
+    nodes = "".join(f"  n{i}: {{lm: {{}}}}\n" for i in range(500))
+    assert len(problems_of(HEAD + nodes + ANSWER + TAIL)) == MAX_PROBLEMS
+
+
+def test_values_that_multiply_are_refused():
+    nodes = "  v0: {value: [1]}\n" + "".join(
+        f'  v{i}: {{value: ["${{v{i - 1}.value}}", "${{v{i - 1}.value}}"]}}\n' for i in range(1, 40)
+    )
+    began = time.perf_counter()
+    assert the_error(HEAD + nodes + ANSWER + TAIL).code == "too-large"
+    assert time.perf_counter() - began < 2
+
+
+def test_values_nested_without_end_are_refused():
+    nodes = "  v0: {value: 1}\n" + "".join(
+        f'  v{i}: {{value: ["${{v{i - 1}.value}}"]}}\n' for i in range(1, 60)
+    )
+    problem = the_error(HEAD + nodes + ANSWER + TAIL)
+    assert (problem.code, problem.path) == ("too-large", ("nodes", "v32"))
+
+
+def test_json_is_read_too():
+    text = (
+        '{"apiVersion": "clustergraph/v1", "kind": "Pipeline", "metadata": {"name": "j"},'
+        ' "nodes": {"a": {"value": 1}}, "outputs": {"x": "${a.value}"}}'
+    )
+    assert load(text).pipeline.metadata.name == "j"
+
+
+def test_load_file(tmp_path: Path):
+    file = tmp_path / "demo.yaml"
+    file.write_text("".join(PARTS.values()))
+    assert load_file(file).pipeline.metadata.name == "demo"
+    file.write_bytes(b"a: 1\nb: \xff")
+    with pytest.raises(PipelineError) as refused:
+        load_file(file)
+    assert (refused.value.problems[0].message, refused.value.problems[0].position.line) == ("not UTF-8", 2)
+    with pytest.raises(FileNotFoundError):
+        load_file(tmp_path / "none.yaml")
+
+
+def test_places_of_later_problems():
+    loaded = load("".join(PARTS.values()), "demo.yaml")
+    problem = loaded.place(Problem("unknown-model", "", ("nodes", "answer", "llm", "model")))
+    assert (problem.file, problem.position.line, problem.position.column) == ("demo.yaml", 7, 18)
+
+
+def test_problems_with_unreadable_inputs_and_outputs_are_not_repeated():
+    parts = PARTS | {
+        "inputs": "inputs: {question: strng}\n",
+        "outputs": "outputs: {text: hello}\n",
+        "chat": "chat: {input: question, output: text}\n",
+    }
+    assert [problem.code for problem in problems_of("".join(parts.values()))] == [
+        "unknown-type",
+        "bad-reference",
+    ]

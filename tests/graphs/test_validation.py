@@ -1,0 +1,74 @@
+"""Validation of pipelines that never were YAML, and the helpers that others use."""
+
+import networkx as nx
+
+from graphs.bindings import Items, Literal, Record, Ref
+from graphs.nodes.llm import Llm
+from graphs.nodes.value import Value
+from graphs.pipeline import Metadata, Node, NodeId, Pipeline
+from graphs.ports import ANY, EMBEDDING, INTEGER, NUMBER, OBJECT, STRING, list_of
+from graphs.validation import (
+    binding_path,
+    binding_type,
+    check,
+    dependencies,
+    output_types,
+    reaching_outputs,
+)
+from tests.graphs.shapes import SHAPES, diamond, rag, uneven
+
+
+def test_shapes_are_right():
+    for shape in SHAPES.values():
+        assert check(shape()) == []
+
+
+def test_dependencies():
+    edges = {("left", "join"), ("right", "join")}
+    assert set(dependencies(diamond()).edges) == edges
+
+
+def test_reaching_outputs():
+    graph = nx.DiGraph([("a", "b"), ("b", "c"), ("d", "c"), ("c", "e")])
+    assert reaching_outputs(graph, [Ref("c", "text"), Ref("inputs", "x")]) == {"a", "b", "c", "d"}
+
+
+def test_output_types():
+    assert output_types(rag())[NodeId("vector")] == {"embedding": EMBEDDING}
+    assert set(output_types(uneven())) == {"fast", "then_fast", "slow"}
+
+
+def test_binding_type():
+    types = {Ref("a", "n"): INTEGER, Ref("a", "s"): STRING}
+    assert binding_type(Literal("x"), types) == STRING
+    assert binding_type(Ref("a", "n"), types) == INTEGER
+    assert binding_type(Ref("b", "n"), types) is None
+    assert binding_type(Items((Ref("a", "n"), Literal(1.5))), types) == list_of(NUMBER)
+    assert binding_type(Items((Ref("b", "n"),)), types) == list_of(ANY)
+    assert binding_type(Record({"x": Ref("a", "n")}), types) == OBJECT
+
+
+def test_binding_path_of_a_shorthand():
+    assert binding_path("v", Node(Value()), "value") == ("nodes", "v", "value")
+    assert binding_path("a", Node(Llm(model="m")), "prompt") == ("nodes", "a", "with", "prompt")
+
+
+def test_an_empty_pipeline_lacks_everything():
+    found = check(Pipeline(Metadata("x"), {}, {}))
+    assert [problem.message for problem in found] == ["a pipeline needs nodes", "a pipeline needs outputs"]
+
+
+def test_types_behind_a_cycle_are_unknown_and_not_complained_of():
+    nodes = {
+        NodeId("a"): Node(Value(), {"value": Ref("b", "value")}),
+        NodeId("b"): Node(Value(), {"value": Ref("a", "value")}),
+        NodeId("c"): Node(Llm(model="m"), {"prompt": Ref("a", "value")}),
+    }
+    found = check(Pipeline(Metadata("x"), nodes, {"text": Ref("c", "text")}))
+    assert [problem.code for problem in found] == ["cycle"]
+
+
+def test_too_many_nodes():
+    nodes = {NodeId(f"n{i}"): Node(Value(), {"value": Literal(1)}) for i in range(10_001)}
+    found = check(Pipeline(Metadata("x"), nodes, {"o": Ref("n0", "value")}))
+    assert found[0].code == "too-large"

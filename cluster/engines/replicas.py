@@ -14,6 +14,7 @@ import msgspec
 from ray import serve
 
 from cluster.config import FakeSpec, OnnxSpec, VllmSpec
+from cluster.engines import deadline
 from cluster.engines.fake import FakeEngine, FakeScript
 from cluster.engines.serving import EngineEndpoint
 from cluster.messages import Generate, Message
@@ -42,7 +43,7 @@ class VllmReplica(EngineEndpoint):
             deadline=time.time() + WARM_UP_S,
             messages=[Message("user", "Hello")],
         )
-        async for _ in self._bounded(call):
+        async for _ in deadline.generate(self.served, call):
             pass
 
 

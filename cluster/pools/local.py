@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
+from cluster.engines import deadline
 from cluster.interface import Batch, Engine, ModelInfo
 from cluster.messages import Embed, Embeddings, Generate
 from cluster.tokens import TokenCounter
@@ -21,10 +22,10 @@ class LocalPool:
         return self._counter.count(call)
 
     def generate(self, call: Generate) -> AsyncGenerator[Batch, None]:
-        return self.engine.generate(call)
+        return deadline.generate(self.engine, call)
 
     async def embed(self, call: Embed) -> Embeddings:
-        return await self.engine.embed(call)
+        return await deadline.embed(self.engine, call)
 
     async def ready(self) -> bool:
         return True

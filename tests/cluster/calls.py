@@ -19,14 +19,18 @@ def chat(text: str = "Hello", **fields: Any) -> Generate:
 
 
 def generate(**fields: Any) -> Generate:
-    defaults = {"request_id": "r", "model": "m", "max_tokens": 32, "deadline": time.time() + LATER_S}
+    defaults: dict[str, Any] = {
+        "request_id": "r",
+        "model": "m",
+        "max_tokens": 32,
+        "deadline": time.time() + LATER_S,
+    }
     return Generate(**(defaults | fields))
 
 
 def embed(*texts: str, **fields: Any) -> Embed:
-    return Embed(
-        **({"request_id": "r", "model": "m", "deadline": time.time() + LATER_S} | fields), texts=[*texts]
-    )
+    defaults: dict[str, Any] = {"request_id": "r", "model": "m", "deadline": time.time() + LATER_S}
+    return Embed(**(defaults | fields), texts=[*texts])
 
 
 async def batches_of(batches: AsyncGenerator[Batch, None]) -> list[Batch]:
@@ -36,6 +40,13 @@ async def batches_of(batches: AsyncGenerator[Batch, None]) -> list[Batch]:
 
 async def events_of(batches: AsyncGenerator[Batch, None]) -> Batch:
     return [event for batch in await batches_of(batches) for event in batch]
+
+
+async def keep(batches: AsyncGenerator[Batch, None], kept: Batch) -> None:
+    """Reads into `kept`, which holds what came when reading ends with an error."""
+    async with aclosing(batches):
+        async for batch in batches:
+            kept.extend(batch)
 
 
 def text_of(events: Batch, index: int = 0) -> str:

@@ -12,11 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
-from cluster.errors import ConfigError, EngineFailed, InvalidCall
+from cluster.errors import ConfigError, InvalidCall
 from cluster.interface import Batch
 from cluster.messages import Embed, Embeddings, EngineStatus, Generate, Usage
+
+SLICE = 16
+"""Texts in the model at once. Attention needs memory for each of them that grows with the square of the
+longest; and between two slices another call has its turn."""
 
 
 class OnnxEmbedder:
@@ -41,7 +45,7 @@ class OnnxEmbedder:
         self._inputs = {value.name for value in self._session.get_inputs()}
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_truncation()
-        self._tokenizer.enable_padding()
+        self._tokenizer.no_padding()
         self._max_tokens = max_tokens
         # One thread: onnxruntime already spreads a batch over `threads` cores, and order stays fair.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onnx")
@@ -51,43 +55,53 @@ class OnnxEmbedder:
         self._running += 1
         try:
             loop = asyncio.get_running_loop()
-            result = await loop.run_in_executor(self._executor, self._embed, call.texts)
+            encodings = await loop.run_in_executor(self._executor, self._encode, call.texts)
+            vectors: list[list[float]] = []
+            for start in range(0, len(encodings), SLICE):
+                part = encodings[start : start + SLICE]
+                vectors += await loop.run_in_executor(self._executor, self._vectors, part)
         finally:
             self._running -= 1
+        usage = Usage(prompt_tokens=sum(len(encoding) for encoding in encodings))
         self._completed += 1
-        self._prompt_tokens += result.usage.prompt_tokens
-        return result
+        self._prompt_tokens += usage.prompt_tokens
+        return Embeddings(vectors, usage)
 
     def generate(self, call: Generate) -> AsyncGenerator[Batch, None]:
         raise InvalidCall(f"{call.model} is an embedding model; call /v1/embeddings", param="model")
 
     async def check_health(self) -> None:
-        if self._executor._shutdown:
-            raise EngineFailed("the embedder has been shut down")
+        """A session keeps no state between calls that could break."""
 
     async def status(self) -> EngineStatus:
         return EngineStatus(
             running=self._running, completed=self._completed, prompt_tokens=self._prompt_tokens
         )
 
-    def _embed(self, texts: list[str]) -> Embeddings:
-        encoded = self._tokenizer.encode_batch(texts)
-        mask = np.array([item.attention_mask for item in encoded], dtype=np.int64)
-        lengths = mask.sum(axis=1)
-        if lengths.max() > self._max_tokens:
-            index = int(lengths.argmax())
-            raise InvalidCall(
-                f"input {index} has {int(lengths[index])} tokens; the model takes {self._max_tokens}",
-                param=f"input[{index}]",
-            )
-        feed = {
-            "input_ids": np.array([item.ids for item in encoded], dtype=np.int64),
-            "attention_mask": mask,
-            "token_type_ids": np.zeros_like(mask),
-        }
+    def _encode(self, texts: list[str]) -> list[Encoding]:
+        if not texts:
+            raise InvalidCall("there is no text to embed", param="input")
+        encodings: list[Encoding] = self._tokenizer.encode_batch(texts)
+        for index, encoding in enumerate(encodings):
+            if len(encoding) > self._max_tokens:
+                raise InvalidCall(
+                    f"input {index} has {len(encoding)} tokens; the model takes {self._max_tokens}",
+                    param=f"input[{index}]",
+                )
+        return encodings
+
+    def _vectors(self, encodings: list[Encoding]) -> list[list[float]]:
+        longest = max(len(encoding) for encoding in encodings)
+        ids = np.zeros((len(encodings), longest), dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, encoding in enumerate(encodings):
+            ids[row, : len(encoding)] = encoding.ids
+            mask[row, : len(encoding)] = 1
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
         feed = {name: value for name, value in feed.items() if name in self._inputs}
         hidden = self._session.run(None, feed)[0]
         weights = mask[:, :, None].astype(np.float32)
         vectors = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return Embeddings(vectors.tolist(), Usage(prompt_tokens=int(lengths.sum())))
+        rows: list[list[float]] = vectors.tolist()
+        return rows

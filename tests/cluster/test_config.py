@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from cluster import config
 from cluster.config import FakeSpec, ModelSpec, OnnxSpec, OpenAISpec, VllmSpec
 
 MINIMAL: dict[str, dict[str, Any]] = {
@@ -17,7 +16,8 @@ MINIMAL: dict[str, dict[str, Any]] = {
 
 
 def load(engine: str, **fields: Any) -> Any:
-    return TypeAdapter(ModelSpec).validate_python(MINIMAL[engine] | fields)
+    adapter: TypeAdapter[Any] = TypeAdapter(ModelSpec)
+    return adapter.validate_python(MINIMAL[engine] | fields)
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ def load(engine: str, **fields: Any) -> Any:
         ("openai", OpenAISpec, "generate"),
     ],
 )
-def test_the_engine_decides_the_spec_and_the_rest_has_defaults(engine: str, kind: type, task: str) -> None:
+def test_the_engine_decides_the_spec_and_the_rest_has_defaults(engine: str, kind: Any, task: str) -> None:
     spec = load(engine)
-    assert type(spec) is kind
+    assert isinstance(spec, kind)
     assert spec.task == task
     assert spec.default_max_tokens < spec.max_context
 
@@ -112,7 +112,7 @@ def test_specs_are_frozen() -> None:
 def test_replicas_of_a_host_share_its_cores_evenly(
     monkeypatch: pytest.MonkeyPatch, cores: set[int], replicas: int, lists: list[str]
 ) -> None:
-    monkeypatch.setattr(config.os, "sched_getaffinity", lambda _: cores)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: cores)
     assert load("vllm", replicas=replicas).core_lists() == lists
 
 

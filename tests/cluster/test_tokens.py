@@ -112,7 +112,7 @@ def test_long_texts_are_neither_cut_nor_padded(exact: ModelTokenCounter, length:
 
 
 def test_text_parts_are_joined_and_media_is_booked(exact: ModelTokenCounter) -> None:
-    parts = [
+    parts: list[dict[str, Any]] = [
         {"type": "text", "text": "What is"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 5000}},
         {"type": "text", "text": "this?"},

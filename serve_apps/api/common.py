@@ -7,7 +7,6 @@ from typing import Any, Final
 import msgspec
 from fastapi import FastAPI, Response
 from fastapi import Request as HTTPRequest
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from cluster.errors import ClusterError
@@ -16,7 +15,6 @@ from runtime.store.errors import StoreError
 from serve_apps.gateway.authentication import authenticate
 from serve_apps.gateway.deps import Gateway
 from serve_apps.gateway.errors import (
-    BadRequest,
     GatewayError,
     InternalError,
     MethodNotAllowed,
@@ -48,7 +46,6 @@ def install_error_handlers(api: FastAPI) -> None:
     for kind in (GatewayError, ClusterError, StoreError, ContextError):
         api.add_exception_handler(kind, _answer)
     api.add_exception_handler(HTTPException, _answer_http)
-    api.add_exception_handler(RequestValidationError, _answer_validation)
     # Starlette raises these again once they are answered, and the gateway's front logs them then.
     api.add_exception_handler(Exception, _answer_unforeseen)
 
@@ -62,12 +59,6 @@ async def _answer_http(request: HTTPRequest, error: Exception) -> Response:
         allowed = (error.headers or {}).get("Allow", "")
         return _response(MethodNotAllowed(f"Use {allowed}.", headers=[(b"allow", allowed.encode())]))
     return _response(NotFound(f"No such route: {request.url.path[:200]}"))
-
-
-async def _answer_validation(_: HTTPRequest, error: Exception) -> Response:
-    problems = error.errors() if isinstance(error, RequestValidationError) else []
-    where = ".".join(str(step) for step in problems[0]["loc"][1:]) if problems else None
-    return _response(BadRequest(f"Invalid value at {where!r}.", param=where))
 
 
 async def _answer_unforeseen(request: HTTPRequest, _: Exception) -> Response:

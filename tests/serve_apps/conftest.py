@@ -59,7 +59,7 @@ class Site:
     async def _nothing_open(self) -> bool:
         return (await self.totals()).open == 0
 
-    async def chat(self, text: str = "hello there", **fields: Any) -> httpx.Response:
+    async def chat(self, text: str | list[dict[str, Any]] = "hello there", **fields: Any) -> httpx.Response:
         body = {"model": CHAT, "messages": [{"role": "user", "content": text}], **fields}
         return await self.http.post("/v1/chat/completions", json=body)
 

@@ -312,6 +312,13 @@ async def test_chat_with_a_graph_whose_reply_comes_in_one_piece(start: Start) ->
     assert (await site.settled()).tokens == 6
 
 
+async def test_a_question_in_parts(start: Start) -> None:
+    site = await start_helper(start)
+    parts = [{"type": "text", "text": "I live"}, {"type": "text", "text": "in Paris"}]
+    response = await site.chat(parts, model="graph/helper")
+    assert response.json()["choices"][0]["message"]["content"] == "You said Paris."
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

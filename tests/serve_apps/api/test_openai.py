@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import struct
+import threading
 from typing import Any
 
 import openai
 import pytest
 
-from cluster.engines.fake import FakeScript, Rule
-from cluster.messages import Failure
+from cluster.engines.fake import FakeScript, FakeTokenCounter, Rule
+from cluster.messages import Embed, Failure, Generate
+from serve_apps.api.openai import LARGE_PROMPT_CHARS
 from serve_apps.gateway.keys import Limits
 from tests.serve_apps.conftest import CHAT, DEFAULT_MAX_TOKENS, EMBED, MAX_CONTEXT, Site, Start
 
@@ -249,3 +251,20 @@ async def test_broken_upstream_is_an_error_event_and_no_done(start: Start) -> No
         _ = [chunk async for chunk in stream]
     totals = await site.settled()
     assert totals.tokens == (4 + 2) + (6 + 2)
+
+
+async def test_large_prompts_are_counted_aside(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted_in: list[str] = []
+    count = FakeTokenCounter.count
+
+    def watched(self: FakeTokenCounter, call: Generate | Embed) -> int:
+        counted_in.append(threading.current_thread().name)
+        return count(self, call)
+
+    monkeypatch.setattr(FakeTokenCounter, "count", watched)
+    site = await start()
+    text = "x" * (LARGE_PROMPT_CHARS + 1)
+    assert (await site.chat(text)).status_code == 200
+    assert (await site.http.post("/v1/embeddings", json={"model": EMBED, "input": text})).status_code == 200
+    await site.settled()
+    assert sum(name != threading.main_thread().name for name in counted_in) == 2

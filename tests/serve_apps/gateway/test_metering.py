@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.engines.fake import FakeEngine
+from cluster.engines.fake import FakeEngine, FakeTokenCounter
 from cluster.errors import InvalidCall
 from cluster.messages import Delta, Embed, Finish, Generate, Sampling, Usage
 from runtime.events import NodeCalled, NodeDelta, RunFinished
@@ -44,7 +44,7 @@ def test_where_text_cannot_be_counted_bytes_bound_it() -> None:
         def count_tokens(self, call: Generate | Embed) -> int:
             raise InvalidCall("no")
 
-    meter = GenerateMeter(Refusing(POOL.info, FakeEngine(), POOL._counter), call(stream=True), 3)
+    meter = GenerateMeter(Refusing(POOL.info, FakeEngine(), FakeTokenCounter()), call(stream=True), 3)
     meter.observe([Delta("héllo")])
     assert meter.owed == 3 + 6
 

@@ -23,6 +23,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from runtime.store.errors import CommandFailed, InvalidStoreUrl, StoreUnavailable
 
 DEFAULT_TIMEOUT_S = 0.1
+GRACE_S = 0.01
+"""Added to a time-out, so that the store is not blamed for a stall of our own event loop."""
 MAX_CONNECTIONS = 16
 
 Word = str | bytes | int
@@ -168,10 +170,14 @@ class Store:
             await self._pool.release(connection)
 
     async def _bounded(self, round_trip: Any) -> list[Reply]:
-        self._check_loop(round_trip)
+        loop = self._check_loop(round_trip)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                replies: list[Reply] = await round_trip
+            async with asyncio.timeout(None) as bound:
+                timer = loop.call_later(self._timeout_s, _last_call, loop, bound)
+                try:
+                    replies: list[Reply] = await round_trip
+                finally:
+                    timer.cancel()
         except TimeoutError:
             raise StoreUnavailable(
                 f"{self._place} did not answer within {self._timeout_s * 1000:.0f} ms"
@@ -182,13 +188,19 @@ class Store:
             raise CommandFailed(_told(error)) from None
         return replies
 
-    def _check_loop(self, round_trip: Any) -> None:
+    def _check_loop(self, round_trip: Any) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
             round_trip.close()
             raise RuntimeError(f"{self!r} belongs to another event loop: connect one store for each loop")
+        return loop
+
+
+def _last_call(loop: asyncio.AbstractEventLoop, bound: asyncio.Timeout) -> None:
+    """Time is up. A loop that stood still for longer may hold the reply unread: it gets to look once."""
+    bound.reschedule(loop.time() + GRACE_S)
 
 
 async def _read(connection: _Connection) -> Reply:

@@ -9,6 +9,7 @@ them. No part may hold a brace or a colon, so no tenant can spell another one's 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from runtime.store.errors import InvalidName
 
@@ -28,6 +29,7 @@ def check_name(kind: str, name: str) -> str:
     return name
 
 
+@lru_cache(maxsize=8192)
 def tenant_key(tenant: str, *parts: str) -> str:
     """The key of `parts` within `tenant`. Raises `InvalidName`."""
     check_name("tenant", tenant)

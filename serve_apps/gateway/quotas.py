@@ -134,7 +134,8 @@ class QuotaLedger:
         """Takes one request and `tokens` (prompt and most output) from all limits of `key`, or from none.
 
         It must be settled within `ttl_s`. A `reservation_id` that is open already is not taken twice. A
-        caller cancelled here leaves nothing taken. Raises `QuotaExceeded`, `StoreUnavailable`.
+        caller cancelled here leaves nothing taken. Raises `QuotaExceeded`, and `StoreUnavailable`, after
+        which it may be taken, and then expires.
         """
         _check_tokens(tokens)
         limits = _limits_of(key, tokens)

@@ -12,6 +12,7 @@
 --
 -- A record is {ledger key, tokens, {{window key, W, amount, unit, bucket, gen}, ...}}, unit 'r' or 't'.
 
+local call = redis.call
 local BUCKETS = 12
 local KEEP_MS = 35 * 24 * 3600 * 1000
 local REAP_PER_CALL = 16
@@ -22,7 +23,7 @@ local function server_ms()
   if ARGV[1] ~= '' then
     return tonumber(ARGV[1])
   end
-  local t = redis.call('TIME')
+  local t = call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
@@ -30,8 +31,8 @@ local now = server_ms()
 
 -- Refreshing a time to live is a write to the append-only file: only when half of it is gone.
 local function keep(key)
-  if redis.call('PTTL', key) < KEEP_MS / 2 then
-    redis.call('PEXPIRE', key, KEEP_MS)
+  if call('PTTL', key) < KEEP_MS / 2 then
+    call('PEXPIRE', key, KEEP_MS)
   end
 end
 
@@ -41,14 +42,14 @@ end
 
 -- The window as of now, and what is taken of it. Buckets that are over are dropped.
 local function load_window(key, span)
-  local raw = redis.call('GET', key)
+  local raw = call('GET', key)
   local w
   if raw then
     w = cmsgpack.unpack(raw)
     local v = now + w.off
     if v < w.v then
       w.off = w.v - now
-      redis.call('SET', key, cmsgpack.pack(w), 'KEEPTTL')
+      call('SET', key, cmsgpack.pack(w), 'KEEPTTL')
     else
       w.v = v
     end
@@ -68,7 +69,7 @@ local function load_window(key, span)
 end
 
 local function save_window(key, span, w)
-  redis.call('SET', key, cmsgpack.pack(w), 'PX', span + 2 * width(span))
+  call('SET', key, cmsgpack.pack(w), 'PX', span + 2 * width(span))
 end
 
 -- ms until `excess` has left the window.
@@ -117,20 +118,20 @@ end
 -- Ends the open reservation `id` with `tokens` used and `requests` (0 or 1) counted.
 local function close(id, raw, tokens, requests)
   local ledger, held, limits = unpack(cmsgpack.unpack(raw))
-  redis.call('HDEL', open_key, id)
-  redis.call('ZREM', expiry_key, id)
+  call('HDEL', open_key, id)
+  call('ZREM', expiry_key, id)
   for _, limit in ipairs(limits) do
     correct(limit, limit[4] == 't' and tokens or requests)
   end
-  redis.call('HINCRBY', ledger, 'open', -1)
+  call('HINCRBY', ledger, 'open', -1)
   if held > 0 then -- the negative of 0 is '-0' in Lua, no integer to the store
-    redis.call('HINCRBY', ledger, 'reserved', -held)
+    call('HINCRBY', ledger, 'reserved', -held)
   end
   if requests == 0 then
-    redis.call('HINCRBY', ledger, 'requests', -1)
+    call('HINCRBY', ledger, 'requests', -1)
   end
   if tokens > 0 then
-    redis.call('HINCRBY', ledger, 'tokens', tokens)
+    call('HINCRBY', ledger, 'tokens', tokens)
   end
   keep(ledger)
   return ledger
@@ -138,13 +139,13 @@ end
 
 -- Ends reservations whose gateway did not come back: a request counts, no token was observed.
 local function reap()
-  local ids = redis.call('ZRANGEBYSCORE', expiry_key, '-inf', now, 'LIMIT', 0, REAP_PER_CALL)
+  local ids = call('ZRANGEBYSCORE', expiry_key, '-inf', now, 'LIMIT', 0, REAP_PER_CALL)
   for _, id in ipairs(ids) do
-    local raw = redis.call('HGET', open_key, id)
+    local raw = call('HGET', open_key, id)
     if raw then
-      redis.call('HINCRBY', close(id, raw, 0, 1), 'expired', 1)
+      call('HINCRBY', close(id, raw, 0, 1), 'expired', 1)
     else
-      redis.call('ZREM', expiry_key, id)
+      call('ZREM', expiry_key, id)
     end
   end
   return #ids

@@ -12,45 +12,45 @@ reap()
 
 local id, ttl, tokens = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local ledger = KEYS[3]
-local reply, windows, limits = {1}, {}, {}
-local known = redis.call('HEXISTS', open_key, id) == 1
+local known = call('HEXISTS', open_key, id) == 1
+local admitted = not known
+local windows, limits, states = {}, {}, {}
 
-for i = 4, #KEYS do
-  local most, span, unit = tonumber(ARGV[3 * i - 7]), tonumber(ARGV[3 * i - 6]), ARGV[3 * i - 5]
+for i = 1, #KEYS - 3 do
+  local key, most, span, unit = KEYS[i + 3], tonumber(ARGV[3 * i + 2]), tonumber(ARGV[3 * i + 3]), ARGV[3 * i + 4]
   local amount = unit == 't' and tokens or 1
-  local w, current, taken = load_window(KEYS[i], span)
+  local w, current, taken = load_window(key, span)
   local wait = 0
   if known then
     amount = 0
   elseif amount > most then
-    wait = -1
+    wait, admitted = -1, false
   elseif taken + amount > most then
-    wait = wait_for(w, span, taken + amount - most)
-  end
-  if wait ~= 0 then
-    reply[1] = 0
+    wait, admitted = wait_for(w, span, taken + amount - most), false
   end
   windows[i] = w
-  limits[i - 3] = {KEYS[i], span, amount, unit, current, w.gen}
-  reply[i - 2] = {math.max(0, most - taken), wait, wait_for_all(w, span)}
+  limits[i] = {key, span, amount, unit, current, w.gen}
+  states[i] = {math.max(0, most - taken), wait}
 end
 
-if reply[1] == 0 or known then
-  return reply
+for i, limit in ipairs(limits) do
+  local span, amount, current, w = limit[2], limit[3], limit[5], windows[i]
+  if admitted then
+    w.b[current] = (w.b[current] or 0) + amount
+    save_window(limit[1], span, w)
+    states[i][1] = states[i][1] - amount
+  end
+  states[i][3] = wait_for_all(w, span)
 end
 
-for i = 4, #KEYS do
-  local span, amount, current, w = limits[i - 3][2], limits[i - 3][3], limits[i - 3][5], windows[i]
-  w.b[current] = (w.b[current] or 0) + amount
-  save_window(KEYS[i], span, w)
-  reply[i - 2] = {reply[i - 2][1] - amount, 0, wait_for_all(w, span)}
+if admitted then
+  call('HSET', open_key, id, cmsgpack.pack({ledger, tokens, limits}))
+  call('ZADD', expiry_key, now + ttl, id)
+  call('HINCRBY', ledger, 'requests', 1)
+  call('HINCRBY', ledger, 'open', 1)
+  call('HINCRBY', ledger, 'reserved', tokens)
+  keep(open_key)
+  keep(expiry_key)
+  keep(ledger)
 end
-redis.call('HSET', open_key, id, cmsgpack.pack({ledger, tokens, limits}))
-redis.call('ZADD', expiry_key, now + ttl, id)
-redis.call('HINCRBY', ledger, 'requests', 1)
-redis.call('HINCRBY', ledger, 'open', 1)
-redis.call('HINCRBY', ledger, 'reserved', tokens)
-keep(open_key)
-keep(expiry_key)
-keep(ledger)
-return reply
+return {(admitted or known) and 1 or 0, unpack(states)}

@@ -4,7 +4,7 @@
 --
 -- Returns 1, or 0 when no such reservation is open (any more).
 
-local raw = redis.call('HGET', open_key, ARGV[2])
+local raw = call('HGET', open_key, ARGV[2])
 if raw then
   close(ARGV[2], raw, tonumber(ARGV[3]), tonumber(ARGV[4]))
 end

@@ -7,7 +7,7 @@ for _ = 1, ROUNDS do
     break
   end
 end
-local totals = redis.call('HMGET', KEYS[3], 'requests', 'open', 'reserved', 'tokens', 'expired')
+local totals = call('HMGET', KEYS[3], 'requests', 'open', 'reserved', 'tokens', 'expired')
 for i = 1, #totals do
   totals[i] = tonumber(totals[i] or 0)
 end

@@ -7,6 +7,7 @@ import datetime
 import ipaddress
 import pickle
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -91,6 +92,16 @@ async def test_a_store_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailable):
             await store.ping()
         await store.close()
+
+
+async def test_a_stall_of_the_event_loop_is_not_blamed_on_the_store(store_url: str) -> None:
+    store = Store.connect(store_url, timeout_s=0.05)
+    await store.ping()
+    asking = asyncio.ensure_future(store.execute("ECHO", "x"))
+    await asyncio.sleep(0)
+    threading.Event().wait(0.2)  # what a long garbage collection does
+    assert await asking == b"x"
+    await store.close()
 
 
 async def test_a_call_that_timed_out_leaves_no_reply_for_the_next(store_url: str) -> None:

@@ -28,8 +28,9 @@ from runtime.remote import HandleRunner
 from runtime.runner import Runner, decode_request, info_of
 from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
+from runtime.store.errors import StoreUnavailable
 from serve_apps.gateway import app as gateway
-from serve_apps.gateway.deps import GatewayDeps, GatewaySettings
+from serve_apps.gateway.deps import GatewayDeps
 from serve_apps.gateway.keys import KeyStore, load_or_create_pepper
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.pipelines import load_plans
@@ -119,7 +120,6 @@ class GatewayReplica:
         settings = self._settings
         url = settings.store.url or EmbeddedValkey(settings.store_dir).url
         store = Store.connect(url, timeout_s=settings.store.timeout_s)
-        bounds = settings.gateway
         plans = load_plans(settings)
         return gateway.build_app(
             GatewayDeps(
@@ -129,11 +129,8 @@ class GatewayReplica:
                 contexts=ContextStore(store, ttl_s=settings.context.ttl_s),
                 graphs={name: info_of(plan) for name, plan in plans.items()},
                 runner=HandleRunner(self._runner) if self._runner is not None else None,
-                settings=GatewaySettings(
-                    default_timeout_s=bounds.default_timeout_s,
-                    max_timeout_s=bounds.max_timeout_s,
-                    max_body_bytes=bounds.max_body_bytes,
-                ),
+                parts={"store": lambda: _answers(store)},
+                settings=settings.gateway,
             )
         )
 
@@ -154,6 +151,14 @@ async def _singly(events: AsyncGenerator[RunEvent, None]) -> AsyncGenerator[list
     async with aclosing(events):
         async for event in events:
             yield [event]
+
+
+async def _answers(store: Store) -> bool:
+    try:
+        await store.ping()
+    except StoreUnavailable:
+        return False
+    return True
 
 
 def _running(pid: int | None) -> bool:

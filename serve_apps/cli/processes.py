@@ -8,7 +8,6 @@ inherit a marker in their environment, which a later start can look for.
 from __future__ import annotations
 
 import ctypes
-import os
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path

@@ -31,6 +31,7 @@ from cluster.config import OnnxSpec, ReplicatedSpec, VllmSpec
 from cluster.errors import ClusterError
 from cluster.models import is_prepared, prepare
 from runtime.store.embedded import EmbeddedValkey
+from runtime.store.errors import StoreError
 from serve_apps.cli import processes
 from serve_apps.cli.demo import demo_key, print_welcome
 from serve_apps.cli.environment import system_environment
@@ -122,13 +123,13 @@ class System:
         with self._step("Waiting for the gateway") as say:
             while time.monotonic() < deadline:
                 if self._serve is None or self._serve.poll() is not None:
-                    raise StartFailed(f"the application did not start:\n{self._log_tail()}")
+                    raise StartFailed(f"the application did not start:\n{self.log_tail()}")
                 waiting = _waiting_for(self.url)
                 if waiting == []:
                     return
                 say(f"Waiting for {', '.join(waiting)}" if waiting else "Waiting for the gateway")
                 time.sleep(0.25)
-        raise StartFailed(f"not ready within {START_TIMEOUT_S:.0f} s:\n{self._log_tail()}")
+        raise StartFailed(f"not ready within {START_TIMEOUT_S:.0f} s:\n{self.log_tail()}")
 
     def first_chat(self, key: str) -> str:
         """One real chat through the gateway; the answer."""
@@ -147,11 +148,10 @@ class System:
             raise StartFailed(f"the first chat failed: HTTP {error.code} {error.read().decode()}") from error
         return str(reply["choices"][0]["message"]["content"])
 
-    def wait(self) -> int:
-        """Until the application ends. Its exit status."""
-        while self._serve is not None and self._serve.poll() is None:
-            time.sleep(0.5)
-        return self._serve.returncode if self._serve is not None else 0
+    def wait(self) -> None:
+        """Until the application ends, which it does not by itself."""
+        if self._serve is not None:
+            self._serve.wait()
 
     def stop(self) -> list[psutil.Process]:
         """Take everything down. Returns processes that would not end."""
@@ -177,9 +177,9 @@ class System:
         with self.log_file.open("ab") as log:
             status = processes.start([*_script(command[0]), *command[1:]], log, self._environment).wait()
         if status != 0:
-            raise StartFailed(f"`{' '.join(command[:2])}` failed:\n{self._log_tail()}")
+            raise StartFailed(f"`{' '.join(command[:2])}` failed:\n{self.log_tail()}")
 
-    def _log_tail(self, lines: int = 20) -> str:
+    def log_tail(self, lines: int = 20) -> str:
         tail = self.log_file.read_text(errors="replace").splitlines()[-lines:]
         return "\n".join([*tail, f"(the whole log: {self.log_file})"])
 
@@ -205,7 +205,7 @@ def up(config: Path, port: int, console: Console) -> int:
         system.preflight()
         system.prepare_models()
     except ClusterError as error:
-        console.print(f"[red]{error}[/]", highlight=False)
+        console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
         return 1
     processes.become_subreaper()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -217,12 +217,12 @@ def up(config: Path, port: int, console: Console) -> int:
         key = demo_key(system.settings)
         answer = system.first_chat(key)
         print_welcome(console, system.url, key, system.settings, answer, time.monotonic() - started)
-        status = system.wait()
-        console.print(f"[red]The application ended by itself:[/]\n{system._log_tail()}", highlight=False)
+        system.wait()
+        raise StartFailed(f"the application ended by itself:\n{system.log_tail()}")
     except KeyboardInterrupt:
         status = 0
-    except ClusterError as error:
-        console.print(f"[red]{error}[/]", highlight=False)
+    except (ClusterError, StoreError) as error:
+        console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it running
         left = system.stop()
@@ -236,7 +236,7 @@ def down(config: Path, console: Console) -> int:
     try:
         settings = load_settings(config)
     except ClusterError as error:
-        console.print(f"[red]{error}[/]", highlight=False)
+        console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
         return 1
     EmbeddedValkey(settings.store_dir).stop()
     count = len(processes.of_system(settings.data_dir))

@@ -15,7 +15,8 @@ from serve_apps.gateway.admission import Admission
 from serve_apps.gateway.http import Exchange
 from serve_apps.gateway.keys import KeyRecord, KeyStore
 from serve_apps.gateway.quotas import QuotaLedger
-from serve_apps.gateway.readiness import RUNNER, Readiness, model_part
+from serve_apps.gateway.readiness import RUNNER, Ask, Readiness, model_part
+from serve_apps.settings import GatewaySettings
 
 
 class Runner(Protocol):
@@ -31,17 +32,6 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True)
-class GatewaySettings:
-    """Bounds of every request."""
-
-    default_timeout_s: float = 120.0
-    """Deadline of a request that names none."""
-    max_timeout_s: float = 600.0
-    """The latest deadline that a request may name."""
-    max_body_bytes: int = 4 * 1024 * 1024
-
-
-@dataclass(frozen=True)
 class GatewayDeps:
     """The parts behind the gateway."""
 
@@ -53,6 +43,8 @@ class GatewayDeps:
     graphs: Mapping[str, GraphInfo] = field(default_factory=dict)
     """By graph name; not empty only when there is a runner."""
     runner: Runner | None = None
+    parts: Mapping[str, Ask] = field(default_factory=dict)
+    """Whatever else must answer before the gateway calls itself ready, by name."""
     settings: GatewaySettings = GatewaySettings()
     clock: Callable[[], float] = time.time
     """Unix seconds."""
@@ -70,9 +62,10 @@ class Gateway:
         self.settings = deps.settings
         self.clock = deps.clock
         self.admission = Admission(deps.quotas)
-        parts = {model_part(name): pool.ready for name, pool in deps.pools.items()}
+        parts: dict[str, Ask] = {model_part(name): pool.ready for name, pool in deps.pools.items()}
         if deps.runner is not None:
             parts[RUNNER] = deps.runner.ready
+        parts.update(deps.parts)
         self.readiness = Readiness(parts)
 
 

@@ -20,10 +20,11 @@ from runtime.context.store import ContextStore
 from runtime.runner import GraphInfo
 from runtime.store.client import Store
 from serve_apps.gateway.app import build_app
-from serve_apps.gateway.deps import GatewayDeps, GatewaySettings, Runner
+from serve_apps.gateway.deps import GatewayDeps, Runner
 from serve_apps.gateway.http import ASGIApp
 from serve_apps.gateway.keys import PEPPER_BYTES, KeyRecord, KeyStore, Limits
 from serve_apps.gateway.quotas import QuotaLedger, Totals
+from serve_apps.settings import GatewaySettings
 
 CHAT = "tiny-chat"
 EMBED = "tiny-embed"

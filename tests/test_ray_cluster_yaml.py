@@ -152,3 +152,12 @@ def test_every_mounted_path_of_the_repository_exists(config):
 def test_cpu_nodes_install_the_locked_requirements_with_their_hashes(prepared):
     for setup in (prepared["head_setup_commands"], prepared["worker_setup_commands"]):
         assert any("--no-deps --require-hashes" in command and "cpu.lock" in command for command in setup)
+
+
+def test_a_shell_on_the_head_has_the_environment_of_ray(prepared):
+    (command,) = [command for command in prepared["head_setup_commands"] if "bashrc" in command]
+    exported = shlex.split(command.split("echo ")[1])[0]
+    names = dict(word.split("=", 1) for word in exported.split()[1:])
+    started = start_environment(ray_start(prepared["head_start_ray_commands"]))
+    assert names["RAY_AUTH_MODE"] == "token"
+    assert names.items() <= started.items()

@@ -1,0 +1,87 @@
+"""Stage 3: what is constant, passed on or unwanted is gone."""
+
+import pytest
+
+from graphs.bindings import Items, Literal, Ref
+from graphs.builder import Builder
+from graphs.errors import PipelineError
+from graphs.nodes.llm import Llm
+from graphs.nodes.prompt import Prompt
+from graphs.ports import STRING
+from runtime.compiler.passes.prune import MAX_CONSTANT_CHARS, prune
+from runtime.compiler.passes.validate import validate
+
+
+def pruned(b: Builder):
+    return prune(validate(b.build(), None))
+
+
+def reasons(draft):
+    return {change.node: change.reason for change in draft.changes}
+
+
+def test_a_constant_prompt_is_rendered_now():
+    b = Builder("x")
+    role = b.value("role", "brief")
+    ask = b.add("ask", Prompt(template="Be {{ role }}."), role=role)
+    b.output("text", b.add("answer", Llm(model="m"), prompt=ask["text"])["text"])
+    draft = pruned(b)
+    assert set(draft.nodes) == {"answer"}
+    assert draft.nodes["answer"].inputs["prompt"] == Literal("Be brief.")
+    assert reasons(draft) == {"role": "its inputs are constants", "ask": "its inputs are constants"}
+
+
+def test_a_value_that_only_passes_on_is_left_out():
+    b = Builder("x")
+    question = b.input("question", STRING)
+    same = b.value("same", b.value("again", question))
+    ask = b.add("p", Prompt(template="{{ x }}"), x=same)
+    b.output("text", b.add("answer", Llm(model="m"), prompt=ask["text"])["text"])
+    b.output("list", b.value("list", [same, 1]))
+    draft = pruned(b)
+    assert set(draft.nodes) == {"p", "answer", "list"}
+    assert draft.nodes["p"].inputs["x"] == Ref("inputs", "question")
+    assert draft.nodes["list"].inputs["value"] == Items((Ref("inputs", "question"), Literal(1)))
+    assert reasons(draft)["same"] == "only passes on ${inputs.question}"
+
+
+def test_what_reaches_no_output_is_dropped():
+    b = Builder("x")
+    question = b.input("question", STRING)
+    first = b.add("spare", Llm(model="m"), prompt=question)
+    b.add("spare_too", Llm(model="m"), prompt=first["text"])
+    b.output("text", b.add("answer", Llm(model="m"), prompt=question)["text"])
+    draft = pruned(b)
+    assert set(draft.nodes) == {"answer"}
+    assert reasons(draft) == {"spare": "reaches no output", "spare_too": "reaches no output"}
+
+
+def test_a_model_call_on_constants_is_not_made_now():
+    b = Builder("x")
+    b.output("text", b.add("answer", Llm(model="m", temperature=0), prompt="hi")["text"])
+    assert set(pruned(b).nodes) == {"answer"}
+
+
+def test_a_constant_that_cannot_be_computed_is_a_mistake():
+    b = Builder("x")
+    b.output("text", b.add("ask", Prompt(template="{{ x.y }}"), x={})["text"])
+    with pytest.raises(PipelineError) as refused:
+        pruned(b)
+    (problem,) = refused.value.problems
+    assert (problem.code, problem.path) == ("bad-constant", ("nodes", "ask"))
+    assert "has no attribute 'y'" in problem.message
+
+
+def test_a_large_constant_is_left_to_the_run():
+    b = Builder("x")
+    text = "a" * (MAX_CONSTANT_CHARS // 2)
+    b.output("text", b.add("ask", Prompt(template="{{ x }}{{ x }}{{ x }}"), x=text)["text"])
+    assert set(pruned(b).nodes) == {"ask"}
+
+
+def test_outputs_become_constants():
+    b = Builder("x")
+    b.output("v", b.value("v", {"a": b.value("w", 1)}))
+    draft = pruned(b)
+    assert draft.nodes == {}
+    assert draft.outputs == {"v": Literal({"a": 1})}

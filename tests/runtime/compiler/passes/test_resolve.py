@@ -1,0 +1,77 @@
+"""Stage 2: what is named is there and fits."""
+
+import msgspec
+import pytest
+
+from cluster.interface import ModelInfo
+from graphs.builder import Builder
+from graphs.errors import PipelineError
+from graphs.nodes.embed import Embed
+from graphs.nodes.retrieve import Retrieve
+from graphs.ports import STRING
+from runtime.compiler.catalog import Catalog, IndexInfo
+from runtime.compiler.passes.resolve import resolve
+from runtime.compiler.passes.validate import validate
+from tests.graphs.shapes import rag
+
+KNOWN = Catalog(
+    models={
+        "small": ModelInfo("small", "generate", 2048, 128),
+        "embedder": ModelInfo("embedder", "embed", 512, 1),
+    },
+    indexes={"manual": IndexInfo("manual", "embedder")},
+)
+
+
+def problems(pipeline, catalog):
+    with pytest.raises(PipelineError) as refused:
+        resolve(validate(pipeline, catalog))
+    return refused.value.problems
+
+
+def test_everything_is_there():
+    draft = validate(rag(), KNOWN)
+    assert resolve(draft).nodes == draft.nodes
+
+
+def test_without_a_catalog_it_says_what_it_assumes():
+    changes = resolve(validate(rag(), None)).changes
+    assert [(change.node, change.what) for change in changes] == [
+        ("vector", "model embedder"),
+        ("search", "index manual"),
+        ("answer", "model small"),
+    ]
+
+
+def test_all_that_is_missing_is_named_at_once():
+    near = Catalog({"smal": KNOWN.models["small"]}, {"manuel": KNOWN.indexes["manual"]})
+    found = problems(rag(), near)
+    assert [(problem.code, problem.path) for problem in found] == [
+        ("unknown-model", ("nodes", "vector", "embed", "model")),
+        ("unknown-index", ("nodes", "search", "retrieve", "index")),
+        ("unknown-model", ("nodes", "answer", "llm", "model")),
+    ]
+    assert found[1].hint == "did you mean manuel?"
+    assert found[2].hint == "did you mean smal?"
+
+
+def test_a_model_for_another_task():
+    swapped = Catalog(dict.fromkeys(("small", "embedder"), KNOWN.models["small"]), KNOWN.indexes)
+    (problem,) = problems(rag(), swapped)
+    assert (problem.code, problem.message) == ("wrong-model", "the model embedder does not embed")
+
+
+def test_a_prompt_that_cannot_fit():
+    narrow = msgspec.structs.replace(KNOWN.models["small"], max_context=1000)
+    (problem,) = problems(rag(), Catalog({**KNOWN.models, "small": narrow}, KNOWN.indexes))
+    assert problem.code == "window"
+    assert problem.hint == "max_prompt_tokens can be 872 at most"
+
+
+def test_a_vector_of_another_model():
+    b = Builder("x")
+    vector = b.add("vector", Embed(model="other"), text=b.input("q", STRING))
+    b.output("hits", b.add("search", Retrieve(index="manual"), embedding=vector["embedding"])["documents"])
+    other = msgspec.structs.replace(KNOWN.models["embedder"], name="other")
+    (problem,) = problems(b.build(), Catalog({**KNOWN.models, "other": other}, KNOWN.indexes))
+    assert problem.message == "the index manual was made with embedder, vector uses other"

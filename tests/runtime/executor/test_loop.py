@@ -1,0 +1,159 @@
+"""Dataflow: no barriers, nothing leaked, one failure ends it."""
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+
+from cluster.engines.fake import FakeScript, Rule
+from cluster.messages import Failure, Usage
+from graphs.builder import Builder
+from graphs.nodes.llm import Llm
+from graphs.nodes.prompt import Prompt
+from graphs.pipeline import Pipeline
+from graphs.ports import STRING
+from runtime.compiler.compile import compile_pipeline
+from runtime.events import NodeFailed, NodeFinished, NodeStarted, RunFailed
+from runtime.executor.kinds.kind import Resources
+from runtime.executor.loop import Execution, RunScope
+from runtime.executor.prepare import PreparedNode, PreparedPlan, PreparedStep, prepare
+from runtime.executor.queue import EventQueue
+from runtime.runner import Runner
+from tests.graphs.shapes import diamond, inline_chain, rag, uneven
+from tests.runtime.parts import Shelf, events_of, failed, finished, make_runner, pools, request
+
+BREAKS = FakeScript(rules=[Rule(contains="why", failure=Failure("EngineFailed", "it broke"))])
+
+
+def execution(pipeline: Pipeline, models=None, **inputs) -> Execution:
+    resources = Resources(models or pools(), {"manual": Shelf()})
+    scope = RunScope("r", 1e12, "", 0, False)
+    return Execution(prepare(compile_pipeline(pipeline), resources), scope, inputs, [], EventQueue())
+
+
+async def test_a_fast_branch_does_not_wait_for_a_slow_one():
+    models = pools(large=FakeScript(first_token_s=0.2))
+    events = await events_of(make_runner(uneven(), models), request(uneven()))
+    ends = [event.node for event in events if isinstance(event, NodeFinished)]
+    assert ends == ["fast", "then_fast", "slow"]
+
+
+async def test_independent_calls_run_at_the_same_time():
+    models = pools(small=FakeScript(first_token_s=0.05), large=FakeScript(first_token_s=0.05))
+    events = await events_of(make_runner(diamond(), models), request(diamond()))
+    names = [event.node for event in events if isinstance(event, NodeStarted | NodeFinished)]
+    assert set(names[:2]) == {"left", "right"}
+
+
+async def test_a_failure_names_its_node_and_ends_its_siblings():
+    models = pools(small=BREAKS, large=FakeScript(first_token_s=30))
+    events = await events_of(make_runner(diamond(), models), request(diamond()))
+    broke = Failure("EngineFailed", "it broke")
+    assert [event for event in events if isinstance(event, NodeFailed)] == [NodeFailed("left", broke)]
+    last = events[-1]
+    assert isinstance(last, RunFailed)
+    assert (last.node, last.failure) == ("left", broke)
+    status = await models["large"].engine.status()
+    assert (status.running, status.aborted) == (0, 1)
+
+
+async def test_a_failed_run_owes_what_was_used():
+    models = pools(large=BREAKS)
+    b = Builder("x")
+    question = b.input("question", STRING)
+    first = b.add("first", Llm(model="small", max_tokens=4), prompt=question)
+    ask = b.add("ask", Prompt(template="why {{ x }}"), x=first["text"])
+    b.output("text", b.add("second", Llm(model="large"), prompt=ask["text"])["text"])
+    last = await failed(make_runner(b.build(), models), request(b.build()))
+    # first: "why", 4 tokens; second: "why" and those 4 tokens again, nothing out
+    assert last.usage == Usage(prompt_tokens=1 + 5, completion_tokens=4)
+
+
+async def test_an_inline_node_can_fail_too():
+    b = Builder("x")
+    question = b.input("question", STRING)
+    b.output("text", b.add("ask", Prompt(template="{{ q.nope }}"), q=question)["text"])
+    last = await failed(make_runner(b.build()), request(b.build()))
+    assert (last.node, last.failure.kind) == ("ask", "NodeError")
+    assert "has no attribute 'nope'" in last.failure.message
+
+
+async def test_no_task_outlives_a_run():
+    models = pools(small=BREAKS, large=FakeScript(first_token_s=30))
+    before = asyncio.all_tasks()
+    await failed(make_runner(diamond(), models), request(diamond()))
+    assert asyncio.all_tasks() == before
+
+
+class Big(str):
+    """A text that can be watched."""
+
+
+async def test_values_are_let_go_when_their_last_reader_is_done():
+    made: list[weakref.ref[Big]] = []
+    alive: list[int] = []
+
+    def produce(_inputs):
+        text = Big("x")
+        made.append(weakref.ref(text))
+        gc.collect()
+        alive.append(sum(ref() is not None for ref in made))
+        return {"text": text}
+
+    def node(index: int) -> PreparedNode:
+        inputs = () if index == 0 else (("x", lambda values: values[index - 1]),)
+        return PreparedNode(f"n{index}", "value", inputs, (("text", index),), produce, None)
+
+    count = 20
+    steps = tuple(
+        PreparedStep(
+            (node(index),),
+            inline=True,
+            waits_for=int(index > 0),
+            successors=(index + 1,) if index + 1 < count else (),
+            reads=(index - 1,) if index else (),
+            priority=0,
+        )
+        for index in range(count)
+    )
+    plan = PreparedPlan(steps, (0,), (), None, (("last", lambda values: values[count - 1]),), (1,) * count)
+    outputs = await Execution(plan, RunScope("r", 1e12, "", 0, False), {}, [], EventQueue()).run()
+    assert outputs == {"last": "x"}
+    assert max(alive) == 2
+
+
+async def test_an_error_that_is_a_bug_ends_the_run_and_is_logged(caplog):
+    class Broken(Shelf):
+        def search(self, vector, top_k):
+            raise ZeroDivisionError
+
+    runner = Runner([compile_pipeline(rag())], pools(), {"manual": Broken()})
+    last = await failed(runner, request(rag()))
+    assert last.failure.message == "the run broke for a reason of our own"
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_long_inline_chain():
+    last = await finished(make_runner(inline_chain(500)), request(inline_chain(500)))
+    assert last.outputs == {"text": "why" + "." * 500}
+
+
+async def test_usage_is_summed_over_nodes():
+    run = execution(diamond(), question="one two")
+    await run.run()
+    assert run.usage == Usage(prompt_tokens=4, completion_tokens=16)
+    assert run.running == {}
+
+
+async def test_cancelling_reaches_the_engines():
+    models = pools(small=FakeScript(first_token_s=30), large=FakeScript(first_token_s=30))
+    run = asyncio.create_task(execution(diamond(), models, question="why").run())
+    while not all([(await models[name].engine.status()).running for name in ("small", "large")]):
+        await asyncio.sleep(0)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    for name in ("small", "large"):
+        status = await models[name].engine.status()
+        assert (status.running, status.aborted) == (0, 1)

@@ -1,0 +1,103 @@
+"""The compiler and the executor together give what a reference interpreter of a few lines gives."""
+
+import asyncio
+import contextlib
+
+import msgspec
+from hypothesis import given, settings
+
+from cluster.engines.fake import FakeScript
+from cluster.messages import Delta, Generate, Message, Sampling
+from graphs.bindings import Items, Literal, Record, Ref
+from graphs.nodes.llm import Llm
+from graphs.nodes.prompt import Prompt
+from graphs.pipeline import Pipeline
+from graphs.templates import PromptTemplate
+from runtime.compiler.compile import compile_pipeline, stages
+from runtime.compiler.lower import lower
+from runtime.compiler.passes.assign import assign
+from runtime.compiler.passes.order import order
+from runtime.events import NodeFinished, NodeStarted, RunFinished
+from runtime.runner import Runner
+from tests.graphs.shapes import pipelines
+from tests.runtime.parts import events_of, finished, pools, request
+
+
+async def interpret(pipeline: Pipeline, inputs: dict[str, object], models) -> dict[str, object]:
+    """One node after the other, straight from the pipeline."""
+    values = {Ref("inputs", name): inputs.get(name, port.default) for name, port in pipeline.inputs.items()}
+
+    def look(binding):
+        match binding:
+            case Literal(value=value):
+                return value
+            case Ref():
+                return values[binding]
+            case Items(items=items):
+                return [look(item) for item in items]
+            case Record(fields=fields):
+                return {name: look(item) for name, item in fields.items()}
+
+    waiting = dict(pipeline.nodes)
+    while waiting:
+        for name, node in list(waiting.items()):
+            with contextlib.suppress(KeyError):
+                given = {port: look(binding) for port, binding in node.inputs.items()}
+                if isinstance(node.spec, Prompt):
+                    values[Ref(name, "text")] = PromptTemplate(node.spec.template).render(given)
+                elif isinstance(node.spec, Llm):
+                    values[Ref(name, "text")] = await ask(node.spec, given["prompt"], models)
+                else:
+                    values[Ref(name, "value")] = given["value"]
+                del waiting[name]
+    return {name: values[ref] for name, ref in pipeline.outputs.items()}
+
+
+async def ask(spec: Llm, prompt: str, models) -> str:
+    sampling = Sampling(temperature=spec.temperature)
+    call = Generate("x", spec.model, spec.max_tokens, 1e12, [Message("user", prompt)], sampling=sampling)
+    batches = [batch async for batch in models[spec.model].generate(call)]
+    return "".join(event.text for batch in batches for event in batch if isinstance(event, Delta))
+
+
+@given(pipelines())
+@settings(deadline=None)
+def test_same_outputs_as_the_reference(pipeline):
+    async def both():
+        models = pools(small=FakeScript(output_tokens=3), large=FakeScript(output_tokens=2))
+        expected = await interpret(pipeline, {"question": "why"}, models)
+        runner = Runner([compile_pipeline(pipeline)], models)
+        return expected, (await finished(runner, request(pipeline))).outputs
+
+    expected, outputs = asyncio.run(both())
+    assert msgspec.json.encode(outputs, order="sorted") == msgspec.json.encode(expected, order="sorted")
+
+
+@given(pipelines())
+@settings(deadline=None, max_examples=50)
+def test_optimising_changes_no_output(pipeline):
+    """The plan with only back ends assigned against the plan with every stage."""
+    plain = stages(pipeline)
+    unoptimised = lower(order(assign(plain["resolve"])))
+
+    async def run(plan):
+        return (await finished(Runner([plan], pools()), request(pipeline))).outputs
+
+    assert asyncio.run(run(unoptimised)) == asyncio.run(run(compile_pipeline(pipeline)))
+
+
+@given(pipelines())
+@settings(deadline=None, max_examples=50)
+def test_events_tell_the_whole_story(pipeline):
+    plan = compile_pipeline(pipeline)
+    events = asyncio.run(events_of(Runner([plan], pools()), request(pipeline, stream=True)))
+    names = [node.name for step in plan.steps for node in step.nodes]
+    assert sorted(event.node for event in events if isinstance(event, NodeStarted)) == sorted(names)
+    assert sorted(event.node for event in events if isinstance(event, NodeFinished)) == sorted(names)
+    assert [isinstance(event, RunFinished) for event in events] == [False] * (len(events) - 1) + [True]
+    for name in names:
+        began, ended = (
+            next(i for i, e in enumerate(events) if isinstance(e, kind) and e.node == name)
+            for kind in (NodeStarted, NodeFinished)
+        )
+        assert began < ended

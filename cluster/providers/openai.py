@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -21,6 +23,7 @@ MAX_EVENT_BYTES = 1024 * 1024
 CONNECT_S = 5.0
 RETRY_AFTER_S = 5.0
 MAX_RETRY_AFTER_S = 3600.0
+LAST_CHUNK_S = 0.1
 DEADLINE_PASSED = "the call's deadline passed"
 
 
@@ -75,6 +78,7 @@ class OpenAIPool:
                         sent += _text_bytes(rest)
                         yield rest
                 yield [usage or self._upper_bound(call, sent)]
+                await _read_to_end(response)
         except (TimeoutError, aiohttp.ClientError) as error:
             raise self._explain(error) from error
 
@@ -170,3 +174,11 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncGenerator[str, None]
             for payload in sse_payloads(line.decode(errors="replace")):
                 yield payload
     raise EngineFailed("the provider cut the stream before its end")
+
+
+async def _read_to_end(response: aiohttp.ClientResponse) -> None:
+    """Reads what HTTP itself sends behind `[DONE]`: a connection left before that cannot be used again."""
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(LAST_CHUNK_S):
+            while not response.content.at_eof():
+                await response.content.readany()

@@ -14,6 +14,7 @@ import hashlib
 import math
 import re
 from collections.abc import AsyncGenerator
+from itertools import accumulate
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -188,13 +189,27 @@ class FakeEngine:
             tokens = [
                 (" " if i else "") + _WORDS[digest[i % len(digest)] % len(_WORDS)] for i in range(length)
             ]
-        return tokens[: call.max_tokens], "length" if len(tokens) > call.max_tokens else "stop"
+        kept = tokens[: call.max_tokens]
+        stopped = _cut(kept, call.sampling.stop or [])
+        if stopped is not None:
+            return stopped, "stop"
+        return kept, "length" if len(tokens) > call.max_tokens else "stop"
 
 
 def _text(message: Message) -> str:
     if isinstance(message.content, list):
         return "\n".join(part.get("text", "") for part in message.content if part.get("type") == "text")
     return message.content or ""
+
+
+def _cut(tokens: list[str], stops: list[str]) -> list[str] | None:
+    """The tokens before the first of the stop strings, or None when there is none in them."""
+    text = "".join(tokens)
+    end = min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)
+    if end is None:
+        return None
+    starts = accumulate((len(token) for token in tokens), initial=0)
+    return [token[: end - start] for token, start in zip(tokens, starts, strict=False) if start < end]
 
 
 def _embedding(text: str, dimension: int) -> list[float]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from contextlib import aclosing
 
@@ -84,6 +85,31 @@ async def test_an_answer_of_just_max_tokens_is_whole() -> None:
 async def test_ignore_eos_fills_max_tokens() -> None:
     events = await events_of(FakeEngine().generate(chat(max_tokens=50, sampling=Sampling(ignore_eos=True))))
     assert usage_of(events).completion_tokens == 50
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"),
+    [
+        (["Paris"], "It is "),
+        (["is Pa"], "It "),
+        (["Rome", "."], "It is Paris"),
+        (["Paris", "is"], "It "),
+        (["It"], ""),
+        (["Rome"], "It is Paris."),
+    ],
+)
+async def test_the_first_stop_string_ends_the_answer_before_it(stop: list[str], text: str) -> None:
+    engine = FakeEngine(FakeScript(rules=[PARIS]))
+    events = await events_of(engine.generate(chat(PARIS.contains, sampling=Sampling(stop=stop))))
+    assert text_of(events) == text
+    assert finishes_of(events) == {0: "stop"}
+    assert usage_of(events).completion_tokens == len(re.findall(r"\s*\S+|\s+", text))
+
+
+async def test_a_stop_string_beyond_max_tokens_does_not_count() -> None:
+    engine = FakeEngine(FakeScript(rules=[PARIS]))
+    call = chat(PARIS.contains, max_tokens=2, sampling=Sampling(stop=["Paris"]))
+    assert finishes_of(await events_of(engine.generate(call))) == {0: "length"}
 
 
 @pytest.mark.parametrize("stream", [False, True])

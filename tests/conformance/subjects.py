@@ -1,0 +1,124 @@
+"""The pools that the contract holds for, each as a subject: a pool and what may be expected of it.
+
+To add one, write a context manager that yields its `Subject` and name it in `CASES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cluster.config import FakeSpec, OnnxSpec, OpenAISpec
+from cluster.engines.fake import FakeEngine, FakeScript, FakeTokenCounter
+from cluster.engines.replicas import FakeReplica, OnnxReplica
+from cluster.interface import ModelInfo, Pool
+from cluster.messages import EngineStatus, decode_status
+from cluster.models import prepare
+from cluster.pools.deploy import model_info, token_counter
+from cluster.pools.handle import HandlePool
+from cluster.pools.local import LocalPool
+from cluster.providers.openai import OpenAIPool
+from tests.cluster.pools.handles import handle_to
+from tests.conformance.upstream import EMBED, GENERATE, KEY, MAX_CONTEXT, Upstream
+
+SCRIPT = FakeScript(token_s=0.002)
+"""Slow enough that a long answer can be left, cut short and overtaken."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A pool at work."""
+
+    pool: Pool
+    counts_exactly: bool = False
+    """Whether `count_tokens` is what the engine charges, or only an upper bound of it."""
+    refuses_long: bool = False
+    """Whether the engine itself refuses what its context cannot hold."""
+    status: Callable[[], Awaitable[EngineStatus]] | None = None
+    """The engine's own status, where it can be seen."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """How to start a subject, once for all tests, and which of them concern it."""
+
+    start: Callable[[Path], AbstractAsyncContextManager[Subject]]
+    """Given a folder for data."""
+    generates: bool = False
+    embeds: bool = False
+    marks: tuple[pytest.MarkDecorator, ...] = ()
+    """Where not every run of the tests can have it."""
+
+
+@asynccontextmanager
+async def fake(_: Path) -> AsyncIterator[Subject]:
+    """The scripted engine in the caller's process."""
+    engine = FakeEngine(SCRIPT)
+    info = ModelInfo("fake", "generate", MAX_CONTEXT, 16)
+    pool = LocalPool(info, engine, FakeTokenCounter())
+    yield Subject(pool, counts_exactly=True, status=engine.status)
+
+
+@asynccontextmanager
+async def fake_replica(data_dir: Path) -> AsyncIterator[Subject]:
+    """The scripted engine as a replica behind a handle."""
+    spec = FakeSpec(name="fake", engine="fake", script={"token_s": SCRIPT.token_s})
+    replica = FakeReplica(spec)
+    pool = HandlePool(model_info(spec), handle_to(replica).as_handle(), token_counter(spec, data_dir))
+
+    async def status() -> EngineStatus:
+        return decode_status(await replica.status())
+
+    yield Subject(pool, counts_exactly=True, status=status)
+
+
+@asynccontextmanager
+async def onnx_replica(data_dir: Path) -> AsyncIterator[Subject]:
+    """The bundled MiniLM as a replica behind a handle."""
+    prepare("bundled/minilm", data_dir)
+    spec = OnnxSpec(name="minilm", engine="onnx", source="bundled/minilm")
+    replica = OnnxReplica(spec, data_dir)
+    pool = HandlePool(model_info(spec), handle_to(replica).as_handle(), token_counter(spec, data_dir))
+    yield Subject(pool, counts_exactly=True, refuses_long=True)
+
+
+@asynccontextmanager
+async def openai_chat(data_dir: Path) -> AsyncIterator[Subject]:
+    """A generative model of a remote provider."""
+    async with Upstream(FakeEngine(SCRIPT)).serve() as upstream:
+        spec = OpenAISpec(
+            name="remote", engine="openai", base_url=upstream.url, model=GENERATE, api_key_env="UPSTREAM_KEY"
+        )
+        pool = OpenAIPool(spec, model_info(spec), token_counter(spec, data_dir), {"UPSTREAM_KEY": KEY})
+        yield Subject(pool, refuses_long=True, status=upstream.engine.status)
+        await pool.close()
+
+
+@asynccontextmanager
+async def openai_embeddings(data_dir: Path) -> AsyncIterator[Subject]:
+    """An embedding model of a remote provider."""
+    async with Upstream(FakeEngine(SCRIPT)).serve() as upstream:
+        spec = OpenAISpec(
+            name="remote",
+            engine="openai",
+            base_url=upstream.url,
+            model=EMBED,
+            task="embed",
+            api_key_env="UPSTREAM_KEY",
+        )
+        pool = OpenAIPool(spec, model_info(spec), token_counter(spec, data_dir), {"UPSTREAM_KEY": KEY})
+        yield Subject(pool, refuses_long=True)
+        await pool.close()
+
+
+CASES = {
+    "fake": Case(fake, generates=True, embeds=True),
+    "fake-replica": Case(fake_replica, generates=True, embeds=True),
+    "onnx-replica": Case(onnx_replica, embeds=True),
+    "openai-chat": Case(openai_chat, generates=True),
+    "openai-embeddings": Case(openai_embeddings, embeds=True),
+}

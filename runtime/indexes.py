@@ -82,9 +82,10 @@ class Index:
             raise NodeError(message, param="embedding")
         query = np.asarray(vector, dtype=np.float32)
         found = self._index.search(query, min(top_k, len(self)), exact=len(self) <= EXACT_UP_TO)
+        nearest = sorted(zip(found.distances.tolist(), found.keys.tolist(), strict=True))
         return [
-            msgspec.structs.replace(self._documents[int(key)], score=round(1.0 - float(distance), 6))
-            for key, distance in zip(found.keys, found.distances, strict=True)
+            msgspec.structs.replace(self._documents[key], score=round(1.0 - distance, 6))
+            for distance, key in nearest
         ]
 
 

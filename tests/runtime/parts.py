@@ -14,7 +14,7 @@ from runtime.compiler.compile import compile_pipeline
 from runtime.events import RunEvent, RunFailed, RunFinished
 from runtime.runner import Runner, RunRequest
 
-DIMENSION = 8
+DIMENSION = 384
 
 
 def generator(name: str, script: FakeScript | None = None, max_context: int = 8192) -> LocalPool:

@@ -1,0 +1,31 @@
+"""Errors of a run survive pickling and become data."""
+
+import pickle
+
+import pytest
+
+from cluster.messages import Failure
+from runtime.errors import InputProblem, InvalidInputs, NodeError, RunError, UnknownGraph
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RunError("wrong", param="x"),
+        UnknownGraph("no graph", param="graph"),
+        NodeError("no text"),
+        InvalidInputs([InputProblem("a", "is required"), InputProblem("b", "is no text")]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_pickling(error):
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert (str(again), again.param) == (str(error), error.param)
+    assert again.as_failure() == Failure(type(error).__name__, error.message, error.param)
+
+
+def test_invalid_inputs_name_every_field():
+    error = InvalidInputs([InputProblem("a", "is required"), InputProblem("b", "is no text")])
+    assert error.message == "a: is required; b: is no text"
+    assert pickle.loads(pickle.dumps(error)).problems == error.problems

@@ -1,0 +1,166 @@
+"""`clustergraph validate` and `explain`."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import graphs
+from graphs.writer import to_yaml
+from runtime.compiler.compile import STAGES, compile_pipeline
+from serve_apps.cli.graphs import app
+from tests.graphs.shapes import inline_chain, rag
+
+SUPPORT_RAG = Path(graphs.__file__).parent / "library" / "support-rag.yaml"
+
+BROKEN = """\
+apiVersion: clustergraph/v1
+kind: Pipeline
+metadata: {name: broken}
+inputs: {question: string}
+nodes:
+  answer:
+    llm: {model: small, max_token: 3}
+    with:
+\t  prompt: "${inputs.qestion}"
+outputs: {text: "${answer.text}"}
+""".replace("\t", "    ")
+
+CONFIG = """\
+models:
+  - {name: small, engine: fake, task: generate}
+  - {name: embedder, engine: fake, task: embed}
+graphs: []
+indexes: {}
+"""
+
+
+def run(*args, columns: int = 160):
+    return CliRunner(env={"COLUMNS": str(columns)}).invoke(app, [str(arg) for arg in args])
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    file = tmp_path / "broken.yaml"
+    file.write_text(BROKEN)
+    return file
+
+
+@pytest.fixture
+def rag_file(tmp_path: Path) -> Path:
+    file = tmp_path / "rag.yaml"
+    file.write_text(to_yaml(rag()))
+    return file
+
+
+def test_validate_shows_every_mistake_where_it_is(broken):
+    result = run("validate", broken)
+    assert result.exit_code == 1
+    assert result.stdout == (
+        f"{broken}:7:25: error: unknown field max_token\n"
+        "      llm: {model: small, max_token: 3}\n"
+        "                          ^^^^^^^^^\n"
+        "  hint: did you mean max_tokens?\n"
+        f"{broken}:9:15: error: the pipeline has no input qestion\n"
+        '        prompt: "${inputs.qestion}"\n'
+        "                ^^^^^^^^^^^^^^^^^^^\n"
+        "  hint: did you mean question?\n"
+        "no --config: models and indexes are taken to exist\n"
+    )
+
+
+def test_validate_goes_on_after_a_bad_file(broken, tmp_path):
+    result = run("validate", broken, tmp_path / "none.yaml", SUPPORT_RAG)
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'none.yaml'}: error: No such file or directory" in result.stdout
+    assert f"{SUPPORT_RAG}: ok: support-rag 1.0.0, 4 nodes, plan " in result.stdout
+
+
+def test_validate_a_good_file():
+    result = run("validate", SUPPORT_RAG)
+    assert result.exit_code == 0
+    assert "error" not in result.stdout
+
+
+def test_warnings_do_not_fail(tmp_path):
+    file = tmp_path / "warn.yaml"
+    file.write_text(to_yaml(inline_chain()).replace("question: string", "question: string\n  spare: string"))
+    result = run("validate", file)
+    assert result.exit_code == 0
+    assert "warning: the input spare is never used" in result.stdout
+
+
+def test_validate_against_a_deployment(rag_file, tmp_path):
+    config = tmp_path / "deploy.yaml"
+    config.write_text(CONFIG)
+    result = run("validate", rag_file, "--config", config)
+    assert result.exit_code == 1
+    assert "error: there is no index manual" in result.stdout
+    assert "taken to exist" not in result.stdout
+
+
+def test_explain_prints_every_stage_and_the_plan(rag_file):
+    result = run("explain", rag_file)
+    assert result.exit_code == 0
+    places = [result.stdout.index(f"{stage}: 4 nodes") for stage in STAGES]
+    assert places == sorted(places)
+    plan = compile_pipeline(rag())
+    assert f"plan {plan.hash}: rag 0.0.0" in result.stdout
+    assert "tokens of a run at most: 1408" in result.stdout
+    assert "as a chat: question in, text out, streamed from answer" in result.stdout
+    row = next(line for line in result.stdout.splitlines() if "answer" in line and "llm" in line)
+    assert [cell.strip() for cell in row.split("│")[1:-2]] == [
+        "answer",
+        "llm",
+        "pool small",
+        "0",
+        "ask",
+        "1152",
+    ]
+
+
+def test_explain_up_to_a_stage(tmp_path):
+    file = tmp_path / "chain.yaml"
+    file.write_text(to_yaml(inline_chain()))
+    result = run("explain", file, "--stage", "fuse")
+    assert result.exit_code == 0
+    assert "runs with n2" in result.stdout
+    assert "both are cheap, and nobody else waits" in result.stdout
+    assert "assign:" not in result.stdout
+
+
+def test_explain_an_unknown_stage(rag_file):
+    result = run("explain", rag_file, "--stage", "optimise")
+    assert result.exit_code == 2
+    assert "optimise" in result.output
+
+
+def test_explain_mermaid(rag_file):
+    result = run("explain", rag_file, "--mermaid")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("flowchart LR\n")
+
+
+def test_explain_a_broken_file(broken):
+    result = run("explain", broken)
+    assert result.exit_code == 1
+    assert "unknown field max_token" in result.stdout
+
+
+def test_explain_against_a_deployment(rag_file, tmp_path):
+    config = tmp_path / "deploy.yaml"
+    config.write_text(CONFIG)
+    result = run("explain", rag_file, "--config", config)
+    assert result.exit_code == 1
+    assert f"{rag_file}:" in result.stdout
+    assert "there is no index manual" in result.stdout
+
+
+def test_markup_in_a_pipeline_is_printed_as_it_is(tmp_path):
+    file = tmp_path / "markup.yaml"
+    file.write_text(
+        "apiVersion: clustergraph/v1\nkind: Pipeline\nmetadata: {name: markup}\n"
+        "nodes:\n  v: {value: '[red]x[/nope]'}\noutputs: {v: '${v.value}'}\n"
+    )
+    assert run("explain", file).exit_code == 0
+    assert run("validate", file).exit_code == 0

@@ -1,6 +1,6 @@
 """What can go wrong in a run.
 
-    RunError
+    RunError            a mistake of ours, where it is none of those below
     ├── InvalidInputs   the caller's mistake; names every input at fault          (not retried)
     ├── UnknownGraph    no graph of that name is deployed here                    (not retried)
     └── NodeError       a node could not compute its outputs from what it was given
@@ -19,7 +19,7 @@ from cluster.errors import ClusterError
 
 
 class RunError(ClusterError):
-    """Base of what this package raises on purpose."""
+    """Base of what this package raises on purpose; on its own, a mistake of ours that ended a run."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self).__name__, self.message, self.param)

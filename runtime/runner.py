@@ -19,7 +19,7 @@ from cluster.interface import Pool
 from cluster.messages import Message, Usage
 from graphs.pipeline import Priority
 from graphs.ports import Port, object_schema
-from runtime.errors import InputProblem, InvalidInputs, NodeError, UnknownGraph
+from runtime.errors import InputProblem, InvalidInputs, RunError, UnknownGraph
 from runtime.events import RunEvent, RunFailed, RunFinished, RunStarted
 from runtime.executor.kinds.kind import Resources, Searchable
 from runtime.executor.loop import Execution, NodeBroke, RunScope
@@ -151,7 +151,7 @@ class Runner:
             last = RunFailed(late.as_failure(), execution.usage, perf_counter() - began, node)
         except Exception:
             logger.exception("run %s of %s broke", request.run_id, request.graph)
-            failure = NodeError("the run broke for a reason of our own").as_failure()
+            failure = RunError("the run broke for a reason of our own").as_failure()
             node = next(iter(execution.running), None)
             last = RunFailed(failure, execution.usage, perf_counter() - began, node)
         queue.put(last)

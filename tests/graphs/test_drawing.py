@@ -1,6 +1,8 @@
 """Mermaid."""
 
+from graphs.builder import Builder
 from graphs.drawing import mermaid
+from graphs.ports import STRING
 from tests.graphs.shapes import SHAPES, rag
 
 
@@ -12,6 +14,16 @@ def test_rag():
     assert '  i_question -->|"string"| n0' in lines
     assert '  c_sessionHistory -->|"context"| n3' in lines
     assert '  n3 -->|"text: string"| o_text' in lines
+
+
+def test_outputs_straight_from_outside():
+    b = Builder("x")
+    b.output("q", b.input("question", STRING))
+    b.output("history", b.context("sessionHistory"))
+    b.output("one", b.value("one", 1))
+    lines = mermaid(b.build()).splitlines()
+    assert '  i_question -->|"string"| o_q' in lines
+    assert '  c_sessionHistory -->|"context"| o_history' in lines
 
 
 def test_every_edge_is_drawn_once():

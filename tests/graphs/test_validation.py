@@ -1,8 +1,11 @@
 """Validation of pipelines that never were YAML, and the helpers that others use."""
 
 import networkx as nx
+import pytest
 
 from graphs.bindings import Items, Literal, Record, Ref
+from graphs.builder import Builder
+from graphs.errors import PipelineError
 from graphs.nodes.llm import Llm
 from graphs.nodes.value import Value
 from graphs.pipeline import Metadata, Node, NodeId, Pipeline
@@ -66,6 +69,20 @@ def test_types_behind_a_cycle_are_unknown_and_not_complained_of():
     }
     found = check(Pipeline(Metadata("x"), nodes, {"text": Ref("c", "text")}))
     assert [problem.code for problem in found] == ["cycle"]
+
+
+def test_constraints_that_say_nothing_of_a_type():
+    b = Builder("x")
+    b.output("q", b.value("v", [b.input("question", STRING, minimum=3, maxLength=True), 1]))
+    with pytest.raises(PipelineError) as refused:
+        b.build()
+    assert [problem.code for problem in refused.value.problems] == ["unknown-field", "bad-value"]
+
+
+def test_bad_names_of_outputs():
+    nodes = {NodeId("a"): Node(Value(), {"value": Literal(1)})}
+    (problem,) = check(Pipeline(Metadata("x"), nodes, {"a b": Ref("a", "value")}))
+    assert (problem.code, problem.path) == ("bad-name", ("outputs", "a b"))
 
 
 def test_too_many_nodes():

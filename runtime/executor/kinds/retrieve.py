@@ -11,7 +11,7 @@ def prepare(spec: Retrieve, resources: Resources) -> Evaluate:
     index = resources.indexes[spec.index]
 
     def evaluate(inputs: Values) -> Values:
-        top_k = inputs["top_k"]
+        top_k = int(inputs["top_k"])  # JSON Schema takes 3.0 for an integer
         if not 1 <= top_k <= MAX_TOP_K:
             raise NodeError(f"top_k is {top_k}, it must be from 1 to {MAX_TOP_K}", param="top_k")
         return {"documents": index.search(inputs["embedding"], top_k)}

@@ -136,6 +136,19 @@ def test_hash_does_not_see_descriptions():
     assert compile_pipeline(build("a")).hash == compile_pipeline(build("b")).hash
 
 
+def test_outputs_straight_from_outside():
+    b = Builder("x")
+    b.output("q", b.input("question", STRING))
+    b.output("history", b.context("sessionHistory"))
+    b.value("spare", 1)
+    plan = compile_pipeline(b.build())
+    assert {name: str(kind) for name, kind in plan.output_types.items()} == {
+        "q": "string",
+        "history": "list[Message]",
+    }
+    assert plan.chat == PlannedChat("question", "q")
+
+
 def test_a_plan_without_steps():
     b = Builder("x")
     b.output("o", b.value("v", {"a": [1]}))

@@ -130,6 +130,7 @@ async def test_an_error_that_is_a_bug_ends_the_run_and_is_logged(caplog):
 
     runner = Runner([compile_pipeline(rag())], pools(), {"manual": Broken()})
     last = await failed(runner, request(rag()))
+    assert (last.failure.kind, last.node) == ("RunError", "search")
     assert last.failure.message == "the run broke for a reason of our own"
     assert "ZeroDivisionError" in caplog.text
 

@@ -40,7 +40,7 @@ async def test_embed_refuses_a_text_over_its_bound():
 
 def test_retrieve():
     evaluate = evaluator(Retrieve(index="manual"), RESOURCES)
-    outputs = evaluate({"embedding": [1.0], "top_k": 2})
+    outputs = evaluate({"embedding": [1.0], "top_k": 2.0})
     assert [document.id for document in outputs["documents"]] == ["0", "1"]
 
 

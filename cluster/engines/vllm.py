@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,14 @@ class VllmEngine(LLMServer):  # type: ignore[misc]
     async def generate(self, call: Generate) -> AsyncGenerator[Batch, None]:
         done = False
         try:
-            async for item in await self._submit(call):
-                for batch in _batches(item):
-                    if isinstance(batch[-1], Usage):
-                        done = True
-                        self._prompt_tokens += batch[-1].prompt_tokens
-                        self._completion_tokens += batch[-1].completion_tokens
-                    yield batch
+            async with aclosing(await self._submit(call)) as items:
+                async for item in items:
+                    for batch in _batches(item):
+                        if isinstance(batch[-1], Usage):
+                            done = True
+                            self._prompt_tokens += batch[-1].prompt_tokens
+                            self._completion_tokens += batch[-1].completion_tokens
+                        yield batch
         finally:
             self._completed += done
             self._aborted += not done

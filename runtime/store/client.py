@@ -23,8 +23,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from runtime.store.errors import CommandFailed, InvalidStoreUrl, StoreUnavailable
 
 DEFAULT_TIMEOUT_S = 0.1
-GRACE_S = 0.01
-"""Added to a time-out, so that the store is not blamed for a stall of our own event loop."""
+PATIENCE_STEPS = 5
+"""Steps that a time-out is counted in."""
 MAX_CONNECTIONS = 16
 
 Word = str | bytes | int
@@ -173,11 +173,11 @@ class Store:
         loop = self._check_loop(round_trip)
         try:
             async with asyncio.timeout(None) as bound:
-                timer = loop.call_later(self._timeout_s, _last_call, loop, bound)
+                patience = _Patience(loop, bound, self._timeout_s)
                 try:
                     replies: list[Reply] = await round_trip
                 finally:
-                    timer.cancel()
+                    patience.cancel()
         except TimeoutError:
             raise StoreUnavailable(
                 f"{self._place} did not answer within {self._timeout_s * 1000:.0f} ms"
@@ -198,9 +198,31 @@ class Store:
         return loop
 
 
-def _last_call(loop: asyncio.AbstractEventLoop, bound: asyncio.Timeout) -> None:
-    """Time is up. A loop that stood still for longer may hold the reply unread: it gets to look once."""
-    bound.reschedule(loop.time() + GRACE_S)
+class _Patience:
+    """Ends a wait after a time that the event loop was there to hear the store.
+
+    The time is counted in steps. A turn of the loop that took longer than a step counts as one: the store
+    is not blamed for a burst of requests that kept our own loop from reading its replies.
+    """
+
+    __slots__ = ("_bound", "_loop", "_step_s", "_steps", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, bound: asyncio.Timeout, timeout_s: float) -> None:
+        self._loop = loop
+        self._bound = bound
+        self._steps = PATIENCE_STEPS
+        self._step_s = timeout_s / PATIENCE_STEPS
+        self._timer = loop.call_later(self._step_s, self._tick)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._steps -= 1
+        if self._steps:
+            self._timer = self._loop.call_later(self._step_s, self._tick)
+        else:
+            self._bound.reschedule(self._loop.time())
 
 
 async def _read(connection: _Connection) -> Reply:

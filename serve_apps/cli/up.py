@@ -208,6 +208,8 @@ def up(config: Path, port: int, console: Console) -> int:
         console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
         return 1
     processes.become_subreaper()
+    # Both said outright: a shell that starts us in the background has SIGINT ignored.
+    signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     started = time.monotonic()
     status = 1

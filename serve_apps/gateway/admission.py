@@ -14,9 +14,9 @@ Settling runs beside the response: no client waits for it, and nothing that canc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import stamina
 import structlog
@@ -31,6 +31,8 @@ from serve_apps.gateway.quotas import LimitState, QuotaExceeded, QuotaLedger, Re
 
 SETTLE_MARGIN_S: Final = 60.0
 """How long beyond its deadline a reservation lives, for the retries of its settlement."""
+
+GIVE_BACK_AFTER_S: Final = 1.0
 
 _settle_again = stamina.AsyncRetryingCaller(
     attempts=8, timeout=SETTLE_MARGIN_S / 2, wait_initial=0.1, wait_max=5.0
@@ -57,11 +59,18 @@ class Admission:
             )
         except QuotaExceeded as refusal:
             raise _refused(refusal) from None
+        except StoreUnavailable:
+            # It may have been taken all the same, and would hold the key's tokens until it expires.
+            self._background(self._give_back(key, call_id))
+            raise
         return Ticket(self, reservation)
 
     def close(self, reservation: Reservation, owed: int | None) -> None:
         """Settles what is owed, or with None releases, in a task of its own."""
-        task = asyncio.create_task(self._close(reservation, owed))
+        self._background(self._close(reservation, owed))
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
@@ -69,6 +78,12 @@ class Admission:
         """Waits, at most so long, until all is settled."""
         if self._settling:
             await asyncio.wait(self._settling, timeout=seconds)
+
+    async def _give_back(self, key: KeyRecord, call_id: str) -> None:
+        """Releases what a reserve without a reply may have taken; if it took nothing, nothing happens."""
+        await asyncio.sleep(GIVE_BACK_AFTER_S)  # the lost command may still be on its way
+        unheard = Reservation(call_id, key.tenant, key.key_id, tokens=0, limits=())
+        await self._close(unheard, None)
 
     async def _close(self, reservation: Reservation, owed: int | None) -> None:
         try:

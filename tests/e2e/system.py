@@ -20,6 +20,7 @@ from openai import OpenAI
 
 from cluster.models import prepare
 from runtime.store.client import Store
+from runtime.store.embedded import EmbeddedValkey
 from serve_apps.cli.environment import system_environment
 from serve_apps.cli.processes import of_system
 from serve_apps.gateway.keys import KeyRecord, KeyStore, Limits, load_or_create_pepper
@@ -186,5 +187,6 @@ def running(kind: str, folder: Path, **changes: object) -> Iterator[RunningSyste
     finally:
         if system.alive:
             system.kill()
+        EmbeddedValkey(system.settings.store_dir).stop()
         for process in system.processes():
             process.kill()

@@ -15,8 +15,8 @@ CALLS = 1000
 LIMIT = 20_000
 
 
-async def _fire(system: RunningSystem, key: str) -> list[tuple[int, int]]:
-    """(status, total tokens) of every call, all sent at once."""
+async def _fire(system: RunningSystem, key: str) -> list[tuple[int, int, str]]:
+    """(status, total tokens, error code) of every call, all sent at once."""
     body = {
         "model": "smollm2",
         "messages": [{"role": "user", "content": "one two three four five"}],
@@ -26,10 +26,11 @@ async def _fire(system: RunningSystem, key: str) -> list[tuple[int, int]]:
     headers = {"authorization": f"Bearer {key}"}
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
 
-        async def call() -> tuple[int, int]:
+        async def call() -> tuple[int, int, str]:
             async with session.post(f"{system.url}/v1/chat/completions", json=body) as reply:
                 answer = await reply.json()
-                return reply.status, answer.get("usage", {}).get("total_tokens", 0)
+                used = answer.get("usage", {}).get("total_tokens", 0)
+                return reply.status, used, answer.get("error", {}).get("code", "")
 
         return await asyncio.gather(*(call() for _ in range(CALLS)))
 
@@ -39,11 +40,11 @@ def test_a_thousand_calls_at_once_never_overspend(system: RunningSystem) -> None
     assert system.settings.gateway.replicas == 2
     key, record = system.key(limits=Limits(tokens_per_minute=LIMIT))
     answers = asyncio.run(_fire(system, key))
-    statuses = Counter(status for status, _ in answers)
-    used = sum(tokens for _, tokens in answers)
-    assert set(statuses) == {200, 429}, statuses
+    outcomes = Counter((status, code) for status, _, code in answers)
+    used = sum(tokens for _, tokens, _ in answers)
+    assert set(outcomes) == {(200, ""), (429, "rate_limit_exceeded")}, outcomes
     totals = system.settled(record)
     assert used <= LIMIT
     assert totals.reserved == 0
     assert totals.tokens == used
-    assert totals.requests == statuses[200]
+    assert totals.requests == outcomes[200, ""]

@@ -104,6 +104,21 @@ async def test_a_stall_of_the_event_loop_is_not_blamed_on_the_store(store_url: s
     await store.close()
 
 
+async def test_a_burst_of_our_own_work_is_not_blamed_on_the_store(store_url: str) -> None:
+    store = Store.connect(store_url, timeout_s=0.05)
+    await store.ping()
+
+    async def burst() -> None:
+        for _ in range(3):  # turns of the loop that each outlast the time-out
+            threading.Event().wait(0.06)
+            await asyncio.sleep(0)
+
+    asking = asyncio.ensure_future(store.execute("ECHO", "x"))
+    await burst()
+    assert await asking == b"x"
+    await store.close()
+
+
 async def test_a_call_that_timed_out_leaves_no_reply_for_the_next(store_url: str) -> None:
     store = Store.connect(store_url, timeout_s=0.1)
     await store.ping()

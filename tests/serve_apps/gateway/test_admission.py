@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,7 +13,7 @@ from cluster.errors import ClusterError, DeadlineExceeded, EngineFailed, Invalid
 from cluster.interface import Batch
 from cluster.messages import Usage
 from runtime.store.client import Store
-from runtime.store.errors import CommandFailed
+from runtime.store.errors import CommandFailed, StoreUnavailable
 from serve_apps.gateway.admission import Admission
 from serve_apps.gateway.errors import ClientGone, RateLimited
 from serve_apps.gateway.keys import KeyRecord, Limits
@@ -95,3 +96,22 @@ async def test_a_settlement_that_cannot_be_is_logged(
         totals = await ended(one_store, FixedMeter(5, begun=True), None)
     assert totals.open == 1
     assert (logged[0]["event"], logged[0]["owed"]) == ("settlement_lost", 5)
+
+
+async def test_a_reservation_whose_reply_was_lost_is_given_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = QuotaLedger(store)
+    reserve = ledger.reserve
+
+    async def taken_but_unheard(*args: Any, **kwargs: Any) -> None:
+        await reserve(*args, **kwargs)
+        raise StoreUnavailable("no answer in time")
+
+    monkeypatch.setattr(ledger, "reserve", taken_but_unheard)
+    admission = Admission(ledger)
+    with pytest.raises(StoreUnavailable):
+        await admission.reserve(KEY, "call-1", 50, 10.0)
+    assert (await ledger.totals(KEY)).open == 1
+    await admission.drain(5.0)
+    assert await ledger.totals(KEY) == Totals()

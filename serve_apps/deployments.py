@@ -17,6 +17,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.config import OpenAISpec
 from cluster.engines.serving import coalesce
+from cluster.garbage import spare_what_stays
 from cluster.interface import Pool
 from cluster.pools.deploy import model_info, token_counter
 from cluster.pools.handle import HandlePool
@@ -89,7 +90,9 @@ class RunnerReplica:
 
     async def _build(self) -> Runner:
         indexes = {name: await self._build_index(name) for name in self._settings.indexes}
-        return Runner(load_plans(self._settings).values(), self._pools, indexes)
+        runner = Runner(load_plans(self._settings).values(), self._pools, indexes)
+        spare_what_stays()
+        return runner
 
     async def _build_index(self, name: str) -> Index:
         spec = self._settings.indexes[name]
@@ -121,7 +124,7 @@ class GatewayReplica:
         url = settings.store.url or EmbeddedValkey(settings.store_dir).url
         store = Store.connect(url, timeout_s=settings.store.timeout_s)
         plans = load_plans(settings)
-        return gateway.build_app(
+        app = gateway.build_app(
             GatewayDeps(
                 pools=build_pools(settings, self._handles),
                 keys=KeyStore(store, await asyncio.to_thread(load_or_create_pepper, settings.pepper_file)),
@@ -133,6 +136,8 @@ class GatewayReplica:
                 settings=settings.gateway,
             )
         )
+        spare_what_stays()
+        return app
 
 
 def build_pools(settings: Settings, handles: Mapping[str, DeploymentHandle]) -> dict[str, Pool]:

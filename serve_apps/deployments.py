@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.config import OpenAISpec
 from cluster.engines.serving import coalesce
-from cluster.garbage import spare_what_stays
+from cluster.garbage import collect_less_often
 from cluster.interface import Pool
 from cluster.pools.deploy import model_info, token_counter
 from cluster.pools.handle import HandlePool
@@ -73,6 +73,7 @@ class RunnerReplica:
         self._settings = settings
         self._pools = build_pools(settings, handles)
         self._building: asyncio.Task[Runner] = asyncio.get_running_loop().create_task(self._build())
+        collect_less_often()
 
     async def run(self, payload: bytes) -> AsyncGenerator[bytes, None]:
         """Events of one run; items are msgpack lists of them."""
@@ -90,9 +91,7 @@ class RunnerReplica:
 
     async def _build(self) -> Runner:
         indexes = {name: await self._build_index(name) for name in self._settings.indexes}
-        runner = Runner(load_plans(self._settings).values(), self._pools, indexes)
-        spare_what_stays()
-        return runner
+        return Runner(load_plans(self._settings).values(), self._pools, indexes)
 
     async def _build_index(self, name: str) -> Index:
         spec = self._settings.indexes[name]
@@ -124,7 +123,8 @@ class GatewayReplica:
         url = settings.store.url or EmbeddedValkey(settings.store_dir).url
         store = Store.connect(url, timeout_s=settings.store.timeout_s)
         plans = load_plans(settings)
-        app = gateway.build_app(
+        collect_less_often()
+        return gateway.build_app(
             GatewayDeps(
                 pools=build_pools(settings, self._handles),
                 keys=KeyStore(store, await asyncio.to_thread(load_or_create_pepper, settings.pepper_file)),
@@ -136,8 +136,6 @@ class GatewayReplica:
                 settings=settings.gateway,
             )
         )
-        spare_what_stays()
-        return app
 
 
 def build_pools(settings: Settings, handles: Mapping[str, DeploymentHandle]) -> dict[str, Pool]:

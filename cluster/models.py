@@ -89,7 +89,7 @@ def _prepare_smollm2(folder: Path) -> None:
         dtype=torch.float32,
     )
     # The weights are plain floats now; left in, the engine would look for GGUF tensors.
-    del model.config.quantization_config
+    vars(model.config).pop("quantization_config", None)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

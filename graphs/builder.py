@@ -4,6 +4,7 @@ b = Builder("support-rag", version="1.0.0")
 question = b.input("question", STRING)
 vector = b.add("vector", Embed(model="minilm"), text=question)
 hits = b.add("hits", Retrieve(index="manual"), embedding=vector["embedding"], top_k=3)
+hits.after(log)                                     # order without data
 b.output("sources", hits["documents"])
 pipeline = b.build()
 """
@@ -30,9 +31,17 @@ StructT = TypeVar("StructT", bound=msgspec.Struct)
 class Added:
     """A node that was added: `node["port"]` refers to one of its outputs."""
 
-    def __init__(self, node_id: NodeId, spec: AnySpec) -> None:
+    def __init__(self, node_id: NodeId, nodes: dict[NodeId, Node]) -> None:
         self.node_id = node_id
-        self._ports = tuple(spec.outputs({}))
+        self._nodes = nodes
+        self._ports = tuple(nodes[node_id].spec.outputs({}))
+
+    def after(self, *others: Added) -> Added:
+        """Makes the node wait for others of which it takes nothing. Gives the node itself."""
+        node = self._nodes[self.node_id]
+        names = (*node.after, *(other.node_id for other in others))
+        self._nodes[self.node_id] = msgspec.structs.replace(node, after=names)
+        return self
 
     def __getitem__(self, port: str) -> Ref:
         if port not in self._ports:
@@ -74,7 +83,7 @@ class Builder:
             self._reads.append(field)
         return Ref(CONTEXT, field)
 
-    def add(self, name: str, spec: AnySpec, **inputs: Any) -> Added:
+    def add(self, name: str, spec: AnySpec, /, **inputs: Any) -> Added:
         """Adds a node. Inputs are references, constants, or lists and dictionaries of both.
 
         Raises `ValueError` where there is a node of that name, `TypeError` for what JSON does not have and
@@ -84,7 +93,7 @@ class Builder:
         if node_id in self._nodes:
             raise ValueError(f"there is a node {name} already")
         self._nodes[node_id] = Node(_normal(spec), {port: _binding(value) for port, value in inputs.items()})
-        return Added(node_id, spec)
+        return Added(node_id, self._nodes)
 
     def value(self, name: str, value: Any) -> Ref:
         """Adds a value node and refers to it."""

@@ -11,7 +11,7 @@ from graphs.validation import output_types
 
 
 def mermaid(pipeline: Pipeline) -> str:
-    """Nodes with their kinds, edges with the port and its type. Inputs, context and outputs are rounded."""
+    """Nodes with kinds, edges with port and type, `after` dotted. Inputs, context and outputs are rounded."""
     types = output_types(pipeline)
     lines = ["flowchart LR"]
     ids = {node_id: f"n{index}" for index, node_id in enumerate(pipeline.nodes)}
@@ -22,6 +22,7 @@ def mermaid(pipeline: Pipeline) -> str:
     for name, node in pipeline.nodes.items():
         for ref in dict.fromkeys(ref for binding in node.inputs.values() for ref in references(binding)):
             lines.append(f"  {_source(ref, ids)} -->|{_label(ref, pipeline, types)}| {ids[name]}")
+        lines += [f"  {ids[other]} -.-> {ids[name]}" for other in node.after]
     for output, ref in pipeline.outputs.items():
         lines.append(f"  {_source(ref, ids)} -->|{_label(ref, pipeline, types)}| o_{output}")
     return "\n".join(lines) + "\n"

@@ -60,10 +60,12 @@ class Policies(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
 
 
 class Node(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One step, and where its inputs come from."""
+    """One step, where its inputs come from, and what else it waits for."""
 
     spec: AnySpec
     inputs: Mapping[str, Binding] = {}
+    after: tuple[NodeId, ...] = ()
+    """Nodes that must be done before it starts, though it takes nothing from them."""
 
     @property
     def kind(self) -> str:
@@ -81,7 +83,11 @@ class Pipeline(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def content_hash(self) -> str:
         """32 hexadecimal digits, independent of the order in which anything was written."""
-        content = msgspec.json.Encoder(order="sorted").encode(msgspec.to_builtins(self))
+        data = msgspec.to_builtins(self)
+        for node in data["nodes"].values():
+            if "after" in node:
+                node["after"] = sorted(node["after"])
+        content = msgspec.json.Encoder(order="sorted").encode(data)
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 

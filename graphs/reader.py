@@ -18,6 +18,8 @@ from graphs.ports import NAMES, Port, constraints_of, parse_type
 
 _TOP = ("apiVersion", "kind", "metadata", "inputs", "context", "nodes", "outputs", "chat", "policies")
 _PORT_FIELDS = frozenset({"type", "default", "description"})
+_NODE_FIELDS = ("with", "after")
+"""What a node may have beside its kind."""
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -160,22 +162,34 @@ class _Reader:
         before = len(self.draft.problems)
         spec: AnySpec | None = None
         inputs: dict[str, Binding] = {}
+        after: tuple[NodeId, ...] = ()
         if self._is_mapping(body, path):
             kind = self._kind(body, path)
+            after = self._after(body.get("after", []), (*path, "after"))
             if kind is not None:
                 spec, inputs = self._body(KINDS[kind], body, path)
         if spec is None or len(self.draft.problems) > before:
             self.draft.unreadable.add(name)
         if spec is not None:
-            return Node(spec, inputs)
+            return Node(spec, inputs, after)
         for port, binding in inputs.items():
             self.draft.loose += bindings.located(binding, (*path, "with", port))
         return None
 
+    def _after(self, data: Any, path: Path) -> tuple[NodeId, ...]:
+        if not isinstance(data, list):
+            hint = f"write [{data}]" if isinstance(data, str) else None
+            self._problem("bad-value", "expected a list of names of nodes", path, hint=hint)
+            return ()
+        for index, item in enumerate(data):
+            if not isinstance(item, str):
+                self._problem("bad-value", "expected the name of a node", (*path, index))
+        return tuple(NodeId(item) for item in data if isinstance(item, str))
+
     def _kind(self, body: dict[str, Any], path: Path) -> str | None:
         """The one key that names a kind."""
         kinds = [key for key in body if key in KINDS]
-        others = [key for key in body if key not in KINDS and key != "with"]
+        others = [key for key in body if key not in KINDS and key not in _NODE_FIELDS]
         if not kinds and len(others) == 1:
             hint = nearest(others[0], KINDS)
             self._problem(
@@ -183,7 +197,7 @@ class _Reader:
             )
             return None
         for key in others:
-            hint = nearest(key, [*KINDS, "with"])
+            hint = nearest(key, [*KINDS, *_NODE_FIELDS])
             self._problem("unknown-field", f"unknown field {key}", (*path, key), on_key=True, hint=hint)
         if len(kinds) != 1:
             said = " and ".join(kinds) or "none"

@@ -55,7 +55,7 @@ def binding_path(node_id: str, node: Node, port: str) -> Path:
 
 
 def dependencies(pipeline: Pipeline) -> nx.DiGraph[str]:
-    """The nodes, with an edge from each to those that refer to it."""
+    """The nodes, with an edge from each to those that refer to it or come after it."""
     graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_nodes_from(pipeline.nodes)
     for node_id, node in pipeline.nodes.items():
@@ -63,6 +63,7 @@ def dependencies(pipeline: Pipeline) -> nx.DiGraph[str]:
             for ref in references(binding):
                 if ref.owner in pipeline.nodes:
                     graph.add_edge(ref.owner, node_id)
+        graph.add_edges_from((other, node_id) for other in node.after if other in pipeline.nodes)
     return graph
 
 
@@ -194,8 +195,18 @@ class _Checker:
                 yield Problem("unknown-port", message, where, on_key=True, hint=nearest(name, ports))
             for place, ref in located(binding, where):
                 yield from self.reference(place, ref)
+        yield from self._after(path, node)
         if node_id not in self.unreadable:
             yield from self._missing(node_id, node, ports)
+
+    def _after(self, path: Path, node: Node) -> Iterator[Problem]:
+        for index, other in enumerate(node.after):
+            place = (*path, "after", index)
+            if other in node.after[:index]:
+                yield Problem("duplicate", f"{other} is named twice", place)
+            elif other not in self.pipeline.nodes and other not in self.unreadable:
+                hint = nearest(other, self.pipeline.nodes)
+                yield Problem("unknown-node", f"there is no node {other}", place, hint=hint)
 
     def _missing(self, node_id: NodeId, node: Node, ports: Mapping[str, Port]) -> Iterator[Problem]:
         lines = node.spec.variables()

@@ -46,11 +46,16 @@ def _port(port: Port) -> Any:
 
 def _node(node: Node) -> dict[str, Any]:
     inputs = {port: bindings.render(binding) for port, binding in node.inputs.items()}
+    data: dict[str, Any]
     if node.spec.shorthand is not None:
-        return {node.kind: inputs.get(node.spec.shorthand)}
-    spec = _lists(msgspec.to_builtins(node.spec))
-    del spec["kind"]
-    return {node.kind: spec, "with": inputs} if inputs else {node.kind: spec}
+        data = {node.kind: inputs.get(node.spec.shorthand)}
+    else:
+        spec = _lists(msgspec.to_builtins(node.spec))
+        del spec["kind"]
+        data = {node.kind: spec, "with": inputs} if inputs else {node.kind: spec}
+    if node.after:
+        data["after"] = list(node.after)
+    return data
 
 
 def _policies(data: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Stages never change a draft: they make the next one, and say in `changes` what t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -33,6 +33,8 @@ class DraftNode(msgspec.Struct, frozen=True):
     spec: AnySpec
     inputs: Mapping[str, Binding]
     """Every input port is bound."""
+    after: tuple[NodeId, ...] = ()
+    """Nodes that it waits for without taking anything."""
     group: NodeId | None = None
     """Set by `fuse`: nodes of one group run as one step. Named after one of them."""
     backend: Backend = "inline"
@@ -59,7 +61,7 @@ class Draft:
 
     @cached_property
     def graph(self) -> nx.DiGraph[NodeId]:
-        """The nodes, with an edge from each to those that take its values."""
+        """The nodes, with an edge from each to those that take its values or come after it."""
         graph: nx.DiGraph[NodeId] = nx.DiGraph()
         graph.add_nodes_from(self.nodes)
         for node_id, node in self.nodes.items():
@@ -67,6 +69,7 @@ class Draft:
                 for ref in references(binding):
                     if ref.owner in self.nodes:
                         graph.add_edge(NodeId(ref.owner), node_id)
+            graph.add_edges_from((other, node_id) for other in node.after)
         return graph
 
     def becomes(
@@ -82,6 +85,11 @@ class Draft:
             outputs=self.outputs if outputs is None else outputs,
             changes=changes,
         )
+
+
+def owners(bindings: Iterable[Binding]) -> dict[NodeId, None]:
+    """Whom `bindings` refer to, each once, in the order in which they occur."""
+    return {NodeId(ref.owner): None for binding in bindings for ref in references(binding)}
 
 
 def substitute(binding: Binding, by: Mapping[Ref, Binding]) -> Binding:

@@ -12,15 +12,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from graphs.bindings import Binding, Items, Literal, Record, Ref, references
 from graphs.nodes.registry import AnySpec
 
-Defined = tuple[AnySpec, Mapping[str, Binding]]
-"""A node: its spec and what is bound to its inputs."""
+
+class Defined(NamedTuple):
+    """A node, as far as it decides what a run does."""
+
+    spec: AnySpec
+    inputs: Mapping[str, Binding]
+    after: tuple[str, ...] = ()
+    """In an order that does not depend on names."""
+
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -39,8 +46,10 @@ def number(outputs: Mapping[str, Binding], nodes: Mapping[str, Defined]) -> dict
         if node_id in numbers or node_id not in nodes:
             continue
         numbers[node_id] = len(numbers)
-        inputs = nodes[node_id][1]
-        stack += [ref.owner for port in sorted(inputs, reverse=True) for ref in _reversed(inputs[port])]
+        node = nodes[node_id]
+        stack += reversed(node.after)
+        for port in sorted(node.inputs, reverse=True):
+            stack += [ref.owner for ref in _reversed(node.inputs[port])]
     return numbers
 
 
@@ -56,9 +65,13 @@ def structure(
 
     ordered = sorted(numbers, key=lambda node_id: numbers[node_id])
     return [
-        [[_spec(nodes[node_id][0]), _inputs(nodes[node_id][1], rename)] for node_id in ordered],
+        [_structure(nodes[node_id], rename) for node_id in ordered],
         _inputs(outputs, rename),
     ]
+
+
+def _structure(node: Defined, rename: Callable[[str], Any]) -> list[Any]:
+    return [_spec(node.spec), _inputs(node.inputs, rename), sorted(map(rename, node.after))]
 
 
 def fingerprint(content: Any) -> str:

@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 
 import msgspec
+import networkx as nx
 
 from graphs.bindings import CONTEXT, INPUTS, Ref, references
 from graphs.pipeline import CONTEXT_FIELDS, NodeId, Pipeline
@@ -42,7 +43,7 @@ def lower(draft: Draft) -> ExecutionPlan:
 
 def _hash(draft: Draft) -> str:
     """Of all that decides what a run does; neither of names of nodes nor of descriptions."""
-    nodes: dict[str, Defined] = {node_id: (node.spec, node.inputs) for node_id, node in draft.nodes.items()}
+    nodes = _defined(draft)
     numbers = number(draft.outputs, nodes)
     pipeline = draft.pipeline
     ports = {name: msgspec.structs.replace(port, description="") for name, port in pipeline.inputs.items()}
@@ -50,6 +51,19 @@ def _hash(draft: Draft) -> str:
     chat = _chat(draft, _output_types(pipeline))
     talk = None if chat is None else [chat.input, chat.output]
     return fingerprint([structure(draft.outputs, nodes, numbers), rest, talk])
+
+
+def _defined(draft: Draft) -> dict[str, Defined]:
+    """The nodes, each `after` sorted by what its nodes compute and not by what they are called."""
+    digests: dict[str, str] = {}
+    defined: dict[str, Defined] = {}
+    for node_id in nx.topological_sort(draft.graph):
+        node = draft.nodes[node_id]
+        after = tuple(sorted(node.after, key=lambda other: digests[other]))
+        digest = digest_of(node.spec, node.inputs, digests)
+        digests[node_id] = fingerprint([digest, [digests[other] for other in after]])
+        defined[node_id] = Defined(node.spec, node.inputs, after)
+    return defined
 
 
 def _steps(draft: Draft) -> list[ExecutionStep]:
@@ -80,7 +94,7 @@ def _step(
         for binding in node.inputs.values()
         for ref in references(binding)
         if ref.owner in step_of
-    }
+    } | {step_of[other] for node in nodes for other in node.after}
     return ExecutionStep(
         id=StepId(group),
         backend=nodes[0].backend,

@@ -3,7 +3,7 @@
 from graphs.builder import Builder
 from graphs.drawing import mermaid
 from graphs.ports import STRING
-from tests.graphs.shapes import SHAPES, rag
+from tests.graphs.shapes import SHAPES, ordered, rag
 
 
 def test_rag():
@@ -31,3 +31,7 @@ def test_every_edge_is_drawn_once():
         edges = [line for line in mermaid(shape()).splitlines() if "-->" in line]
         assert edges
         assert len(edges) == len(set(edges))
+
+
+def test_order_without_data_is_dotted():
+    assert "  n0 -.-> n1" in mermaid(ordered()).splitlines()

@@ -9,7 +9,10 @@ code that would run it; a value that only passes another on is left out; what re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import networkx as nx
+from msgspec.structs import replace
 
 from cluster.errors import ClusterError
 from graphs.bindings import Binding, Literal, Ref, references
@@ -17,7 +20,7 @@ from graphs.errors import PipelineError, Problem
 from graphs.nodes.value import Value
 from graphs.pipeline import NodeId
 from graphs.validation import reaching_outputs
-from runtime.compiler.draft import Change, Draft, DraftNode, substitute
+from runtime.compiler.draft import Change, Draft, DraftNode, owners, substitute
 from runtime.executor.kinds.registry import evaluator
 
 MAX_CONSTANT_CHARS = 65_536
@@ -39,14 +42,17 @@ def _fold(draft: Draft) -> tuple[Draft, list[Change]]:
     """Without the nodes whose outputs are constants or other nodes' values."""
     known: dict[Ref, Binding] = {}
     nodes: dict[NodeId, DraftNode] = {}
+    waited: dict[NodeId, tuple[NodeId, ...]] = {}
     changes: list[Change] = []
     problems: list[Problem] = []
     for node_id in nx.topological_sort(draft.graph):
         node = draft.nodes[node_id]
         inputs = {port: substitute(binding, known) for port, binding in node.inputs.items()}
+        after = _after(node, inputs, waited)
         given = inputs.get("value")
         if isinstance(node.spec, Value) and isinstance(given, Ref):
             known[Ref(node_id, "value")] = given
+            waited[node_id] = (*after, *owners([given]))
             changes.append(Change(node_id, "left out", f"only passes on {given}"))
             continue
         outputs = None
@@ -56,15 +62,27 @@ def _fold(draft: Draft) -> tuple[Draft, list[Change]]:
             except ClusterError as error:
                 problems.append(Problem("bad-constant", error.message, ("nodes", node_id), on_key=True))
         if outputs is None:
-            nodes[node_id] = DraftNode(node.spec, inputs)
+            nodes[node_id] = replace(node, inputs=inputs, after=after)
             continue
         known |= {Ref(node_id, port): Literal(value) for port, value in outputs.items()}
+        waited[node_id] = after
         changes.append(Change(node_id, "computed now", "its inputs are constants"))
     if problems:
         raise PipelineError(problems)
     ordered = {node_id: nodes[node_id] for node_id in draft.nodes if node_id in nodes}
     results = {name: substitute(binding, known) for name, binding in draft.outputs.items()}
     return draft.becomes(nodes=ordered, outputs=results), changes
+
+
+def _after(
+    node: DraftNode, inputs: dict[str, Binding], waited: Mapping[NodeId, tuple[NodeId, ...]]
+) -> tuple[NodeId, ...]:
+    """What the node comes after, now that others are gone: who came after them comes after what they waited
+    for."""
+    named = {kept: None for other in node.after for kept in waited.get(other, (other,))}
+    through = {kept: None for owner in owners(node.inputs.values()) for kept in waited.get(owner, ())}
+    taken = owners(inputs.values())
+    return tuple(other for other in {**named, **through} if other not in taken)
 
 
 def _constant(node: DraftNode, inputs: dict[str, Binding]) -> dict[str, object] | None:

@@ -31,7 +31,7 @@ def validate(pipeline: Pipeline, catalog: Catalog | None) -> Draft:
             Change(node_id, f"{port} = {binding.value!r:.40}", "not given, so the default")
             for port, binding in defaults.items()
         ]
-        nodes[node_id] = DraftNode(node.spec, {**defaults, **node.inputs})
+        nodes[node_id] = DraftNode(node.spec, {**defaults, **node.inputs}, node.after)
     outputs: dict[str, Binding] = dict(pipeline.outputs)
     return Draft(pipeline, catalog, nodes, outputs, tuple(changes))
 

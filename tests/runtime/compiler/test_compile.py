@@ -16,7 +16,7 @@ from graphs.ports import INTEGER, STRING
 from runtime.compiler.catalog import Catalog
 from runtime.compiler.compile import STAGES, compile_pipeline, compile_until, stages
 from runtime.plan import PlannedChat, decode_plan, encode_plan
-from tests.graphs.shapes import SHAPES, chain, diamond, inline_chain, pipelines, rag, uneven
+from tests.graphs.shapes import SHAPES, chain, diamond, inline_chain, ordered, pipelines, rag, uneven
 
 
 def renamed(pipeline: Pipeline, prefix: str = "zz_") -> Pipeline:
@@ -38,7 +38,9 @@ def renamed(pipeline: Pipeline, prefix: str = "zz_") -> Pipeline:
         metadata=Metadata("another"),
         nodes={
             NodeId(prefix + name): Node(
-                node.spec, {port: rename(binding) for port, binding in reversed(node.inputs.items())}
+                node.spec,
+                {port: rename(binding) for port, binding in reversed(node.inputs.items())},
+                tuple(NodeId(prefix + other) for other in reversed(node.after)),
             )
             for name, node in reversed(pipeline.nodes.items())
         },
@@ -123,6 +125,19 @@ def test_hash_tells_one_sampling_node_used_twice_from_two():
         return b.build()
 
     assert compile_pipeline(build(True)).hash != compile_pipeline(build(False)).hash
+
+
+def test_hash_sees_what_comes_after_what():
+    b = Builder("ordered")
+    question = b.input("question", STRING)
+    for name, model, output in (("first", "small", "one"), ("second", "large", "two")):
+        b.output(output, b.add(name, Llm(model=model, max_tokens=8), prompt=question)["text"])
+    assert compile_pipeline(b.build()).hash != compile_pipeline(ordered()).hash
+
+
+def test_a_step_waits_for_what_it_comes_after():
+    steps = {step.id: step.depends_on for step in compile_pipeline(ordered()).steps}
+    assert steps == {"first": (), "second": ("first",)}
 
 
 def test_hash_does_not_see_descriptions():

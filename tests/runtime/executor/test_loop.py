@@ -20,7 +20,7 @@ from runtime.executor.loop import Execution, RunScope
 from runtime.executor.prepare import PreparedNode, PreparedPlan, PreparedStep, prepare
 from runtime.executor.queue import EventQueue
 from runtime.runner import Runner
-from tests.graphs.shapes import diamond, inline_chain, rag, uneven
+from tests.graphs.shapes import diamond, inline_chain, ordered, rag, uneven
 from tests.runtime.parts import Shelf, events_of, failed, finished, make_runner, pools, request
 
 BREAKS = FakeScript(rules=[Rule(contains="why", failure=Failure("EngineFailed", "it broke"))])
@@ -44,6 +44,12 @@ async def test_independent_calls_run_at_the_same_time():
     events = await events_of(make_runner(diamond(), models), request(diamond()))
     names = [event.node for event in events if isinstance(event, NodeStarted | NodeFinished)]
     assert set(names[:2]) == {"left", "right"}
+
+
+async def test_a_node_waits_for_those_it_comes_after():
+    events = await events_of(make_runner(ordered()), request(ordered()))
+    names = [event.node for event in events if isinstance(event, NodeStarted | NodeFinished)]
+    assert names == ["first", "first", "second", "second"]
 
 
 async def test_a_failure_names_its_node_and_ends_its_siblings():

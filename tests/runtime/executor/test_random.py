@@ -96,8 +96,11 @@ def test_events_tell_the_whole_story(pipeline):
     assert sorted(event.node for event in events if isinstance(event, NodeFinished)) == sorted(names)
     assert [isinstance(event, RunFinished) for event in events] == [False] * (len(events) - 1) + [True]
     for name in names:
-        began, ended = (
-            next(i for i, e in enumerate(events) if isinstance(e, kind) and e.node == name)
-            for kind in (NodeStarted, NodeFinished)
-        )
-        assert began < ended
+        assert _index(events, NodeStarted, name) < _index(events, NodeFinished, name)
+    for step in plan.steps:
+        for needed in step.depends_on:
+            assert _index(events, NodeFinished, needed) < _index(events, NodeStarted, step.nodes[0].name)
+
+
+def _index(events, kind, name):
+    return next(i for i, event in enumerate(events) if isinstance(event, kind) and event.node == name)

@@ -7,6 +7,7 @@ from graphs.builder import Builder
 from graphs.errors import PipelineError
 from graphs.nodes.llm import Llm
 from graphs.nodes.prompt import Prompt
+from graphs.nodes.value import Value
 from graphs.ports import STRING
 from runtime.compiler.passes.prune import MAX_CONSTANT_CHARS, prune
 from runtime.compiler.passes.validate import validate
@@ -85,3 +86,33 @@ def test_outputs_become_constants():
     draft = pruned(b)
     assert draft.nodes == {}
     assert draft.outputs == {"v": Literal({"a": 1})}
+
+
+def test_what_others_come_after_is_wanted():
+    b = Builder("x")
+    question = b.input("question", STRING)
+    first = b.add("first", Llm(model="m"), prompt=question)
+    b.output("text", b.add("answer", Llm(model="m"), prompt=question).after(first)["text"])
+    assert set(pruned(b).nodes) == {"first", "answer"}
+
+
+def test_order_survives_the_nodes_that_carried_it():
+    """first ─► same ┄► constant ┄► answer: the two in between are left out, answer still waits for first."""
+    b = Builder("x")
+    question = b.input("question", STRING)
+    first = b.add("first", Llm(model="m"), prompt=question)
+    same = b.add("same", Value(), value=first["text"])
+    constant = b.add("constant", Value(), value=1).after(same)
+    b.output("text", b.add("answer", Llm(model="m"), prompt=question).after(constant)["text"])
+    draft = pruned(b)
+    assert set(draft.nodes) == {"first", "answer"}
+    assert draft.nodes["answer"].after == ("first",)
+
+
+def test_what_takes_a_constant_waits_as_the_constant_did():
+    b = Builder("x")
+    question = b.input("question", STRING)
+    first = b.add("first", Llm(model="m"), prompt=question)
+    ask = b.add("ask", Prompt(template="hi")).after(first)
+    b.output("text", b.add("answer", Llm(model="m"), prompt=ask["text"])["text"])
+    assert pruned(b).nodes["answer"].after == ("first",)

@@ -5,6 +5,7 @@ question = b.input("question", STRING)
 vector = b.add("vector", Embed(model="minilm"), text=question)
 hits = b.add("hits", Retrieve(index="manual"), embedding=vector["embedding"], top_k=3)
 hits.after(log)                                     # order without data
+hits.when("size(inputs.question) > 3")              # else it is skipped
 b.output("sources", hits["documents"])
 pipeline = b.build()
 """
@@ -49,6 +50,12 @@ class Added:
             raise KeyError(f"{self.node_id} has no output {port}" + (f"; {hint}" if hint else ""))
         return Ref(self.node_id, port)
 
+    def when(self, condition: str) -> Added:
+        """Skips the node where the condition, in CEL, does not hold. Gives the node itself."""
+        node = self._nodes[self.node_id]
+        self._nodes[self.node_id] = msgspec.structs.replace(node, when=condition)
+        return self
+
 
 class Builder:
     """Collects nodes; `build` checks the whole."""
@@ -62,6 +69,7 @@ class Builder:
         self._reads: list[str] = []
         self._nodes: dict[NodeId, Node] = {}
         self._outputs: dict[str, Ref] = {}
+        self._defaults: dict[str, Any] = {}
         self._chat: Chat | None = None
 
     def input(
@@ -99,8 +107,11 @@ class Builder:
         """Adds a value node and refers to it."""
         return self.add(name, Value(), value=value)["value"]
 
-    def output(self, name: str, ref: Ref) -> None:
+    def output(self, name: str, ref: Ref, *, default: Any = UNSET) -> None:
+        """Declares an output. `default` is its value where `ref` is absent; None makes it optional."""
         self._outputs[name] = ref
+        if default is not UNSET:
+            self._defaults[name] = default
 
     def chat(self, *, input: str, output: str) -> None:  # noqa: A002 — the name it has in YAML
         self._chat = Chat(input, output)
@@ -115,6 +126,7 @@ class Builder:
             context=Context(tuple(self._reads)),
             chat=self._chat,
             policies=self._policies,
+            defaults=dict(self._defaults),
         )
         problems = validation.check(pipeline)
         if any(problem.severity == "error" for problem in problems):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphs.bindings import CONTEXT, INPUTS, Ref, references
+from graphs.conditions import references_of
 from graphs.pipeline import NodeId, Pipeline
 from graphs.ports import PortType
 from graphs.validation import output_types
@@ -20,8 +21,11 @@ def mermaid(pipeline: Pipeline) -> str:
     lines += [f'  {ids[name]}["{name}<br/>{node.kind}"]' for name, node in pipeline.nodes.items()]
     lines += [f'  o_{name}(["{name}"])' for name in pipeline.outputs]
     for name, node in pipeline.nodes.items():
-        for ref in dict.fromkeys(ref for binding in node.inputs.values() for ref in references(binding)):
+        taken = dict.fromkeys(ref for binding in node.inputs.values() for ref in references(binding))
+        for ref in taken:
             lines.append(f"  {_source(ref, ids)} -->|{_label(ref, pipeline, types)}| {ids[name]}")
+        for ref in dict.fromkeys(references_of(node.when)):
+            lines.append(f'  {_source(ref, ids)} -.->|"when {ref.port}"| {ids[name]}')
         lines += [f"  {ids[other]} -.-> {ids[name]}" for other in node.after]
     for output, ref in pipeline.outputs.items():
         lines.append(f"  {_source(ref, ids)} -->|{_label(ref, pipeline, types)}| o_{output}")

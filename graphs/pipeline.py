@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from typing import Literal, NewType
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NewType
 
 import msgspec
 
-from graphs.bindings import RESERVED, Binding, Ref
+from graphs.bindings import RESERVED, Binding, Ref, references
+from graphs.conditions import references_of
 from graphs.nodes.registry import AnySpec
 from graphs.ports import MESSAGE, Port, PortType, list_of
 
@@ -66,6 +67,14 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     inputs: Mapping[str, Binding] = {}
     after: tuple[NodeId, ...] = ()
     """Nodes that must be done before it starts, though it takes nothing from them."""
+    when: str | None = None
+    """A condition in CEL. Where it does not hold the node is skipped and its outputs are absent."""
+
+    def references(self) -> Iterator[Ref]:
+        """Every value that it takes or looks at."""
+        for binding in self.inputs.values():
+            yield from references(binding)
+        yield from references_of(self.when)
 
     @property
     def kind(self) -> str:
@@ -80,6 +89,8 @@ class Pipeline(msgspec.Struct, frozen=True, omit_defaults=True):
     context: Context = Context()
     chat: Chat | None = None
     policies: Policies = Policies()
+    defaults: Mapping[str, Any] = {}
+    """By name of an output: its value where what it refers to is absent. None for one that is optional."""
 
     def content_hash(self) -> str:
         """32 hexadecimal digits, independent of the order in which anything was written."""

@@ -86,7 +86,24 @@ def ordered() -> Pipeline:
     return b.build()
 
 
-SHAPES = {shape.__name__: shape for shape in (chain, inline_chain, diamond, uneven, rag, ordered)}
+def conditional() -> Pipeline:
+    """question ─► long (llm), when it is long ─► say ─► text, else a default; short beside them"""
+    b = Builder("conditional")
+    question = b.input("question", STRING)
+    long = b.add("long", Llm(model="small", max_tokens=8, stream=True), prompt=question)
+    long.when("size(inputs.question) > 5")
+    say = b.add("say", Prompt(template="It says {{ text }}"), text=long["text"])
+    short = b.add("short", Llm(model="large", max_tokens=8), prompt=question)
+    short.when("size(inputs.question) <= 5")
+    b.output("text", say["text"], default="nothing")
+    b.output("short", short["text"], default=None)
+    b.output("both", b.value("both", {"long": say["text"], "list": [short["text"]]}))
+    return b.build()
+
+
+SHAPES = {
+    shape.__name__: shape for shape in (chain, inline_chain, diamond, uneven, rag, ordered, conditional)
+}
 
 JSON = st.recursive(
     st.none()
@@ -102,12 +119,24 @@ JSON = st.recursive(
 )
 
 
+CONDITIONS = (
+    "false",
+    "1 < 2",
+    "{0} == null",
+    "{0} != null && size({0}) > 3",
+    "inputs.question == 'why' || {0} == null",
+    "inputs.question != 'why'",
+)
+"""Of a text, for the nodes of random graphs."""
+
+
 @st.composite
 def pipelines(draw: st.DrawFn, models: tuple[str, ...] = ("small", "large")) -> Pipeline:
     """Random graphs of prompts, values and model calls; every node may take from every one before it."""
     b = Builder("random", version="1.2.3", description=draw(st.text("ab: #\n", max_size=8)))
     texts: list[Ref] = [b.input("question", STRING)]
     added: list[Added] = []
+    skips = False
     everything: list[Ref] = [*texts, b.input("extra", ANY, default=draw(JSON))]
     for index in range(draw(st.integers(1, 9))):
         name = f"n{index}"
@@ -146,6 +175,10 @@ def pipelines(draw: st.DrawFn, models: tuple[str, ...] = ("small", "large")) -> 
                 st.lists(st.sampled_from(added[:-1]), max_size=2, unique_by=lambda node: node.node_id)
             )
             added[-1].after(*others)
+        if index and draw(st.integers(0, 3)) == 0:
+            source = draw(st.sampled_from(texts[:-1] or texts))
+            added[-1].when(draw(st.sampled_from(CONDITIONS)).format(f"{source.owner}.{source.port}"))
+            skips = True
     for index, ref in enumerate(draw(st.lists(st.sampled_from(everything), min_size=1, max_size=3))):
-        b.output(f"o{index}", ref)
+        b.output(f"o{index}", ref, **({"default": None} if skips else {}))
     return b.build()

@@ -25,9 +25,10 @@ nodes:
   both: {value: {q: "${inputs.question}", list: [1, "${inputs.n}"]}}
   answer:
     after: [both]
+    when: inputs.n > 1
     llm: {model: small, temperature: 0, stop: ["\\n"]}
     with: {prompt: "${inputs.question}", history: "${context.sessionHistory}"}
-outputs: {text: "${answer.text}", both: "${both.value}"}
+outputs: {text: {from: "${answer.text}", default: none}, both: {from: "${answer.text}", optional: true}}
 chat: {input: question, output: text}
 policies: {priority: high, deadline: 1m}
 """
@@ -42,9 +43,9 @@ def test_same_as_yaml():
     both = b.add("both", Value(), value={"q": question, "list": [1, n]})
     spec = Llm(model="small", temperature=0, stop=("\n",))
     answer = b.add("answer", spec, prompt=question, history=history)
-    b.output("text", answer["text"])
-    answer.after(both)
-    b.output("both", both["value"])
+    b.output("text", answer["text"], default="none")
+    answer.after(both).when("inputs.n > 1")
+    b.output("both", answer["text"], default=None)
     b.chat(input="question", output="text")
     assert b.build().content_hash() == load(YAML).pipeline.content_hash()
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from graphs.bindings import Binding, Ref
 from graphs.pipeline import NodeId
-from runtime.compiler.draft import Change, Draft, DraftNode, substitute
+from runtime.compiler.draft import Change, Draft, DraftNode, substitute, substituted
 from runtime.compiler.fingerprint import digest_of
 
 
@@ -33,7 +33,8 @@ def dedupe(draft: Draft) -> Draft:
         inputs = {port: substitute(binding, instead) for port, binding in node.inputs.items()}
         after = tuple(dict.fromkeys(merged.get(other, other) for other in node.after))
         pure = node.spec.effects == "pure"
-        digest = digest_of(node.spec, inputs, digests)
+        when = substituted(node.when, instead)
+        digest = digest_of(node.spec, inputs, digests, when)
         same = first.get((digest, frozenset(after))) if pure else None
         if same is not None:
             merged[node_id] = same
@@ -43,7 +44,7 @@ def dedupe(draft: Draft) -> Draft:
         digests[node_id] = digest if pure else node_id
         if pure:
             first[digest, frozenset(after)] = node_id
-        nodes[node_id] = replace(node, inputs=inputs, after=after)
+        nodes[node_id] = replace(node, inputs=inputs, after=after, when=when)
     ordered = {node_id: nodes[node_id] for node_id in draft.nodes if node_id in nodes}
     outputs = {name: substitute(binding, instead) for name, binding in draft.outputs.items()}
     return draft.becomes(ordered, outputs, tuple(changes))

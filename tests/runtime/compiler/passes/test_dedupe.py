@@ -79,3 +79,12 @@ def test_who_comes_after_a_merged_node_comes_after_the_one_that_stays():
     same = [b.add(side, Llm(model="m", temperature=0), prompt=question) for side in ("a", "b")]
     b.output("text", b.add("last", Llm(model="m"), prompt="hi").after(*same)["text"])
     assert deduped(b).nodes["last"].after == ("a",)
+
+
+def test_what_runs_on_another_condition_is_not_the_same():
+    b = Builder("x")
+    question = b.input("question", STRING)
+    for side, condition in (("a", "inputs.question == ''"), ("b", "inputs.question==''"), ("c", "false")):
+        node = b.add(side, Llm(model="m", temperature=0), prompt=question).when(condition)
+        b.output(side, node["text"], default=None)
+    assert set(deduped(b).nodes) == {"a", "c"}

@@ -36,13 +36,19 @@ _NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_-]{{0,{MAX_NAME_CHARS - 1}}}")
 
 
 class Metadata(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What the pipeline is called."""
+
     name: str
     """What it is called by: `graph/NAME`."""
     version: str = "0.0.0"
+    """A text, as `1.2.0`."""
     description: str = ""
+    """For people."""
 
 
 class Context(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What it wants of the conversation."""
+
     reads: tuple[str, ...] = ()
     """Fields of the context that its nodes may refer to. They see nothing else of it."""
 
@@ -51,11 +57,16 @@ class Chat(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     """How the pipeline is talked to as if it were a chat model."""
 
     input: str
+    """Name of the input that takes the user's message."""
     output: str
+    """Name of the output that is the reply."""
 
 
 class Policies(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How its runs are treated."""
+
     priority: Priority = "normal"
+    """Whose calls go first in the queues of the models."""
     deadline_s: float | None = None
     """Most seconds a run may take. A caller may ask for fewer."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,8 @@ from graphs.bindings import references
 from graphs.drawing import mermaid
 from graphs.errors import PipelineError, Problem
 from graphs.loader import Loaded, load_file
+from graphs.reference import node_reference
+from graphs.schema import language_schema
 from runtime.compiler.catalog import Catalog
 from runtime.compiler.compile import STAGES, stages
 from runtime.compiler.draft import Draft
@@ -81,6 +84,18 @@ def explain(
         _print_plan(console, lower(drafts[STAGES[-1]]))
     if known is None:
         console.print(ASSUMED)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the graph language, for editors."""
+    typer.echo(json.dumps(language_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def reference() -> None:
+    """Print the reference page of the node kinds."""
+    typer.echo(node_reference(), nl=False)
 
 
 def _catalog(config: Path | None) -> Catalog | None:

@@ -1,11 +1,14 @@
 """`clustergraph validate` and `explain`."""
 
+import json
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 import graphs
+from graphs.reference import node_reference
+from graphs.schema import language_schema
 from graphs.writer import to_yaml
 from runtime.compiler.compile import STAGES, compile_pipeline
 from serve_apps.cli.graphs import app
@@ -139,6 +142,11 @@ def test_explain_mermaid(rag_file):
     result = run("explain", rag_file, "--mermaid")
     assert result.exit_code == 0
     assert result.stdout.startswith("flowchart LR\n")
+
+
+def test_schema_and_reference_print_what_is_published():
+    assert json.loads(run("schema").stdout) == language_schema()
+    assert run("reference").stdout == node_reference()
 
 
 def test_explain_a_broken_file(broken):

@@ -60,7 +60,6 @@ def environment(temp_dir: Path, ports_from: int) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports_from),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports_from + 1),

@@ -112,3 +112,13 @@ async def mute_url() -> AsyncIterator[str]:
     yield f"redis://{host}:{port}"
     server.close()
     await asyncio.gather(*left)
+
+
+ENGINE_TIMEOUT_S = 600
+"""A test's bound where its set-up may start the real engine; others have the one in pyproject.toml."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("engine") or "e2e" in item.path.parts:
+            item.add_marker(pytest.mark.timeout(ENGINE_TIMEOUT_S))

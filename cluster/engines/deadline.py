@@ -51,6 +51,8 @@ async def _in_time(work: Awaitable[T], call: Generate | Embed) -> T:
         async with limit:
             return await work
     except ClusterError:
+        if limit.expired():  # vLLM takes the cancellation for a client that left, and says so in an error
+            raise _late() from None
         raise
     except Exception as error:
         if limit.expired():

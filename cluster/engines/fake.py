@@ -151,10 +151,12 @@ class FakeEngine:
             await asyncio.sleep(script.first_token_s)
         choices = range(call.sampling.n)
         stop = len(tokens) if rule is None or rule.failure is None else min(rule.failure_after, len(tokens))
-        for start in range(0, stop, script.tokens_per_batch):
+        # Without a pace nothing happens between the tokens: a whole answer is made at once.
+        size = script.tokens_per_batch if call.stream or script.token_s else max(1, stop)
+        for start in range(0, stop, size):
             if start and script.token_s:
-                await asyncio.sleep(script.token_s * script.tokens_per_batch)
-            piece = tokens[start : min(start + script.tokens_per_batch, stop)]
+                await asyncio.sleep(script.token_s * size)
+            piece = tokens[start : min(start + size, stop)]
             self._completion_tokens += len(piece) * len(choices)
             yield [Delta(text=token, index=index) for index in choices for token in piece]
         if rule is not None and rule.failure is not None:

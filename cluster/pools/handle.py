@@ -37,6 +37,8 @@ ATTEMPTS = 3
 """Replicas tried for a call of which nothing has reached the caller yet."""
 READY_WITHIN_S = 2.0
 RETRY_AFTER_S = 2.0
+_SERIALIZATION: Any = {"request_serialization": "pickle", "response_serialization": "pickle"}
+"""Of the bytes that we pass. Serve's default, cloudpickle, takes six times as long over them."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,9 +48,9 @@ class HandlePool:
 
     def __init__(self, info: ModelInfo, handle: DeploymentHandle, counter: TokenCounter) -> None:
         self.info = info
-        self._call = handle.options(method_name="call")
-        self._stream = handle.options(method_name="stream", stream=True)
-        self._status = handle.options(method_name="status")
+        self._call = handle.options(method_name="call", **_SERIALIZATION)
+        self._stream = handle.options(method_name="stream", stream=True, **_SERIALIZATION)
+        self._status = handle.options(method_name="status", **_SERIALIZATION)
         self._counter = counter
 
     def count_tokens(self, call: Generate | Embed) -> int:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+import hiredis
 from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
@@ -31,6 +32,9 @@ Word = str | bytes | int
 """One word of a command."""
 Reply = Any
 """bytes, int, None, or a list of replies."""
+
+_pack: Callable[[tuple[Word, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
+"""A command as it is sent; redis-py's own way takes ten times as long. Declared for tuples of one word."""
 
 _UNAVAILABLE = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError)
 
@@ -67,8 +71,6 @@ class ScriptCall(NamedTuple):
 
 class _Connection(Protocol):
     """What we use of redis-py's connection."""
-
-    def pack_commands(self, commands: Iterable[tuple[Word, ...]]) -> list[bytes]: ...
 
     async def send_packed_command(self, command: Iterable[bytes]) -> None: ...
 
@@ -164,7 +166,7 @@ class Store:
         """The replies, errors of the server among them as values."""
         connection: _Connection = await self._pool.get_connection()
         try:
-            await connection.send_packed_command(connection.pack_commands(commands))
+            await connection.send_packed_command([_pack(command) for command in commands])
             return [await _read(connection) for _ in commands]
         finally:
             await self._pool.release(connection)

@@ -5,6 +5,9 @@
 
 An idle store is asked at once, so a lone call waits for nobody; a busy one gets larger batches instead of
 a longer queue of small ones. One batch is under way at a time.
+
+A round trip costs both sides several times what a call in it does. So a call that nobody waits for lingers:
+it goes with the next batch that somebody does wait for, or after `LINGER_S` by itself.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from runtime.store.errors import CommandFailed, StoreError, StoreUnavailable
 
 MAX_BATCH = 256
 """Calls to a round trip: at some 50 µs of script each, far below the store's time-out."""
+LINGER_S = 0.005
+"""Longest that a lingering call waits for company."""
 MAX_WAITING = 16_384
 """Calls that may wait; one more is refused, so that memory is bounded."""
 
@@ -36,7 +41,10 @@ class GroupCommit:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._waiting: deque[_Entry] = deque()
+        self._due = False
+        """Whether somebody wants what waits to go now."""
         self._sender: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def run(self, call: ScriptCall, *, abandoned: Callable[[Reply], None] | None = None) -> Reply:
         """The reply of `call`. Raises `StoreUnavailable`, `CommandFailed`.
@@ -54,36 +62,52 @@ class GroupCommit:
             raise
 
     def submit(
-        self, call: ScriptCall, *, abandoned: Callable[[Reply], None] | None = None
+        self, call: ScriptCall, *, abandoned: Callable[[Reply], None] | None = None, linger: bool = False
     ) -> asyncio.Future[Reply]:
         """The future reply of `call`, which is on its way whether or not anybody awaits it.
 
-        Raises `StoreUnavailable` when too many calls wait.
+        With `linger` it may wait `LINGER_S` for company. Raises `StoreUnavailable` when too many calls wait.
         """
         if len(self._waiting) >= MAX_WAITING:
             raise StoreUnavailable(f"{MAX_WAITING} calls wait for the store already")
         loop = asyncio.get_running_loop()
         entry = _Entry(call, loop.create_future(), abandoned)
         self._waiting.append(entry)
+        if not linger:
+            self._go()
+        elif self._timer is None:
+            self._timer = loop.call_later(LINGER_S, self._linger_no_more)
+        return entry.reply
+
+    def _linger_no_more(self) -> None:
+        self._timer = None
+        if self._waiting:
+            self._go()
+
+    def _go(self) -> None:
+        self._due = True
         if self._sender is None:
             # A new task runs after all that is ready in this turn: they join its first batch.
-            self._sender = loop.create_task(self._send())
-        return entry.reply
+            self._sender = asyncio.get_running_loop().create_task(self._send())
 
     async def _send(self) -> None:
         try:
-            while self._waiting:
+            while self._due:
                 batch = self._next_batch()
                 if batch:
                     await self._round_trip(batch)
-        finally:
-            self._sender = None
-            # Empty unless a fault of ours broke the loop: nobody may be left waiting for ever.
+        except BaseException:
+            # A fault of ours: nobody may be left waiting for ever.
+            self._due = False
             _fail(self._waiting, StoreUnavailable("the round trip to the store broke off"))
             self._waiting.clear()
+            raise
+        finally:
+            self._sender = None
 
     def _next_batch(self) -> list[_Entry]:
-        taken = (self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting))))
+        taken = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+        self._due = bool(self._waiting)
         return [entry for entry in taken if not entry.reply.cancelled()]
 
     async def _round_trip(self, batch: list[_Entry]) -> None:

@@ -26,6 +26,8 @@ def system_environment(data_dir: Path, base: Mapping[str, str]) -> dict[str, str
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(ray_token_file(data_dir)),
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Ray's word for "one machine": its own ports then listen on loopback alone.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",

@@ -108,7 +108,7 @@ class System:
         cpus = max(os.cpu_count() or 1, math.ceil(_cpus_needed(self.settings)))
         with self._step("Starting Ray"):
             self._run(
-                "ray", "start", "--head", "--node-ip-address=127.0.0.1", f"--port={GCS_PORT}",
+                "ray", "start", "--head", f"--port={GCS_PORT}",
                 f"--num-cpus={cpus}", "--dashboard-host=127.0.0.1", f"--dashboard-port={DASHBOARD_PORT}",
                 "--disable-usage-stats",
             )  # fmt: skip

@@ -120,7 +120,8 @@ class _Limit(NamedTuple):
 
 
 class QuotaLedger:
-    """Reserves and settles, in group commit: calls of one turn of the event loop share a round trip.
+    """Reserves and settles, in group commit: calls of one turn of the event loop share a round trip, and a
+    settlement, which no client waits for, goes along with the next reservation if one comes soon.
 
     `clock` gives Unix seconds in place of the store's clock. For tests: several gateways agree on none.
     """
@@ -181,7 +182,7 @@ class QuotaLedger:
         self, tenant: str, reservation_id: str, used_tokens: int, requests: int
     ) -> asyncio.Future[Reply]:
         args: list[Word] = [self._now(), reservation_id, used_tokens, requests]
-        reply = self._commit.submit(ScriptCall(_SETTLE, _tenant_keys(tenant), args))
+        reply = self._commit.submit(ScriptCall(_SETTLE, _tenant_keys(tenant), args), linger=True)
         reply.add_done_callback(lambda done: _warn_if_lost(reservation_id, done))
         return reply
 

@@ -5,25 +5,31 @@ To add one, write a context manager that yields its `Subject` and name it in `CA
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import ray
+from ray import serve
 
-from cluster.config import FakeSpec, OnnxSpec, OpenAISpec
+from cluster.config import FakeSpec, OnnxSpec, OpenAISpec, VllmSpec
 from cluster.engines.fake import FakeEngine, FakeScript, FakeTokenCounter
 from cluster.engines.replicas import FakeReplica, OnnxReplica
 from cluster.interface import ModelInfo, Pool
 from cluster.messages import EngineStatus, decode_status
 from cluster.models import prepare
-from cluster.pools.deploy import model_info, token_counter
+from cluster.pools.deploy import bind, model_info, token_counter
 from cluster.pools.handle import HandlePool
 from cluster.pools.local import LocalPool
 from cluster.providers.openai import OpenAIPool
 from tests.cluster.pools.handles import handle_to
 from tests.conformance.upstream import EMBED, GENERATE, KEY, MAX_CONTEXT, Upstream
+
+PREPARED = Path(__file__).parents[2] / ".data"
+"""Where the repository keeps its bundled models: made ready once, not once for each run of the tests."""
 
 SCRIPT = FakeScript(token_s=0.002)
 """Slow enough that a long answer can be left, cut short and overtaken."""
@@ -115,10 +121,31 @@ async def openai_embeddings(data_dir: Path) -> AsyncIterator[Subject]:
         await pool.close()
 
 
+@asynccontextmanager
+async def vllm_replica(_: Path) -> AsyncIterator[Subject]:
+    """The bundled SmolLM2 on the real engine, in a Ray instance of its own."""
+    await asyncio.to_thread(prepare, "bundled/smollm2", PREPARED)
+    spec = VllmSpec(name="smollm2", engine="vllm", source="bundled/smollm2", default_max_tokens=64)
+    await asyncio.to_thread(ray.init, address="local", num_cpus=2, include_dashboard=False)
+    try:
+        handle = await asyncio.to_thread(serve.run, bind(spec, PREPARED), route_prefix=None)
+        pool = HandlePool(model_info(spec), handle, token_counter(spec, PREPARED))
+        state = handle.options(method_name="status")
+
+        async def status() -> EngineStatus:
+            return decode_status(await state.remote())
+
+        yield Subject(pool, counts_exactly=True, refuses_long=True, status=status)
+    finally:
+        await asyncio.to_thread(serve.shutdown)
+        await asyncio.to_thread(ray.shutdown)
+
+
 CASES = {
     "fake": Case(fake, generates=True, embeds=True),
     "fake-replica": Case(fake_replica, generates=True, embeds=True),
     "onnx-replica": Case(onnx_replica, embeds=True),
     "openai-chat": Case(openai_chat, generates=True),
     "openai-embeddings": Case(openai_embeddings, embeds=True),
+    "vllm-replica": Case(vllm_replica, generates=True, marks=(pytest.mark.engine, pytest.mark.ray)),
 }

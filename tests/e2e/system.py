@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import yaml
 from openai import OpenAI
@@ -45,6 +46,9 @@ class RunningSystem:
         self.output: list[str] = []
         self.demo_key = ""
         self.ready_s = 0.0
+        self.early_chats: list[httpx.Response] = []
+        """Answers to chats that came before the model was ready."""
+        self._stop_probing = threading.Event()
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -58,6 +62,8 @@ class RunningSystem:
             start_new_session=True,
             env={**os.environ, "COLUMNS": "200"},
         )
+        prober = threading.Thread(target=self._probe_while_starting)
+        prober.start()
         watchdog = threading.Timer(READY_TIMEOUT_S, self._process.kill)
         watchdog.start()
         assert self._process.stdout is not None
@@ -68,11 +74,29 @@ class RunningSystem:
             if "Ctrl-C stops everything" in line:
                 break
         watchdog.cancel()
+        self._stop_probing.set()
+        prober.join()
         self.ready_s = time.monotonic() - began
         if not self.demo_key:
             self._process.stdout.close()
             self._process.wait(timeout=120)
         assert self.demo_key, f"the system did not start:\n{''.join(self.output)}\n{self.log_tail()}"
+
+    def _probe_while_starting(self) -> None:
+        """Asks for a chat as soon as the gateway could know us, and until the model answers."""
+        key = ""
+        with httpx.Client(base_url=self.url, timeout=30) as client:
+            while not self._stop_probing.wait(0.2):
+                try:
+                    parts = client.get("/readyz").json()["parts"]
+                    if parts["store"] != "ready" or parts["model smollm2"] == "ready":
+                        continue
+                    key = key or self.key()[0]
+                    chat = {"model": "smollm2", "messages": [{"role": "user", "content": "Hello"}]}
+                    headers = {"authorization": f"Bearer {key}"}
+                    self.early_chats.append(client.post("/v1/chat/completions", json=chat, headers=headers))
+                except (httpx.TransportError, ValueError, KeyError):
+                    continue  # nobody there yet, or HAProxy alone
 
     @property
     def alive(self) -> bool:

@@ -40,15 +40,27 @@ def test_a_second_start_names_what_runs(
     assert f"port {PORT}: " in refused.stdout
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize("system", ["quickstart"], indirect=True)
+def test_before_the_model_is_ready_a_chat_is_told_what_it_waits_for_and_when_to_come_back(
+    system: RunningSystem,
+) -> None:
+    assert system.early_chats
+    for reply in system.early_chats[:-1]:  # the last may have met a model that had just become ready
+        assert reply.status_code == 503, reply.text
+        assert int(reply.headers["retry-after"]) > 0
+        assert "model smollm2" in reply.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("system", ["fake"], indirect=True)
-def test_the_doors_are_on_loopback_and_rays_own_ask_for_the_token(system: RunningSystem) -> None:
-    ports = {PORT, 8265, 9101, 8404}
+def test_every_door_is_on_loopback_and_rays_own_ask_for_the_token(system: RunningSystem) -> None:
+    ours = {process.pid for process in system.processes()}
     doors = {
-        (connection.laddr.ip, connection.laddr.port)
+        (connection.laddr.ip.removeprefix("::ffff:"), connection.laddr.port)
         for connection in psutil.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port in ports
+        if connection.status == psutil.CONN_LISTEN and connection.pid in ours
     }
-    assert {port for _, port in doors} == ports
+    assert {port for _, port in doors} > {PORT, 6380, 8265, 9101, 8404}
     assert {ip for ip, _ in doors} <= LOOPBACK
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen("http://127.0.0.1:8265/api/jobs/", timeout=10)

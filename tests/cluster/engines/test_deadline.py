@@ -59,6 +59,20 @@ async def test_a_deadline_that_passes_aborts_the_call_in_the_engine(stream: bool
         await deadline.embed(FakeEngine(FakeScript(first_token_s=9)), embed("a", deadline=time.time() + 0.02))
 
 
+async def test_an_engine_that_answers_its_cancellation_with_an_error_was_late_all_the_same() -> None:
+    class Swallowing(FakeEngine):
+        async def generate(self, call: Generate) -> AsyncGenerator[Batch, None]:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise InvalidCall("Client disconnected") from None
+            yield []
+
+    call = chat(deadline=time.time() + 0.02)
+    with pytest.raises(DeadlineExceeded):
+        await batches_of(deadline.generate(Swallowing(), call))
+
+
 async def test_a_surprise_is_the_engines_failure_and_keeps_its_text_to_itself() -> None:
     seen: Batch = []
     with pytest.raises(EngineFailed, match="ZeroDivisionError") as caught:

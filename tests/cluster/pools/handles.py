@@ -59,7 +59,14 @@ class Handle:
         self._methods = methods
         self.responses: list[Response] = []
 
-    def options(self, *, method_name: str, stream: bool = False) -> Any:
+    def options(
+        self,
+        *,
+        method_name: str,
+        request_serialization: str,
+        response_serialization: str,
+        stream: bool = False,
+    ) -> Any:
         return _Method(self, self._methods[method_name])
 
     def as_handle(self) -> DeploymentHandle:

@@ -79,6 +79,36 @@ async def test_those_that_come_meanwhile_go_together_next(commit: GroupCommit, w
     assert watched.batches == [["a"], ["b", "c", "d"]]
 
 
+async def test_one_that_lingers_goes_with_the_next(commit: GroupCommit, watched: WatchedStore) -> None:
+    lingering = commit.submit(call("hash"), linger=True)
+    await turns(3)
+    assert watched.batches == []
+    assert await commit.run(call("none")) == 0
+    assert lingering.result() == 1
+    assert watched.batches == [["hash", "none"]]
+
+
+async def test_one_that_lingers_goes_alone_in_the_end(commit: GroupCommit, watched: WatchedStore) -> None:
+    assert await asyncio.gather(*(commit.submit(call(key), linger=True) for key in ("hash", "none"))) == [
+        1,
+        0,
+    ]
+    assert watched.batches == [["hash", "none"]]
+    assert await commit.submit(call("hash"), linger=True) == 1
+
+
+async def test_one_that_lingers_hurries_nobody(commit: GroupCommit, watched: WatchedStore) -> None:
+    watched.open.clear()
+    first = asyncio.ensure_future(commit.run(call("a")))
+    await turns(3)
+    lingering = commit.submit(call("b"), linger=True)
+    watched.open.set()
+    assert await first == 0
+    assert not lingering.done()
+    assert await lingering == 0
+    assert watched.batches == [["a"], ["b"]]
+
+
 async def test_a_failed_call_fails_alone(commit: GroupCommit) -> None:
     replies = await asyncio.gather(
         *(commit.run(call(key)) for key in ("hash", "list", "none")), return_exceptions=True
@@ -166,9 +196,10 @@ async def test_a_fault_of_ours_leaves_nobody_waiting(commit: GroupCommit, watche
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
     watched.open.clear()
     watched.failure = ZeroDivisionError()
-    calls = [asyncio.ensure_future(commit.run(call("a")))]
+    calls: list[asyncio.Future[Reply]] = [asyncio.ensure_future(commit.run(call("a")))]
     await turns(3)
     calls.append(asyncio.ensure_future(commit.run(call("b"))))
+    calls.append(commit.submit(call("c"), linger=True))
     await turns(3)
     sender = commit._sender
     assert sender is not None

@@ -26,6 +26,8 @@ from graphs.errors import nearest, word_pattern
 from graphs.ports import PortType, type_of
 
 MAX_CONDITION_CHARS = 1_000
+MAX_TOTAL_CHARS = 524_288
+"""Of all conditions of one file together: each costs milliseconds to check."""
 MAX_DEPTH = 16
 """Of brackets inside each other."""
 MAX_ITEMS = 2_000
@@ -45,6 +47,8 @@ _TOKEN = re.compile(
     |(?P<sign>&&|\|\||==|!=|<=|>=|[-+*/%<>!?:,.()\[\]{}])""",
     re.VERBOSE,
 )
+_DASHED = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)+)(?=\s*\.)")
+"""A node's name with dashes in it. A minus before a reference is told from it by a space."""
 _PLACE = re.compile(r"<input>:\d+:(\d+): (?:Syntax error: )?([^\n]*)")
 _FOUND = re.compile(
     r"(?:mismatched|extraneous) input '.*?' expecting|missing '.*?' at '.*?'|no viable alternative at input"
@@ -127,7 +131,7 @@ def parse_condition(source: str) -> Parsed:
     if scanner.faults:
         raise ConditionRefused(scanner.faults)
     try:
-        cel.compile(" ".join(scanner.words))
+        _program(" ".join(scanner.words))
     except ValueError as error:
         raise ConditionRefused([scanner.syntax_fault(str(error))]) from error
     return Parsed(" ".join(scanner.words), tuple(scanner.mentions.values()))
@@ -149,12 +153,18 @@ def condition(source: str, types: Mapping[Ref, PortType]) -> Condition:
 
 
 @lru_cache(maxsize=4096)
+def _program(text: str) -> cel.Program:
+    """Raises `ValueError`."""
+    return cel.compile(text)
+
+
+@lru_cache(maxsize=4096)
 def predicate(text: str, casts: tuple[Cast | None, ...]) -> Callable[[Sequence[Any]], bool]:
     """A function of the operands' values that says whether the condition holds.
 
     It takes microseconds and raises `ConditionError`.
     """
-    program = cel.compile(text)
+    program = _program(text)
 
     def test(values: Sequence[Any]) -> bool:
         try:
@@ -293,10 +303,11 @@ class _Token(NamedTuple):
 
 def _tokens(source: str) -> list[_Token]:
     """Raises `ConditionRefused` at the first character that CEL does not have here."""
-    tokens = []
+    tokens: list[_Token] = []
     place = 0
     while place < len(source):
-        found = _TOKEN.match(source, place)
+        after_point = bool(tokens) and tokens[-1].text == "."
+        found = (None if after_point else _DASHED.match(source, place)) or _TOKEN.match(source, place)
         if found is None:
             char = source[place]
             raise ConditionRefused([_fault(f"{char} is not expected here", source, place, char)])
@@ -342,6 +353,8 @@ class _Scanner:
                 continue
             if token.kind == "name" and self._text(place + 1) == "(":
                 self._function(place)
+            elif token.text in ("!", "-") and self._text(place - 1) == self._text(place - 2) == token.text:
+                self._fault(f"{token.text} three times in a row", token)
             elif token.text == "." and not self._ends_value(place - 1):
                 self._fault(". is not expected here", token)
             elif token.text in _OPEN and token.kind == "sign":

@@ -10,6 +10,7 @@ from msgspec.structs import fields as fields_of
 
 from graphs import bindings
 from graphs.bindings import BadReference, Binding, Ref
+from graphs.conditions import MAX_TOTAL_CHARS
 from graphs.durations import parse_duration
 from graphs.errors import Path, Problem, nearest
 from graphs.nodes.registry import KINDS, AnySpec
@@ -48,6 +49,7 @@ def read_pipeline(data: Any) -> Draft:
 class _Reader:
     def __init__(self) -> None:
         self.draft = Draft()
+        self._condition_chars = 0
 
     def pipeline(self, data: Any) -> None:
         if not self._is_mapping(data, ()):
@@ -215,6 +217,12 @@ class _Reader:
         if "${" in source:
             hint = "write node.port without ${ }"
             self._problem("bad-condition", "references stand bare in a condition", path, hint=hint)
+            return None
+        before, self._condition_chars = self._condition_chars, self._condition_chars + len(source)
+        if self._condition_chars > MAX_TOTAL_CHARS:
+            if before <= MAX_TOTAL_CHARS:
+                message = f"the conditions of a pipeline have at most {MAX_TOTAL_CHARS} characters together"
+                self._problem("too-large", message, path)
             return None
         return source
 

@@ -50,8 +50,9 @@ def arrange(
     row_gap: float = 18,
     margin: float = 24,
 ) -> Layout:
-    """Places boxes. `edges` must not form a cycle; `rooms` is how much more than `column_gap` each needs right of
-    its source.
+    """Places boxes. `edges` must not form a cycle.
+
+    `rooms` is how much more than `column_gap` each edge needs on the right of its source.
     """
     layer = _layers(sizes, edges)
     count = max(layer.values(), default=-1) + 1

@@ -6,13 +6,14 @@ validate ─► prune      ask     gone              prune: its inputs are const
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from graphs.bindings import Binding, Literal, Ref, references
-from graphs.conditions import operands_of
+from graphs.conditions import Condition, operands_of
 from runtime.compiler.compile import STAGES
 from runtime.compiler.draft import Draft, DraftNode, owners
 
@@ -110,6 +111,12 @@ def show(binding: Binding) -> str:
     if isinstance(binding, Literal):
         return _plain(binding.value)
     return "[" + ", ".join(str(ref) for ref in dict.fromkeys(references(binding))) + "]"
+
+
+def show_condition(condition: Condition) -> str:
+    """A condition with what it looks at put back in."""
+    values = [show(operand.binding) for operand in condition.operands]
+    return re.sub(r"\b_(\d+)\b", lambda found: values[int(found[1])], condition.text)
 
 
 def _plain(value: Any) -> str:

@@ -24,7 +24,7 @@ from graphs.schema import language_schema
 from runtime.compiler.catalog import Catalog
 from runtime.compiler.compile import STAGES, stages
 from runtime.compiler.draft import Draft
-from runtime.compiler.explain import differences
+from runtime.compiler.explain import differences, show_condition
 from runtime.compiler.lower import lower
 from runtime.compiler.picture import picture_of_draft
 from runtime.plan import ExecutionPlan
@@ -243,11 +243,15 @@ def _print_changes(console: Console, draft: Draft) -> None:
 
 def _draft_table(draft: Draft) -> Table:
     """The nodes as a stage left them."""
-    table = Table("node", "kind", "takes", "group", "back end", "priority")
+    table = Table("node", "kind", "takes", "when", "group", "back end", "priority")
     for name, node in draft.nodes.items():
         taken = dict.fromkeys(str(ref) for binding in node.inputs.values() for ref in references(binding))
+        taken |= dict.fromkeys(f"after {other}" for other in node.after)
+        when = "" if node.when is None else show_condition(node.when)
         place = f"pool {node.pool}" if node.pool else node.backend
-        table.add_row(name, node.spec.kind(), "\n".join(taken), node.group or "", place, str(node.priority))
+        table.add_row(
+            name, node.spec.kind(), "\n".join(taken), when, node.group or "", place, str(node.priority)
+        )
     return table
 
 

@@ -456,6 +456,15 @@ def test_values_that_multiply_are_refused():
     assert time.perf_counter() - began < 2
 
 
+def test_conditions_without_end_are_refused():
+    nodes = "".join(
+        f"  n{i}: {{value: 1, when: \"inputs.question == '{i:04}{'x' * 900}'\"}}\n" for i in range(3_000)
+    )
+    began = time.perf_counter()
+    assert the_error(HEAD + nodes + ANSWER + TAIL).code == "too-large"
+    assert time.perf_counter() - began < 10
+
+
 def test_values_nested_without_end_are_refused():
     nodes = "  v0: {value: 1}\n" + "".join(
         f'  v{i}: {{value: ["${{v{i - 1}.value}}"]}}\n' for i in range(1, 60)

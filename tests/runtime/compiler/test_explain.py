@@ -11,8 +11,8 @@ from graphs.nodes.llm import Llm
 from graphs.nodes.prompt import Prompt
 from graphs.ports import STRING
 from runtime.compiler.compile import STAGES, stages
-from runtime.compiler.explain import Difference, differences, show
-from tests.graphs.shapes import SHAPES, inline_chain, uneven
+from runtime.compiler.explain import Difference, differences, show, show_condition
+from tests.graphs.shapes import SHAPES, conditional, inline_chain, uneven
 
 
 def of(pipeline, first="validate", last="order"):
@@ -64,6 +64,11 @@ def test_one_stage_after_the_other_tells_of_every_change(name):
         before, after = drafts[first], drafts[last]
         changed = before.outputs != after.outputs or before.nodes != after.nodes
         assert bool(differences(drafts, first, last)) == changed
+
+
+def test_show_condition():
+    drafts = stages(conditional())
+    assert show_condition(drafts["order"].nodes["long"].when) == "size ( ${inputs.question} ) > 5"
 
 
 def test_show():

@@ -12,7 +12,7 @@ from graphs.schema import language_schema
 from graphs.writer import to_yaml
 from runtime.compiler.compile import STAGES, compile_pipeline
 from serve_apps.cli.graphs import app
-from tests.graphs.shapes import inline_chain, rag
+from tests.graphs.shapes import conditional, inline_chain, ordered, rag
 
 SUPPORT_RAG = Path(graphs.__file__).parent / "library" / "support-rag.yaml"
 
@@ -130,6 +130,14 @@ def test_explain_up_to_a_stage(tmp_path):
     assert "runs with n2" in result.stdout
     assert "both are cheap, and nobody else waits" in result.stdout
     assert "assign:" not in result.stdout
+
+
+def test_explain_shows_conditions_and_order(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text(to_yaml(conditional()))
+    assert "size ( ${inputs.question} ) > 5" in run("explain", file, "--stage", "prune").stdout
+    file.write_text(to_yaml(ordered()))
+    assert "after first" in run("explain", file, "--stage", "prune").stdout
 
 
 def test_explain_an_unknown_stage(rag_file):

@@ -28,6 +28,8 @@ from graphs.ports import PortType, type_of
 MAX_CONDITION_CHARS = 1_000
 MAX_TOTAL_CHARS = 524_288
 """Of all conditions of one file together: each costs milliseconds to check."""
+MAX_FAULTS = 8
+"""Of one condition, that are named at once."""
 MAX_DEPTH = 16
 """Of brackets inside each other."""
 MAX_ITEMS = 2_000
@@ -121,19 +123,30 @@ class Parsed(NamedTuple):
     """One for each operand, in their order."""
 
 
-@lru_cache(maxsize=4096)
 def parse_condition(source: str) -> Parsed:
-    """Raises `ConditionRefused` with every mistake."""
+    """Raises `ConditionRefused` with its mistakes, at most `MAX_FAULTS`."""
+    parsed = _parse(source)
+    if isinstance(parsed, Parsed):
+        return parsed
+    raise ConditionRefused(parsed)
+
+
+@lru_cache(maxsize=4096)
+def _parse(source: str) -> Parsed | list[ConditionFault]:
+    """The condition or what is wrong with it: a refusal is remembered too."""
     if len(source) > MAX_CONDITION_CHARS:
-        raise ConditionRefused([ConditionFault(f"longer than {MAX_CONDITION_CHARS} characters")])
-    scanner = _Scanner(_tokens(source), source)
+        return [ConditionFault(f"longer than {MAX_CONDITION_CHARS} characters")]
+    try:
+        scanner = _Scanner(_tokens(source), source)
+    except ConditionRefused as refused:
+        return refused.faults
     scanner.scan()
     if scanner.faults:
-        raise ConditionRefused(scanner.faults)
+        return scanner.faults
     try:
         _program(" ".join(scanner.words))
     except ValueError as error:
-        raise ConditionRefused([scanner.syntax_fault(str(error))]) from error
+        return [scanner.syntax_fault(str(error))]
     return Parsed(" ".join(scanner.words), tuple(scanner.mentions.values()))
 
 
@@ -345,7 +358,7 @@ class _Scanner:
 
     def scan(self) -> None:
         place = 0
-        while place < len(self._tokens):
+        while place < len(self._tokens) and len(self.faults) < MAX_FAULTS:
             token = self._tokens[place]
             self._note(token)
             if token.kind == "name" and token.text not in _WORDS and self._text(place - 1) != ".":

@@ -9,6 +9,7 @@ from graphs.bindings import Ref
 from graphs.conditions import (
     MAX_CONDITION_CHARS,
     MAX_DEPTH,
+    MAX_FAULTS,
     MAX_ITEMS,
     Condition,
     ConditionError,
@@ -117,6 +118,12 @@ def test_nothing_refers_to_nothing():
 def test_what_is_refused(source, message, line, token):
     fault = fault_of(source)
     assert (fault.message, fault.line, fault.token) == (message, line, token)
+
+
+def test_mistakes_are_bounded():
+    with pytest.raises(ConditionRefused) as refused:
+        parse_condition("!" * 900 + "a.b")
+    assert len(refused.value.faults) == MAX_FAULTS
 
 
 def test_every_mistake_is_named_at_once():

@@ -17,6 +17,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.config import OpenAISpec
 from cluster.engines.serving import coalesce
+from cluster.garbage import collect_less_often
 from cluster.interface import Pool
 from cluster.pools.deploy import model_info, token_counter
 from cluster.pools.handle import HandlePool
@@ -72,6 +73,7 @@ class RunnerReplica:
         self._settings = settings
         self._pools = build_pools(settings, handles)
         self._building: asyncio.Task[Runner] = asyncio.get_running_loop().create_task(self._build())
+        collect_less_often()
 
     async def run(self, payload: bytes) -> AsyncGenerator[bytes, None]:
         """Events of one run; items are msgpack lists of them."""
@@ -121,6 +123,7 @@ class GatewayReplica:
         url = settings.store.url or EmbeddedValkey(settings.store_dir).url
         store = Store.connect(url, timeout_s=settings.store.timeout_s)
         plans = load_plans(settings)
+        collect_less_often()
         return gateway.build_app(
             GatewayDeps(
                 pools=build_pools(settings, self._handles),

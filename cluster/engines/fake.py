@@ -158,7 +158,8 @@ class FakeEngine:
                 await asyncio.sleep(script.token_s * size)
             piece = tokens[start : min(start + size, stop)]
             self._completion_tokens += len(piece) * len(choices)
-            yield [Delta(text=token, index=index) for index in choices for token in piece]
+            texts = piece if call.stream else ["".join(piece)]
+            yield [Delta(text=text, index=index) for index in choices for text in texts]
         if rule is not None and rule.failure is not None:
             raise from_failure(rule.failure)
         if rule is not None and rule.tool_calls is not None:

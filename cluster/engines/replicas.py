@@ -17,6 +17,7 @@ from cluster.config import FakeSpec, OnnxSpec, VllmSpec
 from cluster.engines import deadline
 from cluster.engines.fake import FakeEngine, FakeScript
 from cluster.engines.serving import EngineEndpoint
+from cluster.garbage import collect_less_often
 from cluster.messages import Generate, Message
 from cluster.models import model_folder
 
@@ -34,6 +35,7 @@ class VllmReplica(EngineEndpoint):
         cores = lists[serve.get_replica_context().rank.local_rank % len(lists)] if lists else None
         self.served = await vllm.start(spec, model_folder(spec.source, data_dir), cores)
         await self._warm_up(spec.name)
+        collect_less_often()
 
     async def _warm_up(self, model: str) -> None:
         call = Generate(
@@ -60,6 +62,7 @@ class OnnxReplica(EngineEndpoint):
             max_tokens=spec.max_context,
             threads=spec.threads,
         )
+        collect_less_often()
 
 
 class FakeReplica(EngineEndpoint):
@@ -67,3 +70,4 @@ class FakeReplica(EngineEndpoint):
 
     def __init__(self, spec: FakeSpec) -> None:
         self.served = FakeEngine(msgspec.convert(spec.script, FakeScript))
+        collect_less_often()

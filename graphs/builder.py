@@ -4,6 +4,8 @@ b = Builder("support-rag", version="1.0.0")
 question = b.input("question", STRING)
 vector = b.add("vector", Embed(model="minilm"), text=question)
 hits = b.add("hits", Retrieve(index="manual"), embedding=vector["embedding"], top_k=3)
+hits.after(log)                                     # order without data
+hits.when("size(inputs.question) > 3")              # else it is skipped
 b.output("sources", hits["documents"])
 pipeline = b.build()
 """
@@ -30,15 +32,29 @@ StructT = TypeVar("StructT", bound=msgspec.Struct)
 class Added:
     """A node that was added: `node["port"]` refers to one of its outputs."""
 
-    def __init__(self, node_id: NodeId, spec: AnySpec) -> None:
+    def __init__(self, node_id: NodeId, nodes: dict[NodeId, Node]) -> None:
         self.node_id = node_id
-        self._ports = tuple(spec.outputs({}))
+        self._nodes = nodes
+        self._ports = tuple(nodes[node_id].spec.outputs({}))
+
+    def after(self, *others: Added) -> Added:
+        """Makes the node wait for others of which it takes nothing. Gives the node itself."""
+        node = self._nodes[self.node_id]
+        names = (*node.after, *(other.node_id for other in others))
+        self._nodes[self.node_id] = msgspec.structs.replace(node, after=names)
+        return self
 
     def __getitem__(self, port: str) -> Ref:
         if port not in self._ports:
             hint = nearest(port, self._ports)
             raise KeyError(f"{self.node_id} has no output {port}" + (f"; {hint}" if hint else ""))
         return Ref(self.node_id, port)
+
+    def when(self, condition: str) -> Added:
+        """Skips the node where the condition, in CEL, does not hold. Gives the node itself."""
+        node = self._nodes[self.node_id]
+        self._nodes[self.node_id] = msgspec.structs.replace(node, when=condition)
+        return self
 
 
 class Builder:
@@ -53,6 +69,7 @@ class Builder:
         self._reads: list[str] = []
         self._nodes: dict[NodeId, Node] = {}
         self._outputs: dict[str, Ref] = {}
+        self._defaults: dict[str, Any] = {}
         self._chat: Chat | None = None
 
     def input(
@@ -74,7 +91,7 @@ class Builder:
             self._reads.append(field)
         return Ref(CONTEXT, field)
 
-    def add(self, name: str, spec: AnySpec, **inputs: Any) -> Added:
+    def add(self, name: str, spec: AnySpec, /, **inputs: Any) -> Added:
         """Adds a node. Inputs are references, constants, or lists and dictionaries of both.
 
         Raises `ValueError` where there is a node of that name, `TypeError` for what JSON does not have and
@@ -84,14 +101,17 @@ class Builder:
         if node_id in self._nodes:
             raise ValueError(f"there is a node {name} already")
         self._nodes[node_id] = Node(_normal(spec), {port: _binding(value) for port, value in inputs.items()})
-        return Added(node_id, spec)
+        return Added(node_id, self._nodes)
 
     def value(self, name: str, value: Any) -> Ref:
         """Adds a value node and refers to it."""
         return self.add(name, Value(), value=value)["value"]
 
-    def output(self, name: str, ref: Ref) -> None:
+    def output(self, name: str, ref: Ref, *, default: Any = UNSET) -> None:
+        """Declares an output. `default` is its value where `ref` is absent; None makes it optional."""
         self._outputs[name] = ref
+        if default is not UNSET:
+            self._defaults[name] = default
 
     def chat(self, *, input: str, output: str) -> None:  # noqa: A002 — the name it has in YAML
         self._chat = Chat(input, output)
@@ -106,6 +126,7 @@ class Builder:
             context=Context(tuple(self._reads)),
             chat=self._chat,
             policies=self._policies,
+            defaults=dict(self._defaults),
         )
         problems = validation.check(pipeline)
         if any(problem.severity == "error" for problem in problems):

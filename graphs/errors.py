@@ -9,6 +9,7 @@ survives pickling.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Literal
@@ -40,6 +41,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """For a mistake inside a text of several lines, such as a template: its line there, from 1."""
     token: str | None = None
     """The word at fault, where it is only a part of the value."""
+    nth: int = 0
+    """Which of the places where `token` stands on its line, from 0."""
     hint: str | None = None
     severity: Literal["error", "warning"] = "error"
     position: Position | None = None
@@ -68,6 +71,12 @@ class PipelineError(GraphError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return PipelineError, (self.problems,)
+
+
+def word_pattern(word: str) -> str:
+    """A regular expression that finds `word` as a word of its own, or signs wherever they stand."""
+    escaped = re.escape(word)
+    return rf"(?<!\w){escaped}(?!\w)" if word[0].isalnum() or word[0] == "_" else escaped
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -10,6 +10,7 @@ from msgspec.structs import fields as fields_of
 
 from graphs import bindings
 from graphs.bindings import BadReference, Binding, Ref
+from graphs.conditions import MAX_TOTAL_CHARS
 from graphs.durations import parse_duration
 from graphs.errors import Path, Problem, nearest
 from graphs.nodes.registry import KINDS, AnySpec
@@ -18,6 +19,9 @@ from graphs.ports import NAMES, Port, constraints_of, parse_type
 
 _TOP = ("apiVersion", "kind", "metadata", "inputs", "context", "nodes", "outputs", "chat", "policies")
 _PORT_FIELDS = frozenset({"type", "default", "description"})
+_OUTPUT_FIELDS = ("from", "default", "optional")
+_NODE_FIELDS = ("with", "after", "when")
+"""What a node may have beside its kind."""
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -45,6 +49,7 @@ def read_pipeline(data: Any) -> Draft:
 class _Reader:
     def __init__(self) -> None:
         self.draft = Draft()
+        self._condition_chars = 0
 
     def pipeline(self, data: Any) -> None:
         if not self._is_mapping(data, ()):
@@ -66,6 +71,11 @@ class _Reader:
             for name, body in self._entries(data, "outputs")
             if (ref := self._output(name, body)) is not None
         }
+        defaults = {
+            name: body.get("default")
+            for name, body in self._entries(data, "outputs", required=False)
+            if name in outputs and isinstance(body, dict) and len(body) > 1
+        }
         inputs = {
             name: port
             for name, body in self._entries(data, "inputs", required=False)
@@ -79,6 +89,7 @@ class _Reader:
             context=self._section(data, "context", Context) or Context(),
             chat=self._section(data, "chat", Chat),
             policies=self._policies(data),
+            defaults=defaults,
         )
 
     def _metadata(self, data: Any) -> Metadata | None:
@@ -145,14 +156,22 @@ class _Reader:
         return Port(port_type, body.get("default", msgspec.UNSET), description, constraints)
 
     def _output(self, name: str, body: Any) -> Ref | None:
-        binding = self._binding(body, ("outputs", name))
+        path: Path = ("outputs", name)
+        if isinstance(body, dict) and "from" in body:
+            self._known(body, _OUTPUT_FIELDS, path)
+            if body.get("optional", True) is not True:
+                self._problem("bad-value", "optional is true or not there", (*path, "optional"))
+            elif "optional" in body and "default" in body:
+                self._problem("bad-value", "an output is optional or has a default", (*path, "default"))
+            body, path = body["from"], (*path, "from")
+        binding = self._binding(body, path)
         if isinstance(binding, Ref):
             return binding
         self.draft.unreadable.add(f"outputs.{name}")
         if binding is None:
             return None
         hint = "put it together in a value node"
-        self._problem("bad-reference", "an output is a reference", ("outputs", name), hint=hint)
+        self._problem("bad-reference", "an output is a reference", path, hint=hint)
         return None
 
     def _node(self, name: str, body: Any) -> Node | None:
@@ -160,22 +179,57 @@ class _Reader:
         before = len(self.draft.problems)
         spec: AnySpec | None = None
         inputs: dict[str, Binding] = {}
+        after: tuple[NodeId, ...] = ()
+        when: str | None = None
         if self._is_mapping(body, path):
             kind = self._kind(body, path)
+            after = self._after(body.get("after", []), (*path, "after"))
+            when = self._when(body, path)
             if kind is not None:
                 spec, inputs = self._body(KINDS[kind], body, path)
         if spec is None or len(self.draft.problems) > before:
             self.draft.unreadable.add(name)
         if spec is not None:
-            return Node(spec, inputs)
+            return Node(spec, inputs, after, when)
         for port, binding in inputs.items():
             self.draft.loose += bindings.located(binding, (*path, "with", port))
         return None
 
+    def _after(self, data: Any, path: Path) -> tuple[NodeId, ...]:
+        if not isinstance(data, list):
+            hint = f"write [{data}]" if isinstance(data, str) else None
+            self._problem("bad-value", "expected a list of names of nodes", path, hint=hint)
+            return ()
+        for index, item in enumerate(data):
+            if not isinstance(item, str):
+                self._problem("bad-value", "expected the name of a node", (*path, index))
+        return tuple(NodeId(item) for item in data if isinstance(item, str))
+
+    def _when(self, body: dict[str, Any], path: Path) -> str | None:
+        """The condition, checked; None where there is none or none that can be used."""
+        if "when" not in body:
+            return None
+        path, source = (*path, "when"), body["when"]
+        if not isinstance(source, str):
+            hint = 'write it as a text: "node.port > 3"'
+            self._problem("bad-value", "expected a condition", path, hint=hint)
+            return None
+        if "${" in source:
+            hint = "write node.port without ${ }"
+            self._problem("bad-condition", "references stand bare in a condition", path, hint=hint)
+            return None
+        before, self._condition_chars = self._condition_chars, self._condition_chars + len(source)
+        if self._condition_chars > MAX_TOTAL_CHARS:
+            if before <= MAX_TOTAL_CHARS:
+                message = f"the conditions of a pipeline have at most {MAX_TOTAL_CHARS} characters together"
+                self._problem("too-large", message, path)
+            return None
+        return source
+
     def _kind(self, body: dict[str, Any], path: Path) -> str | None:
         """The one key that names a kind."""
         kinds = [key for key in body if key in KINDS]
-        others = [key for key in body if key not in KINDS and key != "with"]
+        others = [key for key in body if key not in KINDS and key not in _NODE_FIELDS]
         if not kinds and len(others) == 1:
             hint = nearest(others[0], KINDS)
             self._problem(
@@ -183,7 +237,7 @@ class _Reader:
             )
             return None
         for key in others:
-            hint = nearest(key, [*KINDS, "with"])
+            hint = nearest(key, [*KINDS, *_NODE_FIELDS])
             self._problem("unknown-field", f"unknown field {key}", (*path, key), on_key=True, hint=hint)
         if len(kinds) != 1:
             said = " and ".join(kinds) or "none"

@@ -7,13 +7,15 @@ Knows nothing of what is deployed: whether a model or an index exists is asked w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
-from typing import Any
+from collections.abc import Container, Iterable, Iterator, Mapping, Set
+from typing import Any, NamedTuple
 
 import networkx as nx
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from graphs.bindings import CONTEXT, INPUTS, Binding, Items, Literal, Record, Ref, located, references
+from graphs.conditions import ConditionRefused, parse_condition, type_fault
 from graphs.errors import Path, Problem, nearest
 from graphs.pipeline import CONTEXT_FIELDS, MAX_NODES, Node, NodeId, Pipeline, name_fault
 from graphs.ports import (
@@ -27,6 +29,7 @@ from graphs.ports import (
     constraints_of,
     faults,
     list_of,
+    optional,
     type_of,
 )
 
@@ -55,14 +58,14 @@ def binding_path(node_id: str, node: Node, port: str) -> Path:
 
 
 def dependencies(pipeline: Pipeline) -> nx.DiGraph[str]:
-    """The nodes, with an edge from each to those that refer to it."""
+    """The nodes, with an edge from each to those that refer to it or come after it."""
     graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_nodes_from(pipeline.nodes)
     for node_id, node in pipeline.nodes.items():
-        for binding in node.inputs.values():
-            for ref in references(binding):
-                if ref.owner in pipeline.nodes:
-                    graph.add_edge(ref.owner, node_id)
+        for ref in node.references():
+            if ref.owner in pipeline.nodes:
+                graph.add_edge(ref.owner, node_id)
+        graph.add_edges_from((other, node_id) for other in node.after if other in pipeline.nodes)
     return graph
 
 
@@ -83,16 +86,59 @@ def output_types(pipeline: Pipeline) -> dict[NodeId, Mapping[str, PortType]]:
     return _Checker(pipeline, frozenset()).types
 
 
-def binding_type(binding: Binding, types: Mapping[Ref, PortType]) -> PortType | None:
-    """The type of a binding, None where a reference of it has no known type."""
+class Typed(NamedTuple):
+    """The types of the values of a pipeline that is right."""
+
+    refs: Mapping[Ref, PortType]
+    """Of all that can be referred to, where it is there."""
+    absent: Container[Ref]
+    """Of these what may be absent."""
+    outputs: Mapping[str, PortType]
+    """By name of an output, absence and defaults taken into account."""
+
+
+def typed(pipeline: Pipeline) -> Typed:
+    """The types of a pipeline that has no problems."""
+    checker = _Checker(pipeline, frozenset())
+    outputs = {name: checker.output_type(name) or ANY for name in pipeline.outputs}
+    return Typed(checker.refs, checker.absent, outputs)
+
+
+def may_be_skipped(node: Node, absent: Container[Ref]) -> bool:
+    """Whether a node may be skipped: for its condition, or for an input that it needs and may be absent."""
+    if node.when is not None:
+        return True
+    if not any(isinstance(binding, Ref) and binding in absent for binding in node.inputs.values()):
+        return False
+    ports = node.spec.inputs()
+    return any(
+        isinstance(binding, Ref) and binding in absent and name in ports and ports[name].required
+        for name, binding in node.inputs.items()
+    )
+
+
+def binding_type(
+    binding: Binding, types: Mapping[Ref, PortType], absent: Container[Ref] = frozenset()
+) -> PortType | None:
+    """The type of a binding, None where a reference of it has no known type.
+
+    What is absent is `null` inside a list; on its own it is no value, so its type is that of its presence.
+    """
     match binding:
         case Literal(value=value):
             return type_of(value)
         case Ref():
             return types.get(binding)
         case Items(items=items):
-            inner = [binding_type(item, types) for item in items]
-            return list_of(common([item or ANY for item in inner]))
+            inner = [binding_type(item, types, absent) or ANY for item in items]
+            return list_of(
+                common(
+                    [
+                        optional(kind) if isinstance(item, Ref) and item in absent else kind
+                        for item, kind in zip(items, inner, strict=True)
+                    ]
+                )
+            )
         case Record():
             return OBJECT
 
@@ -110,6 +156,8 @@ class _Checker:
             if name in CONTEXT_FIELDS
         }
         self.types: dict[NodeId, Mapping[str, PortType]] = {}
+        self.absent: set[Ref] = set()
+        """Outputs of nodes that may be skipped."""
         self._infer()
 
     def run(self) -> Iterator[Problem]:
@@ -131,11 +179,16 @@ class _Checker:
         while ready:
             node_id = NodeId(ready.pop())
             node = self.pipeline.nodes[node_id]
-            given = {port: binding_type(binding, self.refs) for port, binding in node.inputs.items()}
+            given = {
+                port: binding_type(binding, self.refs, self.absent) for port, binding in node.inputs.items()
+            }
             known = {port: port_type for port, port_type in given.items() if port_type is not None}
             outputs = node.spec.outputs(known)
             self.types[node_id] = outputs
-            self.refs |= {Ref(node_id, port): port_type for port, port_type in outputs.items()}
+            refs = {Ref(node_id, port): port_type for port, port_type in outputs.items()}
+            self.refs.update(refs)
+            if may_be_skipped(node, self.absent):
+                self.absent.update(refs)
             for successor in self.graph.successors(node_id):
                 waiting[successor] -= 1
                 if waiting[successor] == 0:
@@ -194,8 +247,48 @@ class _Checker:
                 yield Problem("unknown-port", message, where, on_key=True, hint=nearest(name, ports))
             for place, ref in located(binding, where):
                 yield from self.reference(place, ref)
+        yield from self._after(path, node)
+        yield from self._when((*path, "when"), node)
         if node_id not in self.unreadable:
             yield from self._missing(node_id, node, ports)
+
+    def _after(self, path: Path, node: Node) -> Iterator[Problem]:
+        for index, other in enumerate(node.after):
+            place = (*path, "after", index)
+            if other in node.after[:index]:
+                yield Problem("duplicate", f"{other} is named twice", place)
+            elif other not in self.pipeline.nodes and other not in self.unreadable:
+                hint = nearest(other, self.pipeline.nodes)
+                yield Problem("unknown-node", f"there is no node {other}", place, hint=hint)
+
+    def _when(self, path: Path, node: Node) -> Iterator[Problem]:
+        if node.when is None:
+            return
+        try:
+            parsed = parse_condition(node.when)
+        except ConditionRefused as refused:
+            for fault in refused.faults:
+                yield Problem(
+                    "bad-condition",
+                    fault.message,
+                    path,
+                    line_in_text=fault.line,
+                    token=fault.token,
+                    nth=fault.nth,
+                    hint=fault.hint,
+                )
+            return
+        for mention in parsed.mentions:
+            for problem in self.reference(path, mention.ref):
+                yield replace(problem, line_in_text=mention.line, token=mention.token, nth=mention.nth)
+        refs = [mention.ref for mention in parsed.mentions]
+        unfit = type_fault(
+            parsed,
+            [self.refs.get(ref) for ref in refs],
+            [ref in self.absent or self.refs.get(ref, ANY).name == "optional" for ref in refs],
+        )
+        if unfit is not None:
+            yield Problem("bad-condition", f"the condition cannot work: {unfit}", path)
 
     def _missing(self, node_id: NodeId, node: Node, ports: Mapping[str, Port]) -> Iterator[Problem]:
         lines = node.spec.variables()
@@ -286,7 +379,29 @@ class _Checker:
             path: Path = ("outputs", name)
             if fault := name_fault(name):
                 yield Problem("bad-name", fault, path, on_key=True)
-            yield from self.reference(path, ref)
+            yield from self.reference((*path, "from") if name in self.pipeline.defaults else path, ref)
+            yield from self._absence(name, ref, path)
+
+    def _absence(self, name: str, ref: Ref, path: Path) -> Iterator[Problem]:
+        """Whether an output that may be absent says what it is then, and one that may not says nothing."""
+        defaults = self.pipeline.defaults
+        if ref in self.absent and name not in defaults:
+            hint = f'write {name}: {{from: "{ref}", optional: true}}, or give a default'
+            yield Problem("may-be-absent", f"{ref} is absent where {ref.owner} is skipped", path, hint=hint)
+        elif name in defaults and ref in self.refs and ref not in self.absent:
+            message = f"{ref} is never absent"
+            yield Problem("unused-default", message, path, on_key=True, severity="warning")
+        elif defaults.get(name) is not None and ref in self.refs:
+            for message in faults(Port(self.refs[ref]), defaults[name]):
+                yield Problem("bad-default", f"the default does not fit: {message}", (*path, "default"))
+
+    def output_type(self, name: str) -> PortType | None:
+        """The type of an output; None where it is not known."""
+        port_type = self.refs.get(self.pipeline.outputs[name])
+        is_optional = name in self.pipeline.defaults and self.pipeline.defaults[name] is None
+        if port_type is None or not is_optional or port_type.name in ("any", "optional"):
+            return port_type
+        return optional(port_type)
 
     def _chat(self) -> Iterator[Problem]:
         chat = self.pipeline.chat
@@ -315,8 +430,8 @@ class _Checker:
             if f"outputs.{name}" not in self.unreadable:
                 hint = nearest(name, outputs)
                 yield Problem("unknown-output", f"the pipeline has no output {name}", path, hint=hint)
-        elif self.refs.get(outputs[name], STRING) != STRING:
-            message = f"{name} is a {self.refs[outputs[name]]}, a reply is a string"
+        elif (self.output_type(name) or STRING) != STRING:
+            message = f"{name} is a {self.output_type(name)}, a reply is a string"
             yield Problem("type-mismatch", message, path)
 
     def _context(self) -> Iterator[Problem]:
@@ -335,7 +450,7 @@ class _Checker:
                 yield Problem("unused-node", message, ("nodes", node_id), on_key=True, severity="warning")
         used = set(self.pipeline.outputs.values())
         for node in self.pipeline.nodes.values():
-            used.update(ref for binding in node.inputs.values() for ref in references(binding))
+            used.update(node.references())
         for name in self.pipeline.inputs:
             if Ref(INPUTS, name) not in used and not self.unreadable:
                 message = f"the input {name} is never used"

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from graphs.errors import Position, Problem
+from graphs.errors import Position, Problem, word_pattern
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 32
@@ -85,13 +85,22 @@ class YamlTree:
         start = node.position.line + (problem.line_in_text or 1) - (0 if node.block else 1)
         for number in range(start, min(start + 1, len(self._lines)) + 1):
             line = self.line(number)
-            found = re.search(rf"(?<!\w){re.escape(problem.token)}(?!\w)", line) if problem.token else None
+            begins = node.position.column - 1 if number == node.position.line else 0
+            found = _find(problem, line, begins)
             if found:
                 return Position(number, found.start() + 1, len(found[0]))
         if not node.block:
             return node.position
         text = self.line(start)
         return Position(start, len(text) - len(text.lstrip()) + 1, max(1, len(text.strip())))
+
+
+def _find(problem: Problem, line: str, begins: int) -> re.Match[str] | None:
+    """The place of the word at fault in a line."""
+    if problem.token is None:
+        return None
+    places = list(re.compile(word_pattern(problem.token)).finditer(line, begins))
+    return places[min(problem.nth, len(places) - 1)] if places else None
 
 
 def read(text: str) -> YamlTree:

@@ -1,7 +1,7 @@
 """What a run says of itself while it goes: the events from runner to gateway.
 
     RunStarted ─► NodeStarted ─► NodeCalled ─► NodeDelta … ─► NodeFinished ─► … ─► RunFinished
-                                                           └► NodeFailed ──────► RunFailed
+                 └► NodeSkipped                            └► NodeFailed ──────► RunFailed
 
 Exactly one `RunFinished` or `RunFailed` ends every run, and nothing follows it. Events of different nodes
 interleave as the nodes do. They travel as msgpack (`encode_events`, `decode_events`), several to a batch when
@@ -64,6 +64,15 @@ class NodeFinished(_Event, frozen=True, tag="node_finished"):
     """By port. Absent when larger than `MAX_OUTPUT_BYTES`, and in runs that did not ask for a stream."""
 
 
+class NodeSkipped(_Event, frozen=True, tag="node_skipped"):
+    """The node is not run: its outputs are absent."""
+
+    node: str
+    kind: str
+    reason: str
+    """For people: the condition that did not hold, or the input that is absent."""
+
+
 class NodeFailed(_Event, frozen=True, tag="node_failed"):
     """The node broke; its siblings are being cancelled and `RunFailed` follows."""
 
@@ -92,7 +101,15 @@ class RunFailed(_Event, frozen=True, tag="run_failed"):
 
 
 RunEvent = (
-    RunStarted | NodeStarted | NodeCalled | NodeDelta | NodeFinished | NodeFailed | RunFinished | RunFailed
+    RunStarted
+    | NodeStarted
+    | NodeCalled
+    | NodeDelta
+    | NodeFinished
+    | NodeSkipped
+    | NodeFailed
+    | RunFinished
+    | RunFailed
 )
 
 MAX_OUTPUT_BYTES = 16 * 1024

@@ -9,12 +9,13 @@ are keyed on it and on the digests of the nodes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, NewType
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NewType
 
 import msgspec
 
 from graphs.bindings import Binding
+from graphs.conditions import Condition, operands_of
 from graphs.nodes.registry import AnySpec
 from graphs.pipeline import NodeId, Policies
 from graphs.ports import Port, PortType
@@ -34,6 +35,13 @@ class PlannedNode(msgspec.Struct, frozen=True, omit_defaults=True):
     inputs: Mapping[str, Binding]
     digest: str
     """Of the spec and all that flows into it: equal digests compute the same thing."""
+    when: Condition | None = None
+    """Where it does not hold the node is skipped and its outputs are absent."""
+
+    def bindings(self) -> Iterator[Binding]:
+        """All that the node takes or looks at."""
+        yield from self.inputs.values()
+        yield from operands_of(self.when)
 
 
 class ExecutionStep(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -82,6 +90,8 @@ class ExecutionPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     token_bound: int
     """Most tokens, prompts and outputs together, that one run can use."""
     policies: Policies = Policies()
+    defaults: Mapping[str, Any] = {}
+    """By name of an output that may be absent: its value then."""
     chat: PlannedChat | None = None
 
 

@@ -23,7 +23,9 @@ class Llm(NodeSpec, frozen=True, tag_field="kind", tag="llm"):
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     """0 always takes the likeliest token. Absent: the model's own default."""
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    """Takes only from the likeliest tokens that together have this probability. Absent: the model's own."""
     seed: int | None = None
+    """Makes what is sampled repeatable, as far as the engine can."""
     stop: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
     """Texts that end the answer and are left out of it."""
     system: Annotated[str, Meta(max_length=16_384)] | None = None

@@ -15,6 +15,7 @@ from graphs.templates import MAX_TEMPLATE_CHARS, TemplateRefused, compile_templa
 class Prompt(NodeSpec, frozen=True, tag_field="kind", tag="prompt"):
     summary: ClassVar[str] = "fills a template; its variables are the node's input ports"
     cheap: ClassVar[bool] = True
+    open_inputs: ClassVar[bool] = True
 
     template: Annotated[str, Meta(max_length=MAX_TEMPLATE_CHARS)]
     """Jinja2, without calls, assignments and macros; see `graphs.templates`."""

@@ -62,6 +62,9 @@ class NodeSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     shorthand: ClassVar[str | None] = None
     """The input port that the body of the node is bound to, for a kind without fields."""
 
+    open_inputs: ClassVar[bool] = False
+    """Whether its input ports depend on its settings."""
+
     @classmethod
     def kind(cls) -> str:
         """The name of the kind: its key in YAML, its tag on the wire."""

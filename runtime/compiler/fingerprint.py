@@ -12,22 +12,40 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from graphs.bindings import Binding, Items, Literal, Record, Ref, references
+from graphs.conditions import Condition, operands_of
 from graphs.nodes.registry import AnySpec
 
-Defined = tuple[AnySpec, Mapping[str, Binding]]
-"""A node: its spec and what is bound to its inputs."""
+
+class Defined(NamedTuple):
+    """A node, as far as it decides what a run does."""
+
+    spec: AnySpec
+    inputs: Mapping[str, Binding]
+    after: tuple[str, ...] = ()
+    """In an order that does not depend on names."""
+    when: Condition | None = None
+
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-def digest_of(spec: AnySpec, inputs: Mapping[str, Binding], digests: Mapping[str, str]) -> str:
+def digest_of(
+    spec: AnySpec,
+    inputs: Mapping[str, Binding],
+    digests: Mapping[str, str],
+    when: Condition | None = None,
+) -> str:
     """The digest of a node, from those of the nodes it refers to."""
-    return fingerprint([_spec(spec), _inputs(inputs, lambda owner: digests.get(owner, owner))])
+
+    def rename(owner: str) -> str:
+        return digests.get(owner, owner)
+
+    return fingerprint([_spec(spec), _inputs(inputs, rename), _condition(when, rename)])
 
 
 def number(outputs: Mapping[str, Binding], nodes: Mapping[str, Defined]) -> dict[str, int]:
@@ -39,8 +57,12 @@ def number(outputs: Mapping[str, Binding], nodes: Mapping[str, Defined]) -> dict
         if node_id in numbers or node_id not in nodes:
             continue
         numbers[node_id] = len(numbers)
-        inputs = nodes[node_id][1]
-        stack += [ref.owner for port in sorted(inputs, reverse=True) for ref in _reversed(inputs[port])]
+        node = nodes[node_id]
+        stack += reversed(node.after)
+        for binding in reversed(list(operands_of(node.when))):
+            stack += [ref.owner for ref in _reversed(binding)]
+        for port in sorted(node.inputs, reverse=True):
+            stack += [ref.owner for ref in _reversed(node.inputs[port])]
     return numbers
 
 
@@ -56,8 +78,17 @@ def structure(
 
     ordered = sorted(numbers, key=lambda node_id: numbers[node_id])
     return [
-        [[_spec(nodes[node_id][0]), _inputs(nodes[node_id][1], rename)] for node_id in ordered],
+        [_structure(nodes[node_id], rename) for node_id in ordered],
         _inputs(outputs, rename),
+    ]
+
+
+def _structure(node: Defined, rename: Callable[[str], Any]) -> list[Any]:
+    return [
+        _spec(node.spec),
+        _inputs(node.inputs, rename),
+        sorted(map(rename, node.after)),
+        _condition(node.when, rename),
     ]
 
 
@@ -72,6 +103,15 @@ def _spec(spec: AnySpec) -> Any:
 
 def _inputs(inputs: Mapping[str, Binding], rename: Callable[[str], Any]) -> dict[str, Any]:
     return {port: _canonical(binding, rename) for port, binding in inputs.items()}
+
+
+def _condition(when: Condition | None, rename: Callable[[str], Any]) -> Any:
+    if when is None:
+        return None
+    return [
+        when.text,
+        *([_canonical(operand.binding, rename), operand.cast] for operand in when.operands),
+    ]
 
 
 def _canonical(binding: Binding, rename: Callable[[str], Any]) -> Any:

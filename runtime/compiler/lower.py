@@ -6,12 +6,12 @@ import heapq
 from collections.abc import Mapping, Sequence
 
 import msgspec
+import networkx as nx
 
-from graphs.bindings import CONTEXT, INPUTS, Ref, references
-from graphs.pipeline import CONTEXT_FIELDS, NodeId, Pipeline
+from graphs.bindings import Ref
+from graphs.pipeline import NodeId
 from graphs.ports import STRING, PortType
-from graphs.validation import output_types
-from runtime.compiler.draft import Draft
+from runtime.compiler.draft import Draft, owners
 from runtime.compiler.fingerprint import Defined, digest_of, fingerprint, number, structure
 from runtime.plan import ExecutionPlan, ExecutionStep, PlannedChat, PlannedNode, StepId
 
@@ -21,7 +21,7 @@ def lower(draft: Draft) -> ExecutionPlan:
     pipeline = draft.pipeline
     steps = _in_order(_steps(draft))
     uses = [use for node in draft.nodes.values() for use in node.spec.uses()]
-    types = _output_types(pipeline)
+    types = draft.types.outputs
     return ExecutionPlan(
         graph=pipeline.metadata.name,
         version=pipeline.metadata.version,
@@ -32,6 +32,7 @@ def lower(draft: Draft) -> ExecutionPlan:
         steps=tuple(steps),
         outputs=draft.outputs,
         output_types=types,
+        defaults=pipeline.defaults,
         models=tuple(sorted({use.name for use in uses if use.resource == "model"})),
         indexes=tuple(sorted({use.name for use in uses if use.resource == "index"})),
         token_bound=sum(step.token_bound for step in steps),
@@ -42,14 +43,27 @@ def lower(draft: Draft) -> ExecutionPlan:
 
 def _hash(draft: Draft) -> str:
     """Of all that decides what a run does; neither of names of nodes nor of descriptions."""
-    nodes: dict[str, Defined] = {node_id: (node.spec, node.inputs) for node_id, node in draft.nodes.items()}
+    nodes = _defined(draft)
     numbers = number(draft.outputs, nodes)
     pipeline = draft.pipeline
     ports = {name: msgspec.structs.replace(port, description="") for name, port in pipeline.inputs.items()}
-    rest = msgspec.to_builtins([ports, sorted(pipeline.context.reads), pipeline.policies])
-    chat = _chat(draft, _output_types(pipeline))
+    rest = msgspec.to_builtins([ports, sorted(pipeline.context.reads), pipeline.policies, pipeline.defaults])
+    chat = _chat(draft, draft.types.outputs)
     talk = None if chat is None else [chat.input, chat.output]
     return fingerprint([structure(draft.outputs, nodes, numbers), rest, talk])
+
+
+def _defined(draft: Draft) -> dict[str, Defined]:
+    """The nodes, each `after` sorted by what its nodes compute and not by what they are called."""
+    digests: dict[str, str] = {}
+    defined: dict[str, Defined] = {}
+    for node_id in nx.topological_sort(draft.graph):
+        node = draft.nodes[node_id]
+        after = tuple(sorted(node.after, key=lambda other: digests[other]))
+        digest = digest_of(node.spec, node.inputs, digests, node.when)
+        digests[node_id] = fingerprint([digest, [digests[other] for other in after]])
+        defined[node_id] = Defined(node.spec, node.inputs, after, node.when)
+    return defined
 
 
 def _steps(draft: Draft) -> list[ExecutionStep]:
@@ -61,8 +75,8 @@ def _steps(draft: Draft) -> list[ExecutionStep]:
     digests: dict[str, str] = {}
     planned: dict[NodeId, PlannedNode] = {}
     for node_id, node in draft.nodes.items():
-        digests[node_id] = digest_of(node.spec, node.inputs, digests)
-        planned[node_id] = PlannedNode(node_id, node.spec, node.inputs, digests[node_id])
+        digests[node_id] = digest_of(node.spec, node.inputs, digests, node.when)
+        planned[node_id] = PlannedNode(node_id, node.spec, node.inputs, digests[node_id], node.when)
     return [_step(draft, group, node_ids, planned, step_of) for group, node_ids in members.items()]
 
 
@@ -74,12 +88,8 @@ def _step(
     step_of: Mapping[NodeId, StepId],
 ) -> ExecutionStep:
     nodes = [draft.nodes[node_id] for node_id in node_ids]
-    needed = {
-        step_of[NodeId(ref.owner)]
-        for node in nodes
-        for binding in node.inputs.values()
-        for ref in references(binding)
-        if ref.owner in step_of
+    needed = {step_of[owner] for node in nodes for owner in owners(node.bindings()) if owner in step_of} | {
+        step_of[other] for node in nodes for other in node.after
     }
     return ExecutionStep(
         id=StepId(group),
@@ -115,19 +125,6 @@ def _in_order(steps: list[ExecutionStep]) -> list[ExecutionStep]:
     return ordered
 
 
-def _output_types(pipeline: Pipeline) -> dict[str, PortType]:
-    types = output_types(pipeline)
-    return {name: _type_of(ref, pipeline, types) for name, ref in pipeline.outputs.items()}
-
-
-def _type_of(ref: Ref, pipeline: Pipeline, types: Mapping[NodeId, Mapping[str, PortType]]) -> PortType:
-    if ref.owner == INPUTS:
-        return pipeline.inputs[ref.port].type
-    if ref.owner == CONTEXT:
-        return CONTEXT_FIELDS[ref.port]
-    return types[NodeId(ref.owner)][ref.port]
-
-
 def _chat(draft: Draft, types: Mapping[str, PortType]) -> PlannedChat | None:
     """As declared; else where there is only one way: one string that must be given, one to reply with."""
     pipeline = draft.pipeline
@@ -143,6 +140,7 @@ def _chat(draft: Draft, types: Mapping[str, PortType]) -> PlannedChat | None:
         said, reply = required[0], "text" if "text" in texts else texts[0]
     source = draft.outputs[reply]
     node = NodeId(source.owner) if isinstance(source, Ref) and source.owner in draft.nodes else None
-    if node is not None and isinstance(source, Ref) and draft.nodes[node].spec.streams != source.port:
-        node = None
+    if node is not None and isinstance(source, Ref):
+        streams = draft.nodes[node].spec.streams == source.port
+        node = node if streams and source not in draft.types.absent else None
     return PlannedChat(said, reply, node)

@@ -1,7 +1,8 @@
 """Async dataflow: a step starts the moment all it waits for is done. There are no levels and no barriers.
 
     a ─► b ─► d      b starts when a is done, though c may still run; d starts when b and c are.
-    └──► c ──►┘      Inline steps run on the spot; each other step is a task of its own.
+    └──► c ──►┘      Inline steps run on the spot; each other step is a task of its own. A node that is
+                     skipped counts as done.
 
 One failure, the deadline or the reader leaving cancels every task of the run, and with it every call in an
 engine; no task outlives its run. A value is let go when its last reader is done.
@@ -17,9 +18,17 @@ import msgspec
 
 from cluster.errors import ClusterError
 from cluster.messages import Message, Usage
-from runtime.events import MAX_OUTPUT_BYTES, NodeCalled, NodeDelta, NodeFailed, NodeFinished, NodeStarted
+from runtime.events import (
+    MAX_OUTPUT_BYTES,
+    NodeCalled,
+    NodeDelta,
+    NodeFailed,
+    NodeFinished,
+    NodeSkipped,
+    NodeStarted,
+)
 from runtime.executor.kinds.kind import Values
-from runtime.executor.prepare import PreparedNode, PreparedPlan, PreparedStep
+from runtime.executor.prepare import ABSENT, PreparedNode, PreparedPlan, PreparedStep
 from runtime.executor.queue import EventQueue
 
 _size = msgspec.msgpack.Encoder().encode
@@ -133,7 +142,10 @@ class Execution:
             step = self._plan.steps[ready.pop()]
             if step.inline:
                 for node in step.nodes:
-                    self._evaluate(node)
+                    if not self._skips(node):
+                        self._evaluate(node)
+                ready += self._done(step)
+            elif self._skips(step.nodes[0]):
                 ready += self._done(step)
             else:
                 self._tasks.create_task(self._perform(step))
@@ -150,6 +162,21 @@ class Execution:
             if self._waiting[successor] == 0:
                 ready.append(successor)
         return ready
+
+    def _skips(self, node: PreparedNode) -> bool:
+        """Whether the node is not to be run; its outputs are absent then."""
+        if node.guard is None:
+            return False
+        try:
+            reason = node.guard(self._values)
+        except ClusterError as error:
+            raise self._broke(node, error) from error
+        if reason is None:
+            return False
+        for slot in node.skipped:
+            self._values[slot] = ABSENT
+        self._queue.put(NodeSkipped(node.name, node.kind, reason))
+        return True
 
     def _evaluate(self, node: PreparedNode) -> None:
         assert node.evaluate is not None

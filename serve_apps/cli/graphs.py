@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +13,20 @@ from rich.console import Console
 from rich.table import Table
 
 from graphs.bindings import references
-from graphs.drawing import mermaid
+from graphs.drawing.dot import dot
+from graphs.drawing.mermaid import mermaid
+from graphs.drawing.picture import Picture, picture_of
+from graphs.drawing.svg import TooLarge, svg
 from graphs.errors import PipelineError, Problem
 from graphs.loader import Loaded, load_file
+from graphs.reference import node_reference
+from graphs.schema import language_schema
 from runtime.compiler.catalog import Catalog
 from runtime.compiler.compile import STAGES, stages
 from runtime.compiler.draft import Draft
+from runtime.compiler.explain import differences, show_condition
 from runtime.compiler.lower import lower
+from runtime.compiler.picture import picture_of_draft
 from runtime.plan import ExecutionPlan
 from serve_apps.pipelines import catalog
 from serve_apps.settings import load_settings
@@ -27,6 +37,17 @@ Config = Annotated[
     Path | None,
     typer.Option("--config", help="Check models and indexes against this deploy config.", dir_okay=False),
 ]
+
+
+class Form(StrEnum):
+    """What a drawing can be written in."""
+
+    MERMAID = "mermaid"
+    DOT = "dot"
+    SVG = "svg"
+
+
+_WRITERS: Mapping[Form, Callable[[Picture], str]] = {Form.MERMAID: mermaid, Form.DOT: dot, Form.SVG: svg}
 ASSUMED = "no --config: models and indexes are taken to exist"
 
 
@@ -51,25 +72,23 @@ def explain(
     stage: Annotated[
         str | None, typer.Option(help="Stop after this stage: " + ", ".join(STAGES) + ".")
     ] = None,
-    draw: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flowchart instead.")] = False,
+    diff: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--diff", help="Print only what is different after the second stage, and why."),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Print what the compiler makes of a pipeline, stage by stage, and why."""
-    if stage is not None and stage not in STAGES:
-        raise typer.BadParameter(f"{stage!r} is none of " + ", ".join(STAGES), param_hint="--stage")
+    if stage is not None:
+        _check_stage(stage, "--stage")
+    if diff is not None:
+        _check_diff(diff)
     known = _catalog(config)
-    loaded = _load(file)
-    if loaded is None:
-        raise typer.Exit(1)
-    if draw:
-        typer.echo(mermaid(loaded.pipeline), nl=False)
-        return
-    try:
-        drafts = stages(loaded.pipeline, known, until=stage or STAGES[-1])
-    except PipelineError as error:
-        _show([loaded.place(problem) for problem in error.problems], file)
-        raise typer.Exit(1) from None
+    loaded, drafts = _drafts(file, known, stage or STAGES[-1])
     console = Console(markup=False, highlight=False)
+    if diff is not None:
+        _print_differences(console, drafts, diff)
+        return
     before = len(loaded.pipeline.nodes)
     for name, draft in drafts.items():
         console.print(_stage_title(name, before, draft), style="bold")
@@ -81,6 +100,83 @@ def explain(
         _print_plan(console, lower(drafts[STAGES[-1]]))
     if known is None:
         console.print(ASSUMED)
+
+
+@app.command()
+def draw(
+    file: Annotated[Path, typer.Argument(help="Pipeline file.")],
+    form: Annotated[Form, typer.Option("--format", help="What to write it in.")] = Form.MERMAID,
+    stage: Annotated[
+        str | None,
+        typer.Option(help="As it is after this stage; else as it is written. " + ", ".join(STAGES) + "."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write; else it is printed.", dir_okay=False),
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Draw a pipeline: kinds, types, order, and after the stages what runs where and what takes longest."""
+    if stage is not None:
+        _check_stage(stage, "--stage")
+    loaded, drafts = _drafts(file, _catalog(config), stage or STAGES[0])
+    picture = picture_of(loaded.pipeline) if stage is None else picture_of_draft(drafts[stage])
+    try:
+        text = _WRITERS[form](picture)
+    except TooLarge as error:
+        typer.echo(f"{file}: error: {error}")
+        raise typer.Exit(1) from None
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the graph language, for editors."""
+    typer.echo(json.dumps(language_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def reference() -> None:
+    """Print the reference page of the node kinds."""
+    typer.echo(node_reference(), nl=False)
+
+
+def _check_stage(stage: str, option: str) -> None:
+    if stage not in STAGES:
+        raise typer.BadParameter(f"{stage!r} is none of " + ", ".join(STAGES), param_hint=option)
+
+
+def _check_diff(diff: tuple[str, str]) -> None:
+    for stage in diff:
+        _check_stage(stage, "--diff")
+    first, last = diff
+    if STAGES.index(first) >= STAGES.index(last):
+        raise typer.BadParameter(f"{first} does not come before {last}", param_hint="--diff")
+
+
+def _drafts(file: Path, known: Catalog | None, until: str) -> tuple[Loaded, dict[str, Draft]]:
+    """The pipeline and its drafts. Ends the command, its problems printed, where there are none."""
+    loaded = _load(file)
+    if loaded is None:
+        raise typer.Exit(1)
+    try:
+        return loaded, stages(loaded.pipeline, known, until=until)
+    except PipelineError as error:
+        _show([loaded.place(problem) for problem in error.problems], file)
+        raise typer.Exit(1) from None
+
+
+def _print_differences(console: Console, drafts: dict[str, Draft], diff: tuple[str, str]) -> None:
+    found = differences(drafts, *diff)
+    console.print(f"from {diff[0]} to {diff[1]}: {len(found)} differences", style="bold")
+    if found:
+        table = Table("node", "what", "why")
+        for difference in found:
+            table.add_row(difference.node, difference.what, difference.reason)
+        console.print(table)
 
 
 def _catalog(config: Path | None) -> Catalog | None:
@@ -147,11 +243,15 @@ def _print_changes(console: Console, draft: Draft) -> None:
 
 def _draft_table(draft: Draft) -> Table:
     """The nodes as a stage left them."""
-    table = Table("node", "kind", "takes", "group", "back end", "priority")
+    table = Table("node", "kind", "takes", "when", "group", "back end", "priority")
     for name, node in draft.nodes.items():
         taken = dict.fromkeys(str(ref) for binding in node.inputs.values() for ref in references(binding))
+        taken |= dict.fromkeys(f"after {other}" for other in node.after)
+        when = "" if node.when is None else show_condition(node.when)
         place = f"pool {node.pool}" if node.pool else node.backend
-        table.add_row(name, node.spec.kind(), "\n".join(taken), node.group or "", place, str(node.priority))
+        table.add_row(
+            name, node.spec.kind(), "\n".join(taken), when, node.group or "", place, str(node.priority)
+        )
     return table
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from graphs.bindings import Ref
-from graphs.builder import Builder
+from graphs.builder import Added, Builder
 from graphs.nodes.embed import Embed
 from graphs.nodes.llm import Llm
 from graphs.nodes.prompt import Prompt
 from graphs.nodes.retrieve import Retrieve
+from graphs.nodes.value import Value
 from graphs.pipeline import Pipeline
 from graphs.ports import ANY, INTEGER, STRING
 
@@ -74,7 +75,35 @@ def rag() -> Pipeline:
     return b.build()
 
 
-SHAPES = {shape.__name__: shape for shape in (chain, inline_chain, diamond, uneven, rag)}
+def ordered() -> Pipeline:
+    """question ─► (first, second: llm), second after first though it takes nothing of it"""
+    b = Builder("ordered")
+    question = b.input("question", STRING)
+    first = b.add("first", Llm(model="small", max_tokens=8), prompt=question)
+    second = b.add("second", Llm(model="large", max_tokens=8), prompt=question).after(first)
+    b.output("one", first["text"])
+    b.output("two", second["text"])
+    return b.build()
+
+
+def conditional() -> Pipeline:
+    """question ─► long (llm), when it is long ─► say ─► text, else a default; short beside them"""
+    b = Builder("conditional")
+    question = b.input("question", STRING)
+    long = b.add("long", Llm(model="small", max_tokens=8, stream=True), prompt=question)
+    long.when("size(inputs.question) > 5")
+    say = b.add("say", Prompt(template="It says {{ text }}"), text=long["text"])
+    short = b.add("short", Llm(model="large", max_tokens=8), prompt=question)
+    short.when("size(inputs.question) <= 5")
+    b.output("text", say["text"], default="nothing")
+    b.output("short", short["text"], default=None)
+    b.output("both", b.value("both", {"long": say["text"], "list": [short["text"]]}))
+    return b.build()
+
+
+SHAPES = {
+    shape.__name__: shape for shape in (chain, inline_chain, diamond, uneven, rag, ordered, conditional)
+}
 
 JSON = st.recursive(
     st.none()
@@ -90,11 +119,24 @@ JSON = st.recursive(
 )
 
 
+CONDITIONS = (
+    "false",
+    "1 < 2",
+    "{0} == null",
+    "{0} != null && size({0}) > 3",
+    "inputs.question == 'why' || {0} == null",
+    "inputs.question != 'why'",
+)
+"""Of a text, for the nodes of random graphs."""
+
+
 @st.composite
 def pipelines(draw: st.DrawFn, models: tuple[str, ...] = ("small", "large")) -> Pipeline:
     """Random graphs of prompts, values and model calls; every node may take from every one before it."""
     b = Builder("random", version="1.2.3", description=draw(st.text("ab: #\n", max_size=8)))
     texts: list[Ref] = [b.input("question", STRING)]
+    added: list[Added] = []
+    skips = False
     everything: list[Ref] = [*texts, b.input("extra", ANY, default=draw(JSON))]
     for index in range(draw(st.integers(1, 9))):
         name = f"n{index}"
@@ -104,7 +146,8 @@ def pipelines(draw: st.DrawFn, models: tuple[str, ...] = ("small", "large")) -> 
             names = [f"v{place}" for place in range(count)]
             template = draw(st.sampled_from(("", "t:", "x\n y"))) + "".join(f"<{{{{ {n} }}}}>" for n in names)
             given = {n: draw(st.sampled_from(texts) | st.sampled_from(("a", "${", "1e3"))) for n in names}
-            texts.append(b.add(name, Prompt(template=template), **given)["text"])
+            added.append(b.add(name, Prompt(template=template), **given))
+            texts.append(added[-1]["text"])
             everything.append(texts[-1])
         elif kind == "value":
             refs = st.sampled_from(everything[-6:])
@@ -114,7 +157,8 @@ def pipelines(draw: st.DrawFn, models: tuple[str, ...] = ("small", "large")) -> 
                 | st.lists(refs | JSON, max_size=3)
                 | st.dictionaries(st.sampled_from("abc"), refs)
             )
-            everything.append(b.value(name, shape))
+            added.append(b.add(name, Value(), value=shape))
+            everything.append(added[-1]["value"])
         else:
             sampling = draw(st.sampled_from((0.0, None)))
             spec = Llm(
@@ -123,8 +167,18 @@ def pipelines(draw: st.DrawFn, models: tuple[str, ...] = ("small", "large")) -> 
                 max_prompt_tokens=4096,
                 temperature=sampling,
             )
-            texts.append(b.add(name, spec, prompt=draw(st.sampled_from(texts)))["text"])
+            added.append(b.add(name, spec, prompt=draw(st.sampled_from(texts))))
+            texts.append(added[-1]["text"])
             everything.append(texts[-1])
+        if index and draw(st.integers(0, 3)) == 0:
+            others = draw(
+                st.lists(st.sampled_from(added[:-1]), max_size=2, unique_by=lambda node: node.node_id)
+            )
+            added[-1].after(*others)
+        if index and draw(st.integers(0, 3)) == 0:
+            source = draw(st.sampled_from(texts[:-1] or texts))
+            added[-1].when(draw(st.sampled_from(CONDITIONS)).format(f"{source.owner}.{source.port}"))
+            skips = True
     for index, ref in enumerate(draw(st.lists(st.sampled_from(everything), min_size=1, max_size=3))):
-        b.output(f"o{index}", ref)
+        b.output(f"o{index}", ref, **({"default": None} if skips else {}))
     return b.build()

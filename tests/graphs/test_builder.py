@@ -8,6 +8,8 @@ from graphs.errors import PipelineError
 from graphs.loader import load
 from graphs.nodes.embed import Embed
 from graphs.nodes.llm import Llm
+from graphs.nodes.prompt import Prompt
+from graphs.nodes.value import Value
 from graphs.pipeline import Policies
 from graphs.ports import INTEGER, STRING
 
@@ -22,9 +24,11 @@ context: {reads: [sessionHistory]}
 nodes:
   both: {value: {q: "${inputs.question}", list: [1, "${inputs.n}"]}}
   answer:
+    after: [both]
+    when: inputs.n > 1
     llm: {model: small, temperature: 0, stop: ["\\n"]}
     with: {prompt: "${inputs.question}", history: "${context.sessionHistory}"}
-outputs: {text: "${answer.text}", both: "${both.value}"}
+outputs: {text: {from: "${answer.text}", default: none}, both: {from: "${answer.text}", optional: true}}
 chat: {input: question, output: text}
 policies: {priority: high, deadline: 1m}
 """
@@ -36,11 +40,12 @@ def test_same_as_yaml():
     question = b.input("question", STRING)
     n = b.input("n", INTEGER, default=2, minimum=1)
     history = b.context("sessionHistory")
-    both = b.value("both", {"q": question, "list": [1, n]})
+    both = b.add("both", Value(), value={"q": question, "list": [1, n]})
     spec = Llm(model="small", temperature=0, stop=("\n",))
     answer = b.add("answer", spec, prompt=question, history=history)
-    b.output("text", answer["text"])
-    b.output("both", both)
+    b.output("text", answer["text"], default="none")
+    answer.after(both).when("inputs.n > 1")
+    b.output("both", answer["text"], default=None)
     b.chat(input="question", output="text")
     assert b.build().content_hash() == load(YAML).pipeline.content_hash()
 
@@ -50,6 +55,13 @@ def test_unknown_port_of_a_node_names_the_nearest():
     answer = b.add("answer", Llm(model="small"), prompt="hi")
     with pytest.raises(KeyError, match="did you mean text"):
         answer["txt"]
+
+
+def test_a_port_may_have_any_name():
+    b = Builder("demo")
+    template = Prompt(template="{{ name }} {{ spec }} {{ self }}")
+    b.output("text", b.add("say", template, name="a", spec="b", self="c")["text"])
+    assert set(b.build().nodes["say"].inputs) == {"name", "spec", "self"}
 
 
 def test_a_name_is_used_once():

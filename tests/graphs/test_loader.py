@@ -136,6 +136,86 @@ NODES = {
     ),
     "cycle": ('  a: {value: "${b.value}"}\n  b: {value: "${a.value}"}\n', "cycle", 6, 3, None),
     "cycle of one": ('  a: {value: "${a.value}"}\n', "cycle", 6, 3, None),
+    "unknown node in after": (
+        "  a: {value: 1, after: [answer, answr]}\n",
+        "unknown-node",
+        6,
+        33,
+        "did you mean answer?",
+    ),
+    "node named twice in after": ("  a: {value: 1, after: [answer, answer]}\n", "duplicate", 6, 33, None),
+    "after that is no list": ("  a: {value: 1, after: answer}\n", "bad-value", 6, 24, "write [answer]"),
+    "after with a number": ("  a: {value: 1, after: [answer, 3]}\n", "bad-value", 6, 33, None),
+    "misspelt after": ("  a: {value: 1, afer: []}\n", "unknown-field", 6, 17, "did you mean after?"),
+    "cycle through after": (
+        '  a: {value: 1, after: [b]}\n  b: {value: "${a.value}"}\n',
+        "cycle",
+        6,
+        3,
+        None,
+    ),
+    "node after itself": ("  a: {value: 1, after: [a]}\n", "cycle", 6, 3, None),
+    "syntax of a condition": (
+        "  a: {value: 1, when: answer.text answer.text}\n",
+        "bad-condition",
+        6,
+        35,
+        None,
+    ),
+    "condition that ends": ('  a: {value: 1, when: "answer.text ==="}\n', "bad-condition", 6, 38, None),
+    "condition on a later line": (
+        "  a:\n    value: 1\n    when: |\n      answer.text != '' &&\n      answr.text != ''\n",
+        "unknown-node",
+        10,
+        7,
+        "did you mean answer?",
+    ),
+    "unknown port in a condition": (
+        "  a: {value: 1, when: answer.txt != ''}\n",
+        "unknown-port",
+        6,
+        23,
+        "did you mean text?",
+    ),
+    "unknown input in a condition": (
+        "  a: {value: 1, when: size(inputs.qestion) > 3}\n",
+        "unknown-input",
+        6,
+        28,
+        "did you mean question?",
+    ),
+    "unknown function in a condition": (
+        "  a: {value: 1, when: siz(answer.text) > 3}\n",
+        "bad-condition",
+        6,
+        23,
+        "did you mean size?",
+    ),
+    "name alone in a condition": (
+        "  a: {value: 1, when: answer != ''}\n",
+        "bad-condition",
+        6,
+        23,
+        "write node.port, inputs.name or context.field",
+    ),
+    "condition that is no text": ("  a: {value: 1, when: true}\n", "bad-value", 6, 23, None),
+    "reference in a condition": (
+        '  a: {value: 1, when: "${answer.text} == 1"}\n',
+        "bad-condition",
+        6,
+        23,
+        "write node.port without ${ }",
+    ),
+    "condition that is no question": ("  a: {value: 1, when: answer.text}\n", "bad-condition", 6, 23, None),
+    "types of a condition": ("  a: {value: 1, when: answer.text > 3}\n", "bad-condition", 6, 23, None),
+    "condition on its own node": ("  a: {value: 1, when: a.value == 1}\n", "cycle", 6, 3, None),
+    "condition on what may be absent": (
+        "  a: {value: x, when: inputs.n > 1}\n  b: {value: 1, when: a.value == 'x' || size(a.value) > 2}\n",
+        "bad-condition",
+        7,
+        23,
+        None,
+    ),
     "bad template": (
         "  a:\n    prompt:\n      template: |\n        one\n        {{ x | jon }}\n    with: {x: 1}\n",
         "bad-template",
@@ -235,6 +315,52 @@ def test_output_that_is_no_reference(section):
     assert the_error(text).code == "bad-reference"
 
 
+ABSENT = {
+    "not said": ("outputs: {text: '${a.value}'}\n", "may-be-absent", 7, 17),
+    "of one that needs it": ("outputs: {text: '${b.text}'}\n", "may-be-absent", 7, 17),
+    "default of another type": ("outputs: {text: {from: '${b.text}', default: 3}}\n", "bad-default", 7, 46),
+    "both": (
+        "outputs: {text: {from: '${b.text}', optional: true, default: x}}\n",
+        "bad-value",
+        7,
+        62,
+    ),
+    "optional false": ("outputs: {text: {from: '${b.text}', optional: false}}\n", "bad-value", 7, 47),
+    "unknown field": (
+        "outputs: {text: {from: '${b.text}', optional: true, defalt: x}}\n",
+        "unknown-field",
+        7,
+        53,
+    ),
+    "no reference": ("outputs: {text: {from: hello, optional: true}}\n", "bad-reference", 7, 24),
+    "unknown node": ("outputs: {text: {from: '${c.text}', optional: true}}\n", "unknown-node", 7, 24),
+    "as a reply": (
+        "chat: {input: question, output: text}\noutputs: {text: {from: '${b.text}', optional: true}}\n",
+        "type-mismatch",
+        7,
+        33,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ABSENT)
+def test_output_that_may_be_absent(name):
+    outputs, code, line, column = ABSENT[name]
+    nodes = (
+        "nodes:\n  a: {value: hi, when: size(inputs.question) > 3}\n"
+        "  b: {prompt: {template: '{{ x }}'}, with: {x: '${a.value}'}}\n"
+    )
+    kept = ("apiVersion", "kind", "metadata", "inputs")
+    problem = the_error("".join(PARTS[part] for part in kept) + nodes + outputs)
+    assert (problem.code, problem.position.line - 1, problem.position.column) == (code, line, column)
+
+
+def test_a_default_that_is_never_used_is_a_warning():
+    parts = PARTS | {"outputs": "outputs: {text: {from: '${answer.text}', default: x}}\n"}
+    (warning,) = load("".join(parts.values())).warnings
+    assert (warning.code, warning.position.column) == ("unused-default", 11)
+
+
 def test_chat_types():
     base = PARTS | {
         "inputs": "inputs: {question: string, n: integer}\n",
@@ -328,6 +454,15 @@ def test_values_that_multiply_are_refused():
     began = time.perf_counter()
     assert the_error(HEAD + nodes + ANSWER + TAIL).code == "too-large"
     assert time.perf_counter() - began < 2
+
+
+def test_conditions_without_end_are_refused():
+    nodes = "".join(
+        f"  n{i}: {{value: 1, when: \"inputs.question == '{i:04}{'x' * 900}'\"}}\n" for i in range(3_000)
+    )
+    began = time.perf_counter()
+    assert the_error(HEAD + nodes + ANSWER + TAIL).code == "too-large"
+    assert time.perf_counter() - began < 10
 
 
 def test_values_nested_without_end_are_refused():

@@ -13,7 +13,7 @@ def test_hash_does_not_depend_on_order(name):
     turned = msgspec.structs.replace(
         pipeline,
         nodes={
-            node_id: Node(node.spec, dict(reversed(node.inputs.items())))
+            node_id: Node(node.spec, dict(reversed(node.inputs.items())), node.after, node.when)
             for node_id, node in reversed(pipeline.nodes.items())
         },
         inputs=dict(reversed(pipeline.inputs.items())),

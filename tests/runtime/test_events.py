@@ -11,6 +11,7 @@ from runtime.events import (
     NodeDelta,
     NodeFailed,
     NodeFinished,
+    NodeSkipped,
     NodeStarted,
     RunFailed,
     RunFinished,
@@ -31,6 +32,7 @@ EVENTS = [
     NodeFailed("b", Failure("NodeError", "no")),
     RunFinished({"text": "x"}, Usage(7, 3), 1.5),
     RunFailed(Failure("NodeError", "no"), Usage(1), 0.5, "b"),
+    NodeSkipped("c", "llm", "its condition does not hold"),
 ]
 
 

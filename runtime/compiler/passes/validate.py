@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from graphs import validation
 from graphs.bindings import Binding, Literal
+from graphs.conditions import condition
 from graphs.errors import PipelineError
 from graphs.pipeline import Node, Pipeline
 from runtime.compiler.catalog import Catalog
@@ -23,6 +24,7 @@ def validate(pipeline: Pipeline, catalog: Catalog | None) -> Draft:
     problems = validation.check(pipeline)
     if any(problem.severity == "error" for problem in problems):
         raise PipelineError(problems)
+    types = validation.typed(pipeline)
     changes: list[Change] = []
     nodes = {}
     for node_id, node in pipeline.nodes.items():
@@ -31,9 +33,10 @@ def validate(pipeline: Pipeline, catalog: Catalog | None) -> Draft:
             Change(node_id, f"{port} = {binding.value!r:.40}", "not given, so the default")
             for port, binding in defaults.items()
         ]
-        nodes[node_id] = DraftNode(node.spec, {**defaults, **node.inputs})
+        when = None if node.when is None else condition(node.when, types.refs)
+        nodes[node_id] = DraftNode(node.spec, {**defaults, **node.inputs}, node.after, when)
     outputs: dict[str, Binding] = dict(pipeline.outputs)
-    return Draft(pipeline, catalog, nodes, outputs, tuple(changes))
+    return Draft(pipeline, catalog, types, nodes, outputs, tuple(changes))
 
 
 def _defaults(node: Node) -> dict[str, Literal]:

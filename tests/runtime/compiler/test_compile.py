@@ -1,5 +1,7 @@
 """The compiler as a whole: stages, plans, hashes."""
 
+import re
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -16,7 +18,17 @@ from graphs.ports import INTEGER, STRING
 from runtime.compiler.catalog import Catalog
 from runtime.compiler.compile import STAGES, compile_pipeline, compile_until, stages
 from runtime.plan import PlannedChat, decode_plan, encode_plan
-from tests.graphs.shapes import SHAPES, chain, diamond, inline_chain, pipelines, rag, uneven
+from tests.graphs.shapes import (
+    SHAPES,
+    chain,
+    conditional,
+    diamond,
+    inline_chain,
+    ordered,
+    pipelines,
+    rag,
+    uneven,
+)
 
 
 def renamed(pipeline: Pipeline, prefix: str = "zz_") -> Pipeline:
@@ -38,7 +50,10 @@ def renamed(pipeline: Pipeline, prefix: str = "zz_") -> Pipeline:
         metadata=Metadata("another"),
         nodes={
             NodeId(prefix + name): Node(
-                node.spec, {port: rename(binding) for port, binding in reversed(node.inputs.items())}
+                node.spec,
+                {port: rename(binding) for port, binding in reversed(node.inputs.items())},
+                tuple(NodeId(prefix + other) for other in reversed(node.after)),
+                None if node.when is None else re.sub(r"\b(?!inputs)(\w+\.)", rf"{prefix}\1", node.when),
             )
             for name, node in reversed(pipeline.nodes.items())
         },
@@ -123,6 +138,49 @@ def test_hash_tells_one_sampling_node_used_twice_from_two():
         return b.build()
 
     assert compile_pipeline(build(True)).hash != compile_pipeline(build(False)).hash
+
+
+def test_hash_sees_what_comes_after_what():
+    b = Builder("ordered")
+    question = b.input("question", STRING)
+    for name, model, output in (("first", "small", "one"), ("second", "large", "two")):
+        b.output(output, b.add(name, Llm(model=model, max_tokens=8), prompt=question)["text"])
+    assert compile_pipeline(b.build()).hash != compile_pipeline(ordered()).hash
+
+
+def test_a_step_waits_for_what_it_comes_after():
+    steps = {step.id: step.depends_on for step in compile_pipeline(ordered()).steps}
+    assert steps == {"first": (), "second": ("first",)}
+
+
+def test_hash_sees_conditions_and_defaults():
+    def build(condition: str, default: str | None) -> Pipeline:
+        b = Builder("x")
+        b.input("question", STRING)
+        b.output("o", b.add("a", Llm(model="m"), prompt="hi").when(condition)["text"], default=default)
+        return b.build()
+
+    base = compile_pipeline(build("inputs.question == ''", None)).hash
+    assert base == compile_pipeline(build("inputs.question==''", None)).hash
+    others = [build("inputs.question != ''", None), build("inputs.question == ''", "x")]
+    assert base not in [compile_pipeline(other).hash for other in others]
+
+
+def test_a_reply_that_may_be_absent_comes_in_one_piece():
+    b = Builder("x")
+    question = b.input("question", STRING)
+    answer = b.add("a", Llm(model="m", stream=True), prompt=question).when("inputs.question != ''")
+    b.output("text", answer["text"], default="nothing")
+    assert compile_pipeline(b.build()).chat == PlannedChat("question", "text", None)
+
+
+def test_output_types_of_what_may_be_absent():
+    types = compile_pipeline(conditional()).output_types
+    assert {name: str(kind) for name, kind in types.items()} == {
+        "text": "string",
+        "short": "optional[string]",
+        "both": "object",
+    }
 
 
 def test_hash_does_not_see_descriptions():

@@ -3,7 +3,7 @@
 from graphs.bindings import Items, Literal, Record, Ref
 from graphs.nodes.llm import Llm
 from graphs.nodes.value import Value
-from runtime.compiler.fingerprint import digest_of, fingerprint, number, structure
+from runtime.compiler.fingerprint import Defined, digest_of, fingerprint, number, structure
 
 SPEC = Llm(model="m")
 
@@ -28,10 +28,10 @@ def test_digest_does_not_depend_on_the_order_of_ports():
 
 def test_numbers_follow_the_way_back_from_the_outputs():
     nodes = {
-        "x": (Value(), {"value": Literal(1)}),
-        "y": (Value(), {"value": Items((Ref("x", "value"), Ref("z", "value")))}),
-        "z": (Value(), {"value": Literal(2)}),
-        "unused": (Value(), {"value": Literal(3)}),
+        "x": Defined(Value(), {"value": Literal(1)}),
+        "y": Defined(Value(), {"value": Items((Ref("x", "value"), Ref("z", "value")))}),
+        "z": Defined(Value(), {"value": Literal(2)}),
+        "unused": Defined(Value(), {"value": Literal(3)}),
     }
     outputs = {"b": Ref("z", "value"), "a": Ref("y", "value")}
     numbers = number(outputs, nodes)

@@ -11,16 +11,17 @@ from cluster.messages import Failure, Usage
 from graphs.builder import Builder
 from graphs.nodes.llm import Llm
 from graphs.nodes.prompt import Prompt
+from graphs.nodes.value import Value
 from graphs.pipeline import Pipeline
-from graphs.ports import STRING
+from graphs.ports import ANY, MESSAGE, STRING, list_of
 from runtime.compiler.compile import compile_pipeline
-from runtime.events import NodeFailed, NodeFinished, NodeStarted, RunFailed
+from runtime.events import NodeFailed, NodeFinished, NodeSkipped, NodeStarted, RunFailed
 from runtime.executor.kinds.kind import Resources
 from runtime.executor.loop import Execution, RunScope
 from runtime.executor.prepare import PreparedNode, PreparedPlan, PreparedStep, prepare
 from runtime.executor.queue import EventQueue
 from runtime.runner import Runner
-from tests.graphs.shapes import diamond, inline_chain, rag, uneven
+from tests.graphs.shapes import conditional, diamond, inline_chain, ordered, rag, uneven
 from tests.runtime.parts import Shelf, events_of, failed, finished, make_runner, pools, request
 
 BREAKS = FakeScript(rules=[Rule(contains="why", failure=Failure("EngineFailed", "it broke"))])
@@ -44,6 +45,64 @@ async def test_independent_calls_run_at_the_same_time():
     events = await events_of(make_runner(diamond(), models), request(diamond()))
     names = [event.node for event in events if isinstance(event, NodeStarted | NodeFinished)]
     assert set(names[:2]) == {"left", "right"}
+
+
+async def test_a_node_waits_for_those_it_comes_after():
+    events = await events_of(make_runner(ordered()), request(ordered()))
+    names = [event.node for event in events if isinstance(event, NodeStarted | NodeFinished)]
+    assert names == ["first", "first", "second", "second"]
+
+
+async def test_a_node_whose_condition_does_not_hold_is_skipped():
+    events = await events_of(make_runner(conditional()), request(conditional()))
+    skipped = {event.node: event for event in events if isinstance(event, NodeSkipped)}
+    assert skipped == {
+        "long": NodeSkipped("long", "llm", "its condition does not hold"),
+        "say": NodeSkipped("say", "prompt", "its input text is absent"),
+    }
+    started = {event.node for event in events if isinstance(event, NodeStarted)}
+    assert started == {"short", "both"}
+    short = events[-1].outputs["short"]
+    assert events[-1].outputs == {
+        "text": "nothing",
+        "short": short,
+        "both": {"long": None, "list": [short]},
+    }
+
+
+async def test_a_node_whose_condition_holds_runs():
+    asked = request(conditional(), inputs={"question": "why not at all"})
+    last = await finished(make_runner(conditional()), asked)
+    assert last.outputs["short"] is None
+    assert last.outputs["text"].startswith("It says ")
+    assert last.outputs["both"] == {"long": last.outputs["text"], "list": [None]}
+
+
+async def test_what_is_absent_takes_the_default_of_its_port():
+    b = Builder("x")
+    question = b.input("question", STRING)
+    said = b.input("said", list_of(MESSAGE), default=[{"role": "user", "content": "one two three"}])
+    turns = b.add("turns", Value(), value=said).when("inputs.question == 'with'")
+    answer = b.add("answer", Llm(model="small", max_tokens=4), prompt=question, history=turns["value"])
+    b.output("text", answer["text"])
+    runner = make_runner(b.build())
+    without = await finished(runner, request(b.build()))
+    among = await finished(runner, request(b.build(), inputs={"question": "with"}))
+    assert (without.usage.prompt_tokens, among.usage.prompt_tokens) == (1, 4)
+
+
+async def test_a_condition_that_cannot_be_evaluated_fails_its_node():
+    b = Builder("x")
+    b.input("question", STRING)
+    extra = b.input("extra", ANY, default=None)
+    answer = b.add("answer", Llm(model="small"), prompt="hi").when("inputs.extra.n > 3")
+    b.output("text", answer["text"], default=None)
+    b.output("extra", b.value("e", [extra]))
+    last = await failed(
+        make_runner(b.build()), request(b.build(), inputs={"question": "", "extra": {"m": 1}})
+    )
+    assert (last.node, last.failure.kind) == ("answer", "NodeError")
+    assert last.failure.message == "the condition cannot be evaluated: there is no field n"
 
 
 async def test_a_failure_names_its_node_and_ends_its_siblings():

@@ -108,11 +108,13 @@ def info(chat: bool = True) -> GraphInfo:
     return GraphInfo("scripted", "1", "", inputs, {}, "hash", 100, [CHAT], False, binding)
 
 
-async def start_helper(start: Start, script: FakeScript = SCRIPT, **options: Any) -> Site:
+async def start_helper(
+    start: Start, script: FakeScript = SCRIPT, pipeline: str = PIPELINE, **options: Any
+) -> Site:
     engine = FakeEngine(script)
     pools = {CHAT: chat_pool(engine), EMBED: embed_pool(engine)}
     catalog = Catalog(models={name: pool.info for name, pool in pools.items()}, indexes={})
-    runner = Runner([compile_pipeline(load(PIPELINE).pipeline, catalog)], pools)
+    runner = Runner([compile_pipeline(load(pipeline).pipeline, catalog)], pools)
     site = await start(pools=pools, graphs=runner.infos, runner=InProcess(runner), **options)
     site.engine = engine
     return site
@@ -161,6 +163,20 @@ async def test_streamed_run(start: Start, ask: dict[str, Any]) -> None:
     assert "".join(data["text"] for name, data in events if name == "node_delta") == "In a kind way: yes."
     assert all(data["type"] == name for name, data in events)
     assert events[-1][1]["outputs"] == {"text": "In a kind way: yes."}
+
+
+async def test_a_streamed_run_tells_what_is_skipped(start: Start) -> None:
+    node = "  extra:\n    value: ${inputs.tone}\n    when: inputs.tone == 'rude'\noutputs:\n"
+    output = "  extra: {from: '${extra.value}', optional: true}\n"
+    site = await start_helper(start, pipeline=PIPELINE.replace("outputs:\n", node + output))
+    response = await run(site, {"question": "may I?"}, stream=True)
+    (skipped,) = [data for name, data in events_of(response.text) if name == "node_skipped"]
+    assert skipped == {
+        "type": "node_skipped",
+        "node": "extra",
+        "kind": "value",
+        "reason": "its condition does not hold",
+    }
 
 
 async def test_inputs_that_do_not_fit_name_every_field(start: Start) -> None:

@@ -1,15 +1,18 @@
 """`clustergraph validate` and `explain`."""
 
+import json
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 import graphs
+from graphs.reference import node_reference
+from graphs.schema import language_schema
 from graphs.writer import to_yaml
 from runtime.compiler.compile import STAGES, compile_pipeline
 from serve_apps.cli.graphs import app
-from tests.graphs.shapes import inline_chain, rag
+from tests.graphs.shapes import conditional, inline_chain, ordered, rag
 
 SUPPORT_RAG = Path(graphs.__file__).parent / "library" / "support-rag.yaml"
 
@@ -129,16 +132,75 @@ def test_explain_up_to_a_stage(tmp_path):
     assert "assign:" not in result.stdout
 
 
+def test_explain_shows_conditions_and_order(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text(to_yaml(conditional()))
+    assert "size ( ${inputs.question} ) > 5" in run("explain", file, "--stage", "prune").stdout
+    file.write_text(to_yaml(ordered()))
+    assert "after first" in run("explain", file, "--stage", "prune").stdout
+
+
 def test_explain_an_unknown_stage(rag_file):
     result = run("explain", rag_file, "--stage", "optimise")
     assert result.exit_code == 2
     assert "optimise" in result.output
 
 
-def test_explain_mermaid(rag_file):
-    result = run("explain", rag_file, "--mermaid")
+def test_explain_the_difference_of_two_stages(tmp_path):
+    file = tmp_path / "chain.yaml"
+    file.write_text(to_yaml(inline_chain()))
+    result = run("explain", file, "--diff", "dedupe", "fuse")
     assert result.exit_code == 0
-    assert result.stdout.startswith("flowchart LR\n")
+    assert result.stdout.startswith("from dedupe to fuse: 3 differences\n")
+    assert "group: alone → n2" in result.stdout
+    assert (
+        "from validate to resolve: 0 differences"
+        in run("explain", file, "--diff", "validate", "resolve").stdout
+    )
+
+
+@pytest.mark.parametrize("diff", [("fuse", "dedupe"), ("fuse", "fuse"), ("fuse", "optimise")])
+def test_explain_a_difference_of_what_is_no_pair(rag_file, diff):
+    result = run("explain", rag_file, "--diff", *diff)
+    assert result.exit_code == 2
+    assert diff[1] in result.output
+
+
+@pytest.mark.parametrize(
+    ("form", "start"), [("mermaid", "flowchart LR\n"), ("dot", "digraph "), ("svg", "<svg ")]
+)
+def test_draw(rag_file, tmp_path, form, start):
+    result = run("draw", rag_file, "--format", form)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(start)
+    output = tmp_path / "picture"
+    assert run("draw", rag_file, "--format", form, "--output", output).exit_code == 0
+    assert output.read_text() == result.stdout
+
+
+def test_draw_a_stage(rag_file):
+    assert "pool small" not in run("draw", rag_file).stdout
+    assert "pool small" in run("draw", rag_file, "--stage", "assign").stdout
+    assert run("draw", rag_file, "--stage", "optimise").exit_code == 2
+
+
+def test_draw_what_is_too_large(tmp_path):
+    file = tmp_path / "long.yaml"
+    file.write_text(to_yaml(inline_chain(700)))
+    result = run("draw", file, "--format", "svg")
+    assert result.exit_code == 1
+    assert "too many for a drawing" in result.stdout
+
+
+def test_draw_a_broken_file(broken):
+    result = run("draw", broken)
+    assert result.exit_code == 1
+    assert "unknown field max_token" in result.stdout
+
+
+def test_schema_and_reference_print_what_is_published():
+    assert json.loads(run("schema").stdout) == language_schema()
+    assert run("reference").stdout == node_reference()
 
 
 def test_explain_a_broken_file(broken):

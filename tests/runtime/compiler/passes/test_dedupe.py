@@ -60,3 +60,31 @@ def test_another_setting_is_another_computation():
         spec = Llm(model="m", temperature=0, max_tokens=tokens)
         b.output(f"o{tokens}", b.add(f"n{tokens}", spec, prompt="hi")["text"])
     assert len(deduped(b).nodes) == 2
+
+
+def test_what_comes_after_something_else_is_not_the_same():
+    b = Builder("x")
+    question = b.input("question", STRING)
+    first = b.add("first", Llm(model="m"), prompt=question)
+    for side in ("a", "b", "c"):
+        node = b.add(side, Llm(model="m", temperature=0), prompt=question)
+        b.output(side, (node if side == "a" else node.after(first))["text"])
+    b.output("first", first["text"])
+    assert set(deduped(b).nodes) == {"first", "a", "b"}
+
+
+def test_who_comes_after_a_merged_node_comes_after_the_one_that_stays():
+    b = Builder("x")
+    question = b.input("question", STRING)
+    same = [b.add(side, Llm(model="m", temperature=0), prompt=question) for side in ("a", "b")]
+    b.output("text", b.add("last", Llm(model="m"), prompt="hi").after(*same)["text"])
+    assert deduped(b).nodes["last"].after == ("a",)
+
+
+def test_what_runs_on_another_condition_is_not_the_same():
+    b = Builder("x")
+    question = b.input("question", STRING)
+    for side, condition in (("a", "inputs.question == ''"), ("b", "inputs.question==''"), ("c", "false")):
+        node = b.add(side, Llm(model="m", temperature=0), prompt=question).when(condition)
+        b.output(side, node["text"], default=None)
+    assert set(deduped(b).nodes) == {"a", "c"}

@@ -1,0 +1,1 @@
+"""Pictures of pipelines: one `Picture`, several ways to write it down."""

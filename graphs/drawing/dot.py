@@ -1,0 +1,49 @@
+"""A picture in Graphviz' DOT."""
+
+from __future__ import annotations
+
+from graphs.drawing.picture import Arrow, Box, Picture
+
+_HEAD = (
+    "  rankdir=LR",
+    '  node [shape=box, style=rounded, fontname="sans-serif"]',
+    '  edge [fontname="sans-serif", fontsize=10]',
+)
+
+
+def dot(picture: Picture) -> str:
+    """A cluster for each step of several nodes; the critical path is bold, order and conditions dashed."""
+    lines = [f"digraph {_text(picture.title)} {{", *_HEAD]
+    groups: dict[str, list[Box]] = {}
+    for box in picture.boxes:
+        if box.group is None:
+            lines.append(f"  {_box(box)}")
+        else:
+            groups.setdefault(box.group, []).append(box)
+    for index, (name, boxes) in enumerate(groups.items()):
+        lines += [f"  subgraph cluster_{index} {{", f"    label={_text(f'one step: {name}')}"]
+        lines += [*(f"    {_box(box)}" for box in boxes), "  }"]
+    lines += [f"  {_arrow(arrow)}" for arrow in picture.arrows]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _box(box: Box) -> str:
+    looks = [f"label={_text(chr(10).join((box.title, *box.lines)))}"]
+    if box.role != "node":
+        looks.append("shape=oval")
+    if box.critical:
+        looks.append("penwidth=3")
+    return f"{box.id} [{', '.join(looks)}]"
+
+
+def _arrow(arrow: Arrow) -> str:
+    looks = [f"label={_text(arrow.label)}"] if arrow.label else []
+    if not arrow.data:
+        looks.append("style=dashed")
+    if arrow.critical:
+        looks.append("penwidth=3")
+    return f"{arrow.source} -> {arrow.target}" + (f" [{', '.join(looks)}]" if looks else "")
+
+
+def _text(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

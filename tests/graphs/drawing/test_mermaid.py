@@ -1,0 +1,27 @@
+"""Mermaid."""
+
+from graphs.drawing.mermaid import mermaid
+from graphs.drawing.picture import Arrow, Box, Picture, picture_of
+from tests.graphs.shapes import ordered, rag
+
+
+def test_rag():
+    lines = mermaid(picture_of(rag())).splitlines()
+    assert lines[0] == "flowchart LR"
+    assert '  n0["vector<br/>embed"]' in lines
+    assert '  i_0(["question"])' in lines
+    assert '  n0 -->|"embedding: Embedding"| n1' in lines
+    assert '  n3 -->|"text: string"| o_0' in lines
+
+
+def test_order_without_data_is_dotted():
+    assert "  n0 -.-> n1" in mermaid(picture_of(ordered())).splitlines()
+
+
+def test_groups_and_the_critical_path():
+    boxes = (Box("a", 'say "a"', "node", group="g", critical=True), Box("b", "b", "node", group="g"))
+    text = mermaid(Picture("x", boxes, (Arrow("a", "b", "<T>", critical=True),)))
+    assert text == (
+        'flowchart LR\n  subgraph g0["one step: g"]\n    a["say &quot;a&quot;"]\n    b["b"]\n  end\n'
+        '  a ==>|"&lt;T&gt;"| b\n  classDef critical stroke-width:3px\n  class a critical\n'
+    )

@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint types contracts unit e2e bench lock clean
+.PHONY: help install serve test lint types contracts unit e2e bench reference lock clean
 bin := .venv/bin
 
 help: ## List the commands
@@ -33,6 +33,10 @@ e2e: install ## The whole system over HTTP, on the fake and on the real engine
 
 bench: install ## The gateway benchmark, against its peers
 	@env -u PYTHONDONTWRITEBYTECODE $(bin)/python -m benchmarks gateway
+
+reference: install ## Write the language's JSON Schema and reference page again
+	@$(bin)/clustergraph schema > docs/pipeline.schema.json
+	@$(bin)/clustergraph reference > docs/reference/nodes.md
 
 lock: install ## Resolve the dependencies again
 	@scripts/lock

@@ -7,6 +7,7 @@ import subprocess
 import urllib.error
 import urllib.request
 
+import grpc
 import psutil
 import pytest
 
@@ -53,15 +54,23 @@ def test_before_the_model_is_ready_a_chat_is_told_what_it_waits_for_and_when_to_
 
 
 @pytest.mark.parametrize("system", ["fake"], indirect=True)
-def test_every_door_is_on_loopback_and_rays_own_ask_for_the_token(system: RunningSystem) -> None:
-    ours = {process.pid for process in system.processes()}
+def test_every_door_is_on_loopback_or_asks_for_the_token(system: RunningSystem) -> None:
+    ours = {process.pid: " ".join(process.cmdline()) for process in system.processes()}
     doors = {
-        (connection.laddr.ip.removeprefix("::ffff:"), connection.laddr.port)
+        (connection.laddr.ip.removeprefix("::ffff:"), connection.laddr.port, ours[connection.pid])
         for connection in psutil.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN and connection.pid in ours
     }
-    assert {port for _, port in doors} > {PORT, 6380, 8265, 9101, 8404}
-    assert {ip for ip, _ in doors} <= LOOPBACK
+    assert {port for _, port, _ in doors} > {PORT, 6380, 8265, 9101, 8404}
+    # Ray Serve binds the port on which a replica takes calls of other replicas to every interface, always.
+    open_doors = [(port, owner) for ip, port, owner in doors if ip not in LOOPBACK]
+    assert all(owner.startswith("ray::") for _, owner in open_doors), open_doors
+    for port, owner in open_doors:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
+            with pytest.raises(grpc.RpcError) as unauthenticated:
+                call(b"", timeout=10)
+        assert unauthenticated.value.code() == grpc.StatusCode.UNAUTHENTICATED, owner
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen("http://127.0.0.1:8265/api/jobs/", timeout=10)
     assert refused.value.code in (401, 403)

@@ -103,7 +103,7 @@ class Store:
                 max_connections=MAX_CONNECTIONS,
                 timeout=None,
                 socket_timeout=None,
-                socket_connect_timeout=timeout_s,
+                socket_connect_timeout=None,
                 protocol=2,
                 driver_info=None,
             )

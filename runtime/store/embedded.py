@@ -7,10 +7,10 @@ an flock on `valkey.lock` through an inherited descriptor for as long as it live
 "is there a server" needs no guess about recycled process ids, and of two starters exactly one starts.
 
 Every acknowledged write must survive a SIGKILL of the server, so it writes its append-only file before it
-answers. Flushing that file to the disk is left to the kernel: `appendfsync always` makes every answer wait for
-a disk that others write to (a quarter of a second was seen, which callers must take for a store that is out),
-and with `everysec` the server may put off the write itself for up to two seconds while a flush is slow. What
-a crash of the whole machine can lose is the kernel's write-back delay, 30 s by default.
+answers. Flushing that file to the disk is left to the kernel: `appendfsync always` makes every answer wait
+for a disk that others write to (a quarter of a second was seen, which callers must take for a store that is
+out), and with `everysec` the server may put off the write itself for up to two seconds while a flush is slow.
+What a crash of the whole machine can lose is the kernel's write-back delay, 30 s by default.
 """
 
 from __future__ import annotations

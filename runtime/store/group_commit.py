@@ -21,7 +21,7 @@ from runtime.store.client import Reply, ScriptCall, Store
 from runtime.store.errors import CommandFailed, StoreError, StoreUnavailable
 
 MAX_BATCH = 64
-"""Calls to a round trip: at some 50 µs of script each, far below the store's time-out on a loaded machine too."""
+"""Calls to a round trip: at some 50 µs of script each, far below the store's time-out."""
 LINGER_S = 0.005
 """Longest that a lingering call waits for company."""
 MAX_WAITING = 16_384

@@ -35,7 +35,7 @@ class Added:
     def __init__(self, node_id: NodeId, nodes: dict[NodeId, Node]) -> None:
         self.node_id = node_id
         self._nodes = nodes
-        self._ports = tuple(nodes[node_id].spec.outputs({}))
+        self._ports = nodes[node_id].ports()
 
     def after(self, *others: Added) -> Added:
         """Makes the node wait for others of which it takes nothing. Gives the node itself."""

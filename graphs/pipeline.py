@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NewType
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, NewType
 
 import msgspec
+from msgspec import UNSET, Meta
 
 from graphs.bindings import RESERVED, Binding, Ref, references
 from graphs.conditions import references_of
 from graphs.nodes.registry import AnySpec
-from graphs.ports import MESSAGE, Port, PortType, list_of
+from graphs.nodes.spec import Effects
+from graphs.ports import ANY, MESSAGE, Port, PortType, list_of
 
 NodeId = NewType("NodeId", str)
 
@@ -71,6 +73,49 @@ class Policies(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     """Most seconds a run may take. A caller may ask for fewer."""
 
 
+RetryOn = Literal["unavailable", "overloaded", "timeout", "error"]
+"""What went wrong: nothing reachable took the call; it was refused for load; the node's time was up; any of
+the node's own errors."""
+
+
+class Retry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """That a node is tried again: with growing, jittered pauses, and never after its first text has left."""
+
+    attempts: Annotated[int, Meta(ge=2, le=10)] = 3
+    """Most tries, the first included."""
+    on: Annotated[tuple[RetryOn, ...], Meta(min_length=1)] = ("unavailable", "overloaded")
+    """What is tried again."""
+
+
+class Fallback(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What takes the place of a node that failed: exactly one of these."""
+
+    model: str | None = None
+    """Another model, asked the same."""
+    value: Any = UNSET
+    """A constant: the node's output."""
+
+
+class Body(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Nodes inside a node: they see each other, the locals of their node's kind, and what is around it."""
+
+    nodes: Mapping[NodeId, Node]
+    outputs: Mapping[str, Binding]
+    """What it gives to the node that it is in."""
+    when: str | None = None
+    """A condition in CEL, over what is around the node: whether a case applies."""
+    until: str | None = None
+    """A condition in CEL, over what the body sees: whether a loop ends after this pass."""
+
+    def references(self) -> Iterator[Ref]:
+        """Every value that is referred to in here, whether it is of the body or from around it."""
+        for node in self.nodes.values():
+            yield from node.references()
+        for binding in self.outputs.values():
+            yield from references(binding)
+        yield from references_of(self.until)
+
+
 class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     """One step, where its inputs come from, and what else it waits for."""
 
@@ -80,16 +125,38 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     """Nodes that must be done before it starts, though it takes nothing from them."""
     when: str | None = None
     """A condition in CEL. Where it does not hold the node is skipped and its outputs are absent."""
+    bodies: Mapping[str, Body] = {}
+    """The nodes inside it, for kinds that have such: by case, choice or tool, or as `body`."""
+    retry: Retry | None = None
+    timeout_s: float | None = None
+    """Most seconds that one try may take."""
+    fallback: tuple[Fallback, ...] = ()
+    """Tried in turn when it has failed for good."""
+    effects: Effects | None = None
+    """The author's word on its side effects, in place of the kind's."""
 
     def references(self) -> Iterator[Ref]:
-        """Every value that it takes or looks at."""
+        """Every value that it takes or looks at, its bodies included."""
         for binding in self.inputs.values():
             yield from references(binding)
         yield from references_of(self.when)
+        for key, body in self.bodies.items():
+            yield from references_of(body.when)
+            inner = {*body.nodes, *self.spec.locals(key, {})}
+            yield from (ref for ref in body.references() if ref.owner not in inner)
+
+    def ports(self) -> tuple[str, ...]:
+        """The names of its outputs."""
+        return port_names(self.spec, {key: body.outputs for key, body in self.bodies.items()})
 
     @property
     def kind(self) -> str:
         return self.spec.kind()
+
+
+def port_names(spec: AnySpec, bodies: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """The names of the outputs of a node, from those that its bodies give."""
+    return tuple(spec.outputs({}, {key: dict.fromkeys(names, ANY) for key, names in bodies.items()}))
 
 
 class Pipeline(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -106,11 +173,18 @@ class Pipeline(msgspec.Struct, frozen=True, omit_defaults=True):
     def content_hash(self) -> str:
         """32 hexadecimal digits, independent of the order in which anything was written."""
         data = msgspec.to_builtins(self)
-        for node in data["nodes"].values():
-            if "after" in node:
-                node["after"] = sorted(node["after"])
+        _sort_after(data["nodes"])
         content = msgspec.json.Encoder(order="sorted").encode(data)
         return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _sort_after(nodes: dict[str, Any]) -> None:
+    """Puts what nodes come after in an order of its own, in bodies too."""
+    for node in nodes.values():
+        if "after" in node:
+            node["after"] = sorted(node["after"])
+        for body in node.get("bodies", {}).values():
+            _sort_after(body["nodes"])
 
 
 def name_fault(name: str) -> str | None:

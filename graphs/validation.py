@@ -340,7 +340,7 @@ class _Checker:
             near = nearest(ref.owner, {*pipeline.nodes, INPUTS, CONTEXT})
             yield Problem("unknown-node", f"there is no node {ref.owner}", path, hint=near)
         else:
-            ports = pipeline.nodes[NodeId(ref.owner)].spec.outputs({})
+            ports = pipeline.nodes[NodeId(ref.owner)].ports()
             if ref.port not in ports:
                 kind = pipeline.nodes[NodeId(ref.owner)].kind
                 message = f"{ref.owner} has no output {ref.port}, being of kind {kind}"

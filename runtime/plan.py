@@ -14,16 +14,38 @@ from typing import Any, Literal, NewType
 
 import msgspec
 
-from graphs.bindings import Binding
+from graphs.bindings import Binding, Ref, references
 from graphs.conditions import Condition, operands_of
 from graphs.nodes.registry import AnySpec
-from graphs.pipeline import NodeId, Policies
+from graphs.pipeline import Fallback, NodeId, Policies, Retry, port_names
 from graphs.ports import Port, PortType
 
 StepId = NewType("StepId", str)
 
-Backend = Literal["inline", "pool"]
-"""`inline`: computed in the runner, on the spot. `pool`: awaits calls to a model."""
+Backend = Literal["inline", "pool", "task"]
+"""`inline`: computed in the runner, on the spot. `pool`: awaits calls to a model. `task`: awaits something
+else, as a thread, a server or the nodes inside it."""
+
+
+class PlannedBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The nodes inside a node, planned like a plan of their own. They may refer to all that is around it."""
+
+    steps: tuple[ExecutionStep, ...]
+    outputs: Mapping[str, Binding]
+    when: Condition | None = None
+    """Over what is around the node: whether a case applies."""
+    until: Condition | None = None
+    """Over what the body sees: whether a loop ends after this pass."""
+
+    def names(self) -> Iterator[NodeId]:
+        """Its nodes."""
+        return (node.name for step in self.steps for node in step.nodes)
+
+    def references(self) -> Iterator[Ref]:
+        """Every value that is referred to in here, whether it is of the body or from around it."""
+        taken = (binding for step in self.steps for node in step.nodes for binding in node.bindings())
+        for binding in (*taken, *self.outputs.values(), *operands_of(self.until)):
+            yield from references(binding)
 
 
 class PlannedNode(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -37,11 +59,23 @@ class PlannedNode(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of the spec and all that flows into it: equal digests compute the same thing."""
     when: Condition | None = None
     """Where it does not hold the node is skipped and its outputs are absent."""
+    bodies: Mapping[str, PlannedBody] = {}
+    retry: Retry | None = None
+    timeout_s: float | None = None
+    fallback: tuple[Fallback, ...] = ()
 
     def bindings(self) -> Iterator[Binding]:
-        """All that the node takes or looks at."""
+        """All that the node takes or looks at, of what is around it."""
         yield from self.inputs.values()
         yield from operands_of(self.when)
+        for key, body in self.bodies.items():
+            yield from operands_of(body.when)
+            inner = {*body.names(), *self.spec.locals(key, {})}
+            yield from (ref for ref in body.references() if ref.owner not in inner)
+
+    def ports(self) -> tuple[str, ...]:
+        """The names of its outputs."""
+        return port_names(self.spec, {key: body.outputs for key, body in self.bodies.items()})
 
 
 class ExecutionStep(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from graphs.nodes.spec import NodeSpec, TokenBound, Use
+from graphs.nodes.spec import NO_BODIES, BodyTypes, NodeSpec, TokenBound, Use
 from graphs.ports import EMBEDDING, STRING, Port, PortType
 
 
@@ -22,7 +22,9 @@ class Embed(NodeSpec, frozen=True, tag_field="kind", tag="embed"):
     def inputs(self) -> Mapping[str, Port]:
         return {"text": Port(STRING, description="what to embed")}
 
-    def outputs(self, _given: Mapping[str, PortType], /) -> Mapping[str, PortType]:
+    def outputs(
+        self, _given: Mapping[str, PortType], _bodies: BodyTypes = NO_BODIES, /
+    ) -> Mapping[str, PortType]:
         return {"embedding": EMBEDDING}
 
     def uses(self) -> Sequence[Use]:

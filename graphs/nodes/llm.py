@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
-from graphs.nodes.spec import Effects, NodeSpec, TokenBound, Use
+from graphs.nodes.spec import NO_BODIES, BodyTypes, Effects, NodeSpec, TokenBound, Use
 from graphs.ports import MESSAGE, STRING, Port, PortType, list_of
 
 
@@ -39,7 +39,9 @@ class Llm(NodeSpec, frozen=True, tag_field="kind", tag="llm"):
             "history": Port(list_of(MESSAGE), default=[], description="the conversation before the prompt"),
         }
 
-    def outputs(self, _given: Mapping[str, PortType], /) -> Mapping[str, PortType]:
+    def outputs(
+        self, _given: Mapping[str, PortType], _bodies: BodyTypes = NO_BODIES, /
+    ) -> Mapping[str, PortType]:
         return {"text": STRING, "finish_reason": STRING}
 
     @property
@@ -56,3 +58,6 @@ class Llm(NodeSpec, frozen=True, tag_field="kind", tag="llm"):
     @property
     def streams(self) -> str | None:
         return "text" if self.stream else None
+
+    def stand_in(self, value: Any, /) -> Mapping[str, Any] | None:
+        return {"text": value, "finish_reason": "fallback"}

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from graphs.nodes.spec import Fault, NodeSpec
+from graphs.nodes.spec import NO_BODIES, BodyTypes, Fault, NodeSpec
 from graphs.ports import ANY, STRING, Port, PortType
 from graphs.templates import MAX_TEMPLATE_CHARS, TemplateRefused, compile_template
 
@@ -30,7 +30,9 @@ class Prompt(NodeSpec, frozen=True, tag_field="kind", tag="prompt"):
             lines = refused.variables
         return {name: ("template", line) for name, line in lines.items()}
 
-    def outputs(self, _given: Mapping[str, PortType], /) -> Mapping[str, PortType]:
+    def outputs(
+        self, _given: Mapping[str, PortType], _bodies: BodyTypes = NO_BODIES, /
+    ) -> Mapping[str, PortType]:
         return {"text": STRING}
 
     def faults(self) -> Sequence[Fault]:

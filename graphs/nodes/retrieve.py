@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from graphs.nodes.spec import NodeSpec, Use
+from graphs.nodes.spec import NO_BODIES, BodyTypes, NodeSpec, Use
 from graphs.ports import DOCUMENT, EMBEDDING, INTEGER, Port, PortType, list_of
 
 MAX_TOP_K = 100
@@ -30,7 +30,9 @@ class Retrieve(NodeSpec, frozen=True, tag_field="kind", tag="retrieve"):
             ),
         }
 
-    def outputs(self, _given: Mapping[str, PortType], /) -> Mapping[str, PortType]:
+    def outputs(
+        self, _given: Mapping[str, PortType], _bodies: BodyTypes = NO_BODIES, /
+    ) -> Mapping[str, PortType]:
         return {"documents": list_of(DOCUMENT)}
 
     def uses(self) -> Sequence[Use]:

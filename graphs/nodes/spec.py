@@ -7,8 +7,8 @@ registered in `registry.py`. How it runs is in the file of the same name in `run
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -40,6 +40,17 @@ class TokenBound(msgspec.Struct, frozen=True):
     def total(self) -> int:
         return self.prompt + self.output
 
+    def __add__(self, other: TokenBound) -> TokenBound:
+        return TokenBound(self.prompt + other.prompt, self.output + other.output)
+
+    def times(self, count: int) -> TokenBound:
+        return TokenBound(self.prompt * count, self.output * count)
+
+
+def largest(bounds: Iterable[TokenBound]) -> TokenBound:
+    """The bound of whichever one of several is run."""
+    return max(bounds, key=lambda bound: bound.total, default=TokenBound())
+
 
 class Fault(msgspec.Struct, frozen=True):
     """A mistake in a spec that the types of its fields cannot catch."""
@@ -50,6 +61,11 @@ class Fault(msgspec.Struct, frozen=True):
     line_in_text: int | None = None
     token: str | None = None
     hint: str | None = None
+
+
+BodyTypes = Mapping[str, Mapping[str, PortType]]
+"""By body of a node: the types of what it gives."""
+NO_BODIES: BodyTypes = {}
 
 
 class NodeSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -64,6 +80,8 @@ class NodeSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
 
     open_inputs: ClassVar[bool] = False
     """Whether its input ports depend on its settings."""
+    closed: ClassVar[bool] = False
+    """Whether its bodies see only the names of `locals`, and not what is around the node."""
 
     @classmethod
     def kind(cls) -> str:
@@ -75,8 +93,27 @@ class NodeSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
         """Ports to be given in `with`."""
 
     @abstractmethod
-    def outputs(self, given: Mapping[str, PortType], /) -> Mapping[str, PortType]:
+    def outputs(
+        self, given: Mapping[str, PortType], bodies: BodyTypes = NO_BODIES, /
+    ) -> Mapping[str, PortType]:
         """Ports that others may refer to. `given` are the types bound to the inputs, where known."""
+
+    def locals(self, _body: str, _given: Mapping[str, PortType], /) -> BodyTypes:
+        """What only the nodes of a body may refer to: by owner, as `item`, the types of its ports."""
+        return {}
+
+    def bound(self, _bodies: Mapping[str, TokenBound], /) -> TokenBound:
+        """Most tokens that one run of the node uses, from those that one run of each body uses."""
+        return self.tokens
+
+    def visits(self, _bodies: Sequence[str], /) -> Mapping[str, float]:
+        """How often each body is expected to run in one run of the node."""
+        return {}
+
+    def stand_in(self, value: Any, /) -> Mapping[str, Any] | None:
+        """The outputs where a fallback gives `value`; None where the kind cannot have one."""
+        ports = tuple(self.outputs({}))
+        return {ports[0]: value} if len(ports) == 1 else None
 
     def faults(self) -> Sequence[Fault]:
         return ()
@@ -94,6 +131,7 @@ class NodeSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
 
     @property
     def tokens(self) -> TokenBound:
+        """Most tokens that the node itself uses in one run, without what its bodies use."""
         return TokenBound()
 
     @property

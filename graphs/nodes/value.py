@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from graphs.nodes.spec import NodeSpec
+from graphs.nodes.spec import NO_BODIES, BodyTypes, NodeSpec
 from graphs.ports import ANY, Port, PortType
 
 
@@ -17,5 +17,7 @@ class Value(NodeSpec, frozen=True, tag_field="kind", tag="value"):
     def inputs(self) -> Mapping[str, Port]:
         return {"value": Port(ANY)}
 
-    def outputs(self, given: Mapping[str, PortType], /) -> Mapping[str, PortType]:
+    def outputs(
+        self, given: Mapping[str, PortType], _bodies: BodyTypes = NO_BODIES, /
+    ) -> Mapping[str, PortType]:
         return {"value": given.get("value", ANY)}

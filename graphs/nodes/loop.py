@@ -1,0 +1,51 @@
+"""`loop`: its body runs again and again, on what the pass before has left, until a condition holds.
+
+    loop: {max_iterations: 4, until: judge.score >= 0.8, nodes: {...}, outputs: {draft: ${rewrite.text}}}
+    with: {draft: ${first.text}}
+
+`with` is the state that it starts with, which the body sees as `${state.draft}`, with the number of the pass
+as `${state.iteration}`, from 0. An output of the body takes the place of the state of its name. The last
+state and the outputs of the last pass come out, with the number of passes as `iterations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from graphs.nodes.map import BODY
+from graphs.nodes.spec import NO_BODIES, BodyTypes, NodeSpec, TokenBound
+from graphs.ports import ANY, INTEGER, Port, PortType
+
+
+class Loop(NodeSpec, frozen=True, tag_field="kind", tag="loop"):
+    summary: ClassVar[str] = "runs its nodes until a condition holds, a bounded number of times"
+    open_inputs: ClassVar[bool] = True
+
+    max_iterations: Annotated[int, Meta(ge=1, le=100)]
+    """Most passes. It ends after them whether or not its condition holds."""
+    as_: Annotated[str, Meta(min_length=1, max_length=64)] = msgspec.field(default="state", name="as")
+    """What its nodes call the state."""
+    state: tuple[str, ...] = ()
+    """Names of the state: those in `with`. Set when it is read."""
+
+    def inputs(self) -> Mapping[str, Port]:
+        return {name: Port(ANY) for name in self.state}
+
+    def locals(self, _body: str, given: Mapping[str, PortType], /) -> BodyTypes:
+        return {self.as_: {**{name: given.get(name, ANY) for name in self.state}, "iteration": INTEGER}}
+
+    def outputs(
+        self, given: Mapping[str, PortType], bodies: BodyTypes = NO_BODIES, /
+    ) -> Mapping[str, PortType]:
+        state = {name: given.get(name, ANY) for name in self.state}
+        return {**bodies.get(BODY, {}), **state, "iterations": INTEGER}
+
+    def bound(self, bodies: Mapping[str, TokenBound], /) -> TokenBound:
+        return bodies[BODY].times(self.max_iterations)
+
+    def visits(self, _bodies: Sequence[str], /) -> Mapping[str, float]:
+        return {BODY: (1 + self.max_iterations) / 2}

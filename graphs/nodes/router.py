@@ -1,0 +1,63 @@
+"""`router`: a model reads a text and chooses which one of several bodies is run.
+
+    router:
+      model: smollm2
+      choices:
+        small: {description: a greeting or a short factual question, llm: {...}, with: {...}}
+        large: {description: a question that needs thought, nodes: {...}, outputs: {...}}
+    with: {text: ${inputs.question}}
+
+A generating model is held to the names of the choices; an embedding one takes the nearest description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
+
+from graphs.nodes.branch import either
+from graphs.nodes.spec import NO_BODIES, BodyTypes, Effects, NodeSpec, TokenBound, Use, largest
+from graphs.ports import STRING, Port, PortType
+
+Description = Annotated[str, Meta(min_length=1, max_length=500)]
+
+MAX_CHOICE_TOKENS = 16
+"""Of the name of a choice, as a model writes it."""
+
+
+class Router(NodeSpec, frozen=True, tag_field="kind", tag="router"):
+    summary: ClassVar[str] = "a model chooses which one of several bodies is run"
+
+    model: Annotated[str, Meta(min_length=1, max_length=128)]
+    """Name of a pool that generates or embeds."""
+    choices: Annotated[Mapping[str, Description], Meta(min_length=2, max_length=32)]
+    """By name of a choice: what it is for, in words that the model reads."""
+    max_prompt_tokens: Annotated[int, Meta(ge=1, le=131_072)] = 512
+    """Most tokens of the text and the descriptions together. More is refused."""
+
+    def inputs(self) -> Mapping[str, Port]:
+        return {"text": Port(STRING, description="what the choice is made by")}
+
+    def outputs(
+        self, _given: Mapping[str, PortType], bodies: BodyTypes = NO_BODIES, /
+    ) -> Mapping[str, PortType]:
+        return {**either(bodies, always=True), "choice": STRING}
+
+    @property
+    def effects(self) -> Effects:
+        return "idempotent"
+
+    def uses(self) -> Sequence[Use]:
+        return (Use("model", self.model, "model"),)
+
+    @property
+    def tokens(self) -> TokenBound:
+        return TokenBound(self.max_prompt_tokens, MAX_CHOICE_TOKENS)
+
+    def bound(self, bodies: Mapping[str, TokenBound], /) -> TokenBound:
+        return self.tokens + largest(bodies.values())
+
+    def visits(self, bodies: Sequence[str], /) -> Mapping[str, float]:
+        return dict.fromkeys(bodies, 1 / len(bodies))

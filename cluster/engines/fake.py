@@ -2,7 +2,8 @@
 
 Tokens are words with their leading space, for prompts and outputs alike, so that counts can be done by
 eye. What it answers is decided by the first rule whose `contains` occurs in the last user message; without
-one it answers words derived from a hash of the prompt, the same every time.
+one it answers words derived from a hash of the prompt, the same every time. Where the call is held to a JSON
+schema, what no rule scripts is the least value that the schema takes.
 
     FakeEngine(FakeScript(rules=[Rule(contains="capital of France", reply="It is Paris.")]))
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import math
 import re
 from collections.abc import AsyncGenerator
@@ -19,6 +21,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from cluster.engines.instances import least_instance
 from cluster.errors import from_failure
 from cluster.interface import Batch
 from cluster.messages import (
@@ -185,6 +188,8 @@ class FakeEngine:
             return [], "tool_calls"
         if rule is not None and rule.reply is not None:
             tokens = words(rule.reply)
+        elif (held := _held_to(call)) is not None:
+            tokens = words(json.dumps(least_instance(held)))
         else:
             seed = repr((call.model, call.prompt, call.messages, call.sampling.seed)).encode()
             digest = hashlib.blake2b(seed, digest_size=32).digest()
@@ -203,6 +208,15 @@ def _text(message: Message) -> str:
     if isinstance(message.content, list):
         return "\n".join(part.get("text", "") for part in message.content if part.get("type") == "text")
     return message.content or ""
+
+
+def _held_to(call: Generate) -> Any:
+    """The JSON schema that the answer has to meet; None where it is free."""
+    wanted = call.sampling.response_format or {}
+    if wanted.get("type") == "json_object":
+        return {"type": "object"}
+    described: dict[str, Any] = wanted.get("json_schema", {})
+    return described.get("schema")
 
 
 def _cut(tokens: list[str], stops: list[str]) -> list[str] | None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.engines.fake import FakeEngine, FakeScript, FakeTokenCounter, Rule, words
-from cluster.errors import Overloaded
+from cluster.errors import InvalidCall, Overloaded
 from cluster.interface import Batch
 from cluster.messages import Delta, EngineStatus, Failure, Message, Sampling, Usage
 from tests.cluster.calls import (
@@ -187,3 +187,23 @@ def _cosine(one: list[float], other: list[float]) -> float:
 
 async def test_the_fake_is_healthy() -> None:
     assert await FakeEngine().check_health() is None  # type: ignore[func-returns-value]
+
+
+async def test_an_answer_held_to_a_schema_is_an_instance_of_it() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"label": {"enum": ["very good", "bad"]}},
+        "required": ["label"],
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    engine = FakeEngine(FakeScript(rules=[PARIS]))
+    for stream in (False, True):
+        asked = chat(sampling=Sampling(response_format=form), stream=stream)
+        assert text_of(await events_of(engine.generate(asked))) == '{"label": "very good"}'
+    scripted = chat("The capital of France?", sampling=Sampling(response_format=form))
+    assert text_of(await events_of(engine.generate(scripted))) == "It is Paris."
+    free = chat(sampling=Sampling(response_format={"type": "json_object"}))
+    assert text_of(await events_of(engine.generate(free))) == "{}"
+    no_schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "?"}}}
+    with pytest.raises(InvalidCall):
+        await events_of(engine.generate(chat(sampling=Sampling(response_format=no_schema))))

@@ -81,7 +81,7 @@ def language_schema() -> Schema:
 def example(spec_type: type[AnySpec]) -> AnySpec:
     """The least spec of a kind: for what is the same in all of them."""
     required = {field.name: "x" for field in fields_of(spec_type) if field.required}
-    return msgspec.convert({"kind": spec_type.kind(), **required}, spec_type)
+    return msgspec.convert({"kind": spec_type.kind(), **required, **spec_type.example}, spec_type)
 
 
 def field_docs(struct: type[msgspec.Struct]) -> dict[str, str]:
@@ -316,6 +316,8 @@ def sentence(described: Schema) -> str:
     if described.get("type") == "array":
         most = f", at most {described['maxItems']}" if "maxItems" in described else ""
         return f"list of {sentence(described.get('items', {}))}{most}"
+    if isinstance(described.get("additionalProperties"), dict):
+        return f"mapping to {sentence(described['additionalProperties'])}"
     limits = bounds(described)
     name = str(described.get("$ref", described.get("type", "any"))).rsplit("/", 1)[-1]
     return f"{name}, {limits}" if limits else name

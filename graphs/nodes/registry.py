@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import get_args
 
+from graphs.nodes.classify import Classify
 from graphs.nodes.embed import Embed
 from graphs.nodes.llm import Llm
 from graphs.nodes.prompt import Prompt
 from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.value import Value
 
-AnySpec = Llm | Embed | Retrieve | Prompt | Value
+AnySpec = Llm | Embed | Retrieve | Prompt | Value | Classify
 
 KINDS: Mapping[str, type[AnySpec]] = {spec.kind(): spec for spec in get_args(AnySpec)}
 """By name, as in YAML."""

@@ -18,13 +18,9 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from graphs.nodes.branch import either
+from graphs.nodes.choices import Choices, choice_bound
 from graphs.nodes.spec import NO_BODIES, BodyTypes, Effects, NodeSpec, TokenBound, Use, largest
 from graphs.ports import STRING, Port, PortType
-
-Description = Annotated[str, Meta(min_length=1, max_length=500)]
-
-MAX_CHOICE_TOKENS = 16
-"""Of the name of a choice, as a model writes it."""
 
 
 class Router(NodeSpec, frozen=True, tag_field="kind", tag="router"):
@@ -32,7 +28,7 @@ class Router(NodeSpec, frozen=True, tag_field="kind", tag="router"):
 
     model: Annotated[str, Meta(min_length=1, max_length=128)]
     """Name of a pool that generates or embeds."""
-    choices: Annotated[Mapping[str, Description], Meta(min_length=2, max_length=32)]
+    choices: Choices
     """By name of a choice: what it is for, in words that the model reads."""
     max_prompt_tokens: Annotated[int, Meta(ge=1, le=131_072)] = 512
     """Most tokens of the text and the descriptions together. More is refused."""
@@ -54,7 +50,7 @@ class Router(NodeSpec, frozen=True, tag_field="kind", tag="router"):
 
     @property
     def tokens(self) -> TokenBound:
-        return TokenBound(self.max_prompt_tokens, MAX_CHOICE_TOKENS)
+        return choice_bound(self.max_prompt_tokens, self.choices)
 
     def bound(self, bodies: Mapping[str, TokenBound], /) -> TokenBound:
         return self.tokens + largest(bodies.values())

@@ -19,17 +19,6 @@ Effects = Literal["pure", "idempotent", "effectful"]
 `idempotent`: may be run again, but answers may differ. `effectful`: neither."""
 
 
-class Use(msgspec.Struct, frozen=True):
-    """Something deployed that a node needs."""
-
-    resource: Literal["model", "index"]
-    name: str
-    field: str
-    """Field of the spec that names it: where a mistake is shown."""
-    task: Literal["generate", "embed"] | None = None
-    """What a model must be able to do."""
-
-
 class TokenBound(msgspec.Struct, frozen=True):
     """Most tokens that one run of a node uses. The executor refuses a longer prompt."""
 
@@ -45,6 +34,19 @@ class TokenBound(msgspec.Struct, frozen=True):
 
     def times(self, count: int) -> TokenBound:
         return TokenBound(self.prompt * count, self.output * count)
+
+
+class Use(msgspec.Struct, frozen=True):
+    """Something deployed that a node needs."""
+
+    resource: Literal["model", "index"]
+    name: str
+    field: str
+    """Field of the spec that names it: where a mistake is shown."""
+    task: Literal["generate", "embed"] | None = None
+    """What a model must be able to do."""
+    window: TokenBound | None = None
+    """Most tokens that the model must take at once, where that is not all that the node uses."""
 
 
 def largest(bounds: Iterable[TokenBound]) -> TokenBound:
@@ -78,6 +80,8 @@ class NodeSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     shorthand: ClassVar[str | None] = None
     """The input port that the body of the node is bound to, for a kind without fields."""
 
+    example: ClassVar[Mapping[str, Any]] = {}
+    """Settings of the least node of its kind, for documentation: those that no text can stand for."""
     open_inputs: ClassVar[bool] = False
     """Whether its input ports depend on its settings."""
     closed: ClassVar[bool] = False

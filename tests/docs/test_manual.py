@@ -19,6 +19,7 @@ from cluster.config import FakeSpec, OnnxSpec, OpenAISpec, VllmSpec
 from graphs.loader import load
 from graphs.nodes.registry import KINDS
 from graphs.pipeline import Pipeline
+from graphs.schema import example
 from serve_apps.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -138,10 +139,7 @@ def test_the_settings_of_every_kind_are_named():
 
 def _ports(spec: type) -> list[str]:
     """Names of inputs and outputs, for kinds that have them whatever their settings are."""
-    if spec.__struct_fields__ and "template" in spec.__struct_fields__:
-        return ["text"]
-    example = {"model": "m", "index": "i"}
-    made = spec(**{name: example[name] for name in spec.__struct_fields__ if name in example})
+    made = example(spec)
     return [*made.inputs(), *made.outputs({})]
 
 

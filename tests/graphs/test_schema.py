@@ -103,7 +103,9 @@ def test_field_docs():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_examples(kind):
-    assert example(KINDS[kind]).kind() == kind
+    made = example(KINDS[kind])
+    assert made.kind() == kind
+    assert list(made.faults()) == []
 
 
 @pytest.mark.parametrize(
@@ -117,6 +119,8 @@ def test_examples(kind):
         ({"enum": ["a", "b"]}, "a, b"),
         ({"type": "array", "items": {"type": "string"}, "maxItems": 2}, "list of string, at most 2"),
         ({"type": "array"}, "list of any"),
+        ({"type": "object", "additionalProperties": {"type": "string"}}, "mapping to string"),
+        ({"type": "object"}, "object"),
         ({}, "any"),
     ],
 )

@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from cluster.engines.fake import FakeEngine, FakeScript, FakeTokenCounter
 from cluster.interface import ModelInfo
+from cluster.messages import Embed, Generate
 from cluster.pools.local import LocalPool
 from graphs.documents import Document
 from graphs.pipeline import Pipeline
@@ -32,6 +33,25 @@ def pools(**scripts: FakeScript) -> dict[str, LocalPool]:
     """The models that the shapes name, with the scripts given for them."""
     made = {name: generator(name, scripts.get(name)) for name in ("small", "large")}
     return made | {"embedder": embedder()}
+
+
+class Recorder:
+    """A pool `m` that keeps the calls it passes on."""
+
+    def __init__(self, script: FakeScript | None = None, task: str = "generate") -> None:
+        self._pool = generator("m", script) if task == "generate" else embedder("m", script=script)
+        self.calls: list[Generate | Embed] = []
+        self.info = self._pool.info
+        self.engine = self._pool.engine
+        self.count_tokens = self._pool.count_tokens
+
+    def generate(self, call):
+        self.calls.append(call)
+        return self._pool.generate(call)
+
+    async def embed(self, call):
+        self.calls.append(call)
+        return await self._pool.embed(call)
 
 
 class Shelf:

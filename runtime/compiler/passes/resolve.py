@@ -60,10 +60,12 @@ def _model_problems(catalog: Catalog, node: DraftNode, use: Use, path: tuple[str
         fit = [name for name, other in catalog.models.items() if other.task == use.task]
         hint = "these do: " + ", ".join(sorted(fit)) if fit else None
         yield Problem("wrong-model", f"the model {use.name} does not {use.task}", path, hint=hint)
-    elif node.spec.tokens.total > model.max_context:
-        bound = node.spec.tokens
-        message = f"{bound.total} tokens do not fit into the {model.max_context} of {use.name}"
-        hint = f"max_prompt_tokens can be {max(1, model.max_context - bound.output)} at most"
+        return
+    bound = use.window or node.spec.tokens
+    output = bound.output if model.task == "generate" else 0
+    if bound.prompt + output > model.max_context:
+        message = f"{bound.prompt + output} tokens do not fit into the {model.max_context} of {use.name}"
+        hint = f"max_prompt_tokens can be {max(1, model.max_context - output)} at most"
         yield Problem("window", message, path, hint=hint)
 
 

@@ -41,12 +41,12 @@ def prepare(spec: Llm, resources: Resources) -> Perform:
                 param=call.node,
             )
         call.called(spec.model, tokens)
-        return await _collect(pool, request, tokens, call)
+        return await collect(pool, request, tokens, call)
 
     return perform
 
 
-async def _collect(pool: Pool, request: Generate, prompt_tokens: int, call: NodeCall) -> Values:
+async def collect(pool: Pool, request: Generate, prompt_tokens: int, call: NodeCall) -> Values:
     """The whole text; on the way its pieces, and at the end, however it ends, what is owed."""
     pieces: list[str] = []
     reason = "stop"

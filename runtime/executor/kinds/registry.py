@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphs.nodes.registry import AnySpec
-from runtime.executor.kinds import embed, llm, prompt, retrieve, value
+from runtime.executor.kinds import classify, embed, llm, prompt, retrieve, value
 from runtime.executor.kinds.kind import Evaluate, Perform, Resources
 
 _INLINE: Mapping[str, Callable[[Any, Resources], Evaluate]] = {
@@ -15,6 +15,7 @@ _INLINE: Mapping[str, Callable[[Any, Resources], Evaluate]] = {
     "value": value.prepare,
 }
 _AWAITED: Mapping[str, Callable[[Any, Resources], Perform]] = {
+    "classify": classify.prepare,
     "embed": embed.prepare,
     "llm": llm.prepare,
 }

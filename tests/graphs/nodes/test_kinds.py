@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from graphs.nodes.classify import Classify
 from graphs.nodes.embed import Embed
 from graphs.nodes.llm import Llm
 from graphs.nodes.prompt import Prompt
@@ -12,7 +13,14 @@ from graphs.nodes.spec import TokenBound
 from graphs.nodes.value import Value
 from graphs.ports import ANY, STRING
 
-SPECS = [Llm(model="m"), Embed(model="m"), Retrieve(index="i"), Prompt(template="{{ a }}"), Value()]
+SPECS = [
+    Llm(model="m"),
+    Embed(model="m"),
+    Retrieve(index="i"),
+    Prompt(template="{{ a }}"),
+    Value(),
+    Classify(model="m", labels={"yes": "it agrees", "no": "it does not"}),
+]
 
 
 def test_registry_has_every_kind():

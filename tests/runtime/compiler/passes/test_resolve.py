@@ -1,13 +1,17 @@
 """Stage 2: what is named is there and fits."""
 
+import dataclasses
+
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from cluster.interface import ModelInfo
 from graphs.builder import Builder
 from graphs.errors import PipelineError
 from graphs.nodes.embed import Embed
 from graphs.nodes.retrieve import Retrieve
+from graphs.nodes.spec import TokenBound, Use
 from graphs.ports import STRING
 from runtime.compiler.catalog import Catalog, IndexInfo
 from runtime.compiler.passes.resolve import resolve
@@ -66,6 +70,27 @@ def test_a_prompt_that_cannot_fit():
     (problem,) = problems(rag(), Catalog({**KNOWN.models, "small": narrow}, KNOWN.indexes))
     assert problem.code == "window"
     assert problem.hint == "max_prompt_tokens can be 872 at most"
+
+
+class Wide(Embed, frozen=True, tag="wide"):
+    """Reads much in one run, little in each call."""
+
+    def uses(self):
+        return (Use("model", self.model, "model", window=TokenBound(512, 100)),)
+
+
+@pytest.mark.parametrize(("model", "fits"), [("embedder", True), ("small", False)])
+def test_what_a_model_must_take_at_once(model, fits):
+    draft = validate(rag(), KNOWN)
+    wide = replace(draft.nodes["vector"], spec=Wide(model=model, max_prompt_tokens=100_000))
+    narrow = {**KNOWN.models, "small": msgspec.structs.replace(KNOWN.models["small"], max_context=600)}
+    draft = draft.becomes({"vector": wide})
+    draft = dataclasses.replace(draft, catalog=msgspec.structs.replace(KNOWN, models=narrow))
+    if fits:
+        assert resolve(draft).nodes == draft.nodes
+        return
+    with pytest.raises(PipelineError, match="612 tokens do not fit into the 600 of small"):
+        resolve(draft)
 
 
 def test_a_vector_of_another_model():

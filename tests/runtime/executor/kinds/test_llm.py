@@ -15,22 +15,7 @@ from runtime.executor.kinds.kind import Resources
 from runtime.executor.kinds.llm import prepare
 from runtime.executor.loop import Call, RunScope
 from runtime.executor.queue import EventQueue
-from tests.runtime.parts import generator
-
-
-class Recorder:
-    """A pool that keeps the calls it passes on."""
-
-    def __init__(self, script: FakeScript | None = None) -> None:
-        self._pool = generator("m", script)
-        self.calls: list[Generate] = []
-        self.info = self._pool.info
-        self.engine = self._pool.engine
-        self.count_tokens = self._pool.count_tokens
-
-    def generate(self, call):
-        self.calls.append(call)
-        return self._pool.generate(call)
+from tests.runtime.parts import Recorder
 
 
 def run(spec: Llm, pool: Recorder, stream: bool = False, **inputs):

@@ -11,6 +11,7 @@ from graphs.nodes.prompt import Prompt
 from graphs.nodes.registry import KINDS
 from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.value import Value
+from graphs.schema import example
 from runtime.errors import NodeError
 from runtime.executor.kinds.kind import Resources
 from runtime.executor.kinds.registry import evaluator, performer
@@ -62,9 +63,8 @@ def test_value():
 
 
 def test_every_kind_runs_in_one_of_the_two_ways():
-    made = {"llm": {"model": "m"}, "embed": {"model": "embedder"}, "retrieve": {"index": "manual"}}
-    made |= {"prompt": {"template": "x"}}
-    for name, kind in KINDS.items():
-        spec = kind(**made.get(name, {}))
+    resources = Resources({"x": generator("x")}, {"x": Shelf()})
+    for kind in KINDS.values():
+        spec = example(kind)
         prepare = performer if spec.uses() and spec.uses()[0].resource == "model" else evaluator
-        assert callable(prepare(spec, RESOURCES))
+        assert callable(prepare(spec, resources))

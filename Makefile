@@ -1,6 +1,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help install serve test lint types contracts unit e2e bench reference lock clean
 bin := .venv/bin
+SCENARIO ?= gateway
 
 help: ## List the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -31,8 +32,9 @@ e2e: install ## The whole system over HTTP, on the fake and on the real engine
 	@scripts/test-deps
 	@env -u PYTHONDONTWRITEBYTECODE $(bin)/pytest tests/e2e --cov --cov-append --cov-report=term
 
-bench: install ## The gateway benchmark, against its peers
-	@env -u PYTHONDONTWRITEBYTECODE $(bin)/python -m benchmarks gateway
+bench: install ## A benchmark against its peers: SCENARIO=gateway, or compile
+	@scripts/peers
+	@env -u PYTHONDONTWRITEBYTECODE $(bin)/python -m benchmarks $(SCENARIO)
 
 reference: install ## Write the language's JSON Schema and reference page again
 	@$(bin)/clustergraph schema > docs/pipeline.schema.json
@@ -42,4 +44,4 @@ lock: install ## Resolve the dependencies again
 	@scripts/lock
 
 clean: ## Remove everything that was built, the virtual environment and the data too
-	rm -rf .venv .data build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf .venv .venv-peers .data build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -8,21 +8,27 @@ from typing import Annotated
 import msgspec
 import typer
 from rich.console import Console
+from rich.table import Table
 
+from benchmarks.growth import GrowthSample, GrowthScenario, measure_growth
+from benchmarks.growth_report import growth_report, growth_table
 from benchmarks.report import report, table
 from benchmarks.runner import MeasurementFailed, Sample, Timing, measure
-from benchmarks.scenario import Options
-from benchmarks.scenarios import SCENARIOS
+from benchmarks.scenario import Options, Scenario
+from benchmarks.scenarios import GROWTH, SCENARIOS
 
 RESULTS = Path(__file__).parent / "results"
 MIN_REPEATS = 5
 """Fewer repeats are for trying a scenario out: nothing is written then, unless --out says where."""
 
+Finished = tuple[msgspec.Struct, Table]
+"""For machines, for people."""
+
 
 def run(
-    name: Annotated[str, typer.Argument(help="one of: " + ", ".join(SCENARIOS))],
+    name: Annotated[str, typer.Argument(help="one of: " + ", ".join((*SCENARIOS, *GROWTH)))],
     repeats: Annotated[int, typer.Option(min=1, help="rounds over all arms")] = MIN_REPEATS,
-    seconds: Annotated[float, typer.Option(min=0.1, help="measured, for each sample")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="measured, for each sample under load")] = 3.0,
     arm: Annotated[list[str] | None, typer.Option(help="only this arm; may be given again")] = None,
     config: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="deploy config to measure")
@@ -31,12 +37,31 @@ def run(
 ) -> None:
     """Measure scenario NAME with its arms interleaved, and compare them."""
     console = Console()
-    kind = SCENARIOS.get(name)
+    kind = SCENARIOS.get(name) or GROWTH.get(name)
     if kind is None:
-        raise typer.BadParameter(f"no scenario {name!r}; there is: {', '.join(SCENARIOS)}")
+        raise typer.BadParameter(f"no scenario {name!r}; there is: {', '.join((*SCENARIOS, *GROWTH))}")
     unknown = sorted(set(arm or ()) - set(kind.arm_names))
     if unknown:
         raise typer.BadParameter(f"no arm {unknown[0]!r}; {name} has: {', '.join(kind.arm_names)}")
+    options = Options(tuple(arm or ()), config)
+    try:
+        if name in GROWTH:
+            finished, shown = _growth(name, GROWTH[name](options), repeats, console)
+        else:
+            finished, shown = _under_load(name, SCENARIOS[name](options), repeats, seconds, console)
+    except MeasurementFailed as error:
+        console.print(f"[red]{error}", highlight=False)
+        raise typer.Exit(1) from error
+    console.print(shown)
+    if out is None and repeats >= MIN_REPEATS:
+        out = RESULTS / f"{name}.json"
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(msgspec.json.format(msgspec.json.encode(finished), indent=1) + b"\n")
+        console.print(f"written to {out}", highlight=False)
+
+
+def _under_load(name: str, scenario: Scenario, repeats: int, seconds: float, console: Console) -> Finished:
     timing = Timing(warmup_s=min(1.0, seconds), seconds=seconds)
 
     def progress(sample: Sample) -> None:
@@ -46,21 +71,26 @@ def run(
             highlight=False,
         )
 
-    try:
-        arms, samples = measure(
-            kind(Options(tuple(arm or ()), config)), repeats=repeats, timing=timing, progress=progress
+    arms, samples = measure(scenario, repeats=repeats, timing=timing, progress=progress)
+    finished = report(name, scenario.baseline, timing, arms, samples)
+    return finished, table(finished)
+
+
+def _growth(name: str, scenario: GrowthScenario, repeats: int, console: Console) -> Finished:
+    def progress(sample: GrowthSample) -> None:
+        cost = sample.cost
+        console.print(
+            f"{sample.repeat + 1}/{repeats} {sample.shape} {sample.size:,} {sample.arm}: "
+            f"{cost.seconds:.3f} s of CPU, {cost.wall_s:.3f} s passed, {cost.memory_mb:.0f} MB",
+            highlight=False,
         )
-    except MeasurementFailed as error:
-        console.print(f"[red]{error}", highlight=False)
-        raise typer.Exit(1) from error
-    finished = report(name, kind.baseline, timing, arms, samples)
-    console.print(table(finished))
-    if out is None and repeats >= MIN_REPEATS:
-        out = RESULTS / f"{name}.json"
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(msgspec.json.format(msgspec.json.encode(finished), indent=1) + b"\n")
-        console.print(f"written to {out}", highlight=False)
+
+    arms, samples = measure_growth(scenario, repeats, progress)
+    present = {arm.name for arm in arms}
+    for missing in sorted(set(scenario.arm_names) - present):
+        console.print(f"without the arm {missing}", highlight=False)
+    finished = growth_report(name, scenario, arms, samples)
+    return finished, growth_table(finished)
 
 
 if __name__ == "__main__":

@@ -125,10 +125,10 @@ def report(scenario: str, baseline: str, timing: Timing, arms: list[Arm], sample
     """Everything a reader needs to judge the figures, or to take them again."""
     return Report(
         scenario=scenario,
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
-        commit=_commit(),
-        machine=_machine(),
-        versions=_versions(),
+        at=now(),
+        commit=commit_of_tree(),
+        machine=this_machine(),
+        versions=versions(),
         baseline=baseline,
         timing=timing,
         arms={arm.name: arm.describe for arm in arms},
@@ -176,7 +176,13 @@ def _ratio_cell(figure: Figure | None) -> str:
     return "" if figure is None else f"{figure.median:.2f}"
 
 
-def _versions() -> dict[str, str]:
+def now() -> str:
+    """UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that figures depend on, where they are installed."""
     installed = {}
     for package in PACKAGES:
         try:
@@ -186,7 +192,8 @@ def _versions() -> dict[str, str]:
     return installed
 
 
-def _machine() -> Machine:
+def this_machine() -> Machine:
+    """Where this runs."""
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -201,7 +208,8 @@ def _machine() -> Machine:
     )
 
 
-def _commit() -> str:
+def commit_of_tree() -> str:
+    """What git calls the working tree."""
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
         cwd=Path(__file__).parent,

@@ -77,6 +77,15 @@ class TemplateRefused(ValueError):
         return TemplateRefused, (self.faults, self.variables)
 
 
+class Outline(msgspec.Struct, frozen=True):
+    """What a template asks for, without what it takes to render it."""
+
+    variables: Mapping[str, int]
+    """Names that must be given, with the line on which each is first used."""
+    faults: tuple[TemplateFault, ...] = ()
+    """Why it cannot be used; empty where it can."""
+
+
 class RenderError(ValueError):
     """The values do not fit the template, or the text would be too long."""
 
@@ -106,6 +115,14 @@ class PromptTemplate:
         except (TemplateError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
             raise RenderError(str(error)[:500]) from error
         return "".join(pieces)
+
+
+def outline(source: str) -> Outline:
+    """Quicker than the template itself, for those who only check. Never raises."""
+    try:
+        return Outline(_variables(_parse(source)))
+    except TemplateRefused as refused:
+        return Outline(refused.variables, tuple(refused.faults))
 
 
 @lru_cache(maxsize=512)
@@ -149,6 +166,8 @@ def _node_faults(node: nodes.Node) -> Iterator[TemplateFault]:
     name = node.name if isinstance(node, nodes.Filter | nodes.Test | nodes.Name) else ""
     if name.startswith("_"):
         yield TemplateFault(f"the name {name} begins with an underscore", line, name)
+    elif name == "loop" and isinstance(node, nodes.Name) and node.ctx == "store":
+        yield TemplateFault("loop is what every loop has already, and no name for its items", line, name)
     elif isinstance(node, nodes.Filter) and name not in _ENVIRONMENT.filters:
         hint = nearest(name, _ENVIRONMENT.filters)
         yield TemplateFault(f"unknown filter {name}", line, name, hint)

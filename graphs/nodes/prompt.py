@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
 from graphs.nodes.spec import NO_BODIES, BodyTypes, Fault, NodeSpec
 from graphs.ports import ANY, STRING, Port, PortType
-from graphs.templates import MAX_TEMPLATE_CHARS, TemplateRefused, compile_template
+from graphs.templates import MAX_TEMPLATE_CHARS, Outline, outline
 
 
-class Prompt(NodeSpec, frozen=True, tag_field="kind", tag="prompt"):
+class Prompt(NodeSpec, frozen=True, dict=True, tag_field="kind", tag="prompt"):
     summary: ClassVar[str] = "fills a template; its variables are the node's input ports"
     cheap: ClassVar[bool] = True
     open_inputs: ClassVar[bool] = True
@@ -24,11 +25,7 @@ class Prompt(NodeSpec, frozen=True, tag_field="kind", tag="prompt"):
         return {name: Port(ANY) for name in self.variables()}
 
     def variables(self) -> Mapping[str, tuple[str, int]]:
-        try:
-            lines = compile_template(self.template).variables
-        except TemplateRefused as refused:
-            lines = refused.variables
-        return {name: ("template", line) for name, line in lines.items()}
+        return {name: ("template", line) for name, line in self._outline.variables.items()}
 
     def outputs(
         self, _given: Mapping[str, PortType], _bodies: BodyTypes = NO_BODIES, /
@@ -36,11 +33,12 @@ class Prompt(NodeSpec, frozen=True, tag_field="kind", tag="prompt"):
         return {"text": STRING}
 
     def faults(self) -> Sequence[Fault]:
-        try:
-            compile_template(self.template)
-        except TemplateRefused as refused:
-            return [
-                Fault("bad-template", fault.message, "template", fault.line, fault.token, fault.hint)
-                for fault in refused.faults
-            ]
-        return ()
+        return [
+            Fault("bad-template", fault.message, "template", fault.line, fault.token, fault.hint)
+            for fault in self._outline.faults
+        ]
+
+    @cached_property
+    def _outline(self) -> Outline:
+        """Kept, since every stage of a compilation asks for the ports."""
+        return outline(self.template)

@@ -8,8 +8,10 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as command
+from benchmarks.growth_report import GrowthReport
 from benchmarks.report import Report
-from benchmarks.scenarios import SCENARIOS
+from benchmarks.scenarios import GROWTH, SCENARIOS
+from benchmarks.scenarios.compile import CompileScenario
 from benchmarks.scenarios.gateway import CONFIG
 from runtime.store.embedded import EmbeddedValkey
 
@@ -49,6 +51,26 @@ def test_one_arm_is_measured_and_written(invoke, tmp_path):
 def test_every_scenario_has_its_baseline_among_its_arms(kind):
     assert kind.baseline in kind.arm_names
     assert len({load.name for load in kind.loads}) == len(kind.loads)
+
+
+@pytest.mark.parametrize("kind", GROWTH.values())
+def test_every_scenario_of_growth_has_its_arms_and_limits_for_sizes_that_it_measures(kind):
+    assert {kind.baseline, kind.subject} <= set(kind.arm_names)
+    assert set(kind.limits) <= set(kind.sizes)
+
+
+def test_growth_is_measured_and_written_without_a_peer_that_is_not_there(invoke, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.scenarios.compile.PEERS", tmp_path / "python")
+    monkeypatch.setattr(CompileScenario, "sizes", (20, 40))
+    monkeypatch.setattr(CompileScenario, "shapes", ("chain",))
+    out = tmp_path / "compile.json"
+    result = invoke("compile", "--repeats", "1", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert "without the arm langgraph" in result.output
+    written = msgspec.json.decode(out.read_bytes(), type=GrowthReport)
+    assert [(one.size, one.arm) for one in written.results] == [(20, "ours"), (40, "ours")]
+    assert all(one.memory_mb.median > 0 for one in written.results)
+    assert set(written.exponents["ours"]) == {"chain"}
 
 
 @pytest.mark.ray

@@ -10,10 +10,12 @@ from graphs.documents import Document
 from graphs.templates import (
     MAX_RENDERED_CHARS,
     MAX_TEMPLATE_CHARS,
+    Outline,
     PromptTemplate,
     RenderError,
     TemplateRefused,
     compile_template,
+    outline,
 )
 
 
@@ -53,6 +55,7 @@ def test_variables_are_the_free_names_with_their_lines():
         ("x" * (MAX_TEMPLATE_CHARS + 1), "longer than", 1),
         ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested too deep", 1),
         ("{{ x" + " | upper" * 500 + " }}", "nested too deep", 1),
+        ("{% for a, loop in b %}{% endfor %}", "loop is what every loop has already", 1),
         ("{% for a in b %}" * 30 + "{% endfor %}" * 30, "nested too deep", 1),
     ],
 )
@@ -118,6 +121,11 @@ def test_any_text_is_a_template_or_refused(source):
 def test_no_syntax_breaks_the_parser(pieces):
     made = _made("".join(pieces))
     assert isinstance(made, PromptTemplate) or all(fault.line >= 1 for fault in made)
+    known = outline("".join(pieces))
+    if isinstance(made, PromptTemplate):
+        assert known == Outline(made.variables)
+    else:
+        assert list(known.faults) == made
 
 
 def _made(source):

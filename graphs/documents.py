@@ -19,3 +19,8 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     """Line of the source at which the text begins, from 1; 0 where lines mean nothing."""
     score: float = 0.0
     """Similarity to the query, higher is nearer; cosine, so from -1 to 1."""
+
+    @property
+    def whole(self) -> str:
+        """What is embedded: the headings say what a paragraph is about."""
+        return f"{self.heading}\n{self.text}" if self.heading else self.text

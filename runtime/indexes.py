@@ -89,14 +89,9 @@ class Index:
         ]
 
 
-def _text(document: Document) -> str:
-    """What is embedded: the headings say what a paragraph is about."""
-    return f"{document.heading}\n{document.text}" if document.heading else document.text
-
-
 def _fitting(document: Document, pool: Pool) -> list[Document]:
     """The document, or its parts where the model cannot take it whole."""
-    call = Embed("index", pool.info.name, [_text(document)], deadline=0.0)
+    call = Embed("index", pool.info.name, [document.whole], deadline=0.0)
     if pool.count_tokens(call) <= pool.info.max_context or len(document.text) < 2:
         return [document]
     return [piece for half in halves(document) for piece in _fitting(half, pool)]
@@ -105,7 +100,7 @@ def _fitting(document: Document, pool: Pool) -> list[Document]:
 async def _embed(name: str, documents: Sequence[Document], pool: Pool) -> Vectors:
     rows: list[list[float]] = []
     for start in range(0, len(documents), BATCH):
-        texts = [_text(document) for document in documents[start : start + BATCH]]
+        texts = [document.whole for document in documents[start : start + BATCH]]
         call = Embed(f"index.{name}.{start}", pool.info.name, texts, deadline=time.time() + CALL_TIMEOUT_S)
         rows += (await pool.embed(call)).vectors
     return np.asarray(rows, dtype=np.float32)

@@ -9,10 +9,11 @@ from graphs.nodes.classify import Classify
 from graphs.nodes.embed import Embed
 from graphs.nodes.llm import Llm
 from graphs.nodes.prompt import Prompt
+from graphs.nodes.rerank import Rerank
 from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.value import Value
 
-AnySpec = Llm | Embed | Retrieve | Prompt | Value | Classify
+AnySpec = Llm | Embed | Retrieve | Prompt | Value | Classify | Rerank
 
 KINDS: Mapping[str, type[AnySpec]] = {spec.kind(): spec for spec in get_args(AnySpec)}
 """By name, as in YAML."""

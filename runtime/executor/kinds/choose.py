@@ -19,8 +19,12 @@ from cluster.interface import Pool
 from cluster.messages import Embed, Generate, Message, Sampling
 from graphs.errors import word_pattern
 from graphs.nodes.choices import ANSWER_FIELD, choice_bound
+from runtime.executor.kinds.embed import vectors_of
 from runtime.executor.kinds.kind import NodeCall
 from runtime.executor.kinds.llm import collect
+
+_ALL = "the text with the descriptions"
+"""What a bound counts."""
 
 
 class Choice(NamedTuple):
@@ -63,7 +67,9 @@ class _Asked:
             priority=call.priority,
         )
         tokens = self._pool.count_tokens(request)
-        _check(tokens, self._bound.prompt, call)
+        if tokens > self._bound.prompt:
+            message = f"{_ALL} has {tokens} tokens, {call.node} takes at most {self._bound.prompt}"
+            raise InvalidCall(message, param=call.node)
         call.called(request.model, tokens)
         reply = await collect(self._pool, request, tokens, call)
         return Choice(_chosen(reply["text"], self._names), None)
@@ -84,40 +90,24 @@ class _Nearest:
         """Of the descriptions, once they are known."""
 
     async def __call__(self, call: NodeCall, text: str) -> Choice:
-        request = Embed(
-            request_id=call.request_id,
-            model=self._pool.info.name,
-            texts=[text],
-            deadline=call.deadline,
-            tenant=call.tenant,
-            priority=call.priority,
+        known = self._vectors
+        vector, *others = await vectors_of(
+            self._pool,
+            call,
+            [text] if known is not None else [text, *self._descriptions],
+            self._max_prompt_tokens,
+            _ALL,
+            beside=0 if known is None else self._description_tokens,
         )
-        tokens = self._pool.count_tokens(request)
-        _check(tokens + self._description_tokens, self._max_prompt_tokens, call)
-        if self._vectors is None:
-            request.texts.extend(self._descriptions)
-            tokens += self._description_tokens
-        call.called(request.model, tokens)
-        reply = await self._pool.embed(request)
-        call.owe(reply.usage)
-        vector = np.asarray(reply.vectors[0], dtype=np.float32)
-        if self._vectors is None:
-            self._vectors = np.asarray(reply.vectors[1:], dtype=np.float32)
-        similarities = self._vectors @ vector
+        if known is None:
+            known = self._vectors = np.asarray(others, dtype=np.float32)
+        similarities = known @ np.asarray(vector, dtype=np.float32)
         best = int(similarities.argmax())
         return Choice(self._names[best], round(float(similarities[best]), 6))
 
 
 class _Answer(msgspec.Struct):
     choice: str
-
-
-def _check(tokens: int, most: int, call: NodeCall) -> None:
-    if tokens > most:
-        raise InvalidCall(
-            f"the text and the descriptions have {tokens} tokens, {call.node} takes at most {most}",
-            param=call.node,
-        )
 
 
 def _instructions(choices: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphs.nodes.registry import AnySpec
-from runtime.executor.kinds import classify, embed, llm, prompt, retrieve, value
+from runtime.executor.kinds import classify, embed, llm, prompt, rerank, retrieve, value
 from runtime.executor.kinds.kind import Evaluate, Perform, Resources
 
 _INLINE: Mapping[str, Callable[[Any, Resources], Evaluate]] = {
@@ -18,6 +18,7 @@ _AWAITED: Mapping[str, Callable[[Any, Resources], Perform]] = {
     "classify": classify.prepare,
     "embed": embed.prepare,
     "llm": llm.prepare,
+    "rerank": rerank.prepare,
 }
 _NOTHING = Resources({}, {})
 

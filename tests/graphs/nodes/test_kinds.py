@@ -8,6 +8,7 @@ from graphs.nodes.embed import Embed
 from graphs.nodes.llm import Llm
 from graphs.nodes.prompt import Prompt
 from graphs.nodes.registry import KINDS, AnySpec
+from graphs.nodes.rerank import Rerank
 from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.spec import TokenBound
 from graphs.nodes.value import Value
@@ -20,6 +21,7 @@ SPECS = [
     Prompt(template="{{ a }}"),
     Value(),
     Classify(model="m", labels={"yes": "it agrees", "no": "it does not"}),
+    Rerank(model="m"),
 ]
 
 

@@ -50,12 +50,11 @@ def _settings(spec_type: type[AnySpec]) -> Iterator[tuple[str, ...]]:
 
 
 def _inputs(spec_type: type[AnySpec], spec: AnySpec) -> list[str]:
-    if spec_type.open_inputs:
-        return ["Its inputs depend on its settings.", ""]
+    depend = ["Its inputs depend on its settings.", ""] if spec_type.open_inputs else []
     rows = (
         (f"`{name}`", _type(port), _default(port), port.description) for name, port in spec.inputs().items()
     )
-    return _table(("input", "type", "default", "meaning"), rows)
+    return [*depend, *_table(("input", "type", "default", "meaning"), rows)]
 
 
 def _type(port: Port) -> str:

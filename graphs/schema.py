@@ -284,12 +284,13 @@ def _kind(spec: type[AnySpec]) -> Schema:
 
 def _with(spec: type[AnySpec]) -> Schema:
     binding = {"$ref": "#/$defs/binding"}
-    if spec.open_inputs:
-        return {"type": "object", "additionalProperties": binding}
     ports: Mapping[str, Port] = example(spec).inputs()
+    properties = {name: _given(port) for name, port in ports.items()}
+    if spec.open_inputs:
+        return {"type": "object", "properties": properties, "additionalProperties": binding}
     return {
         "type": "object",
-        "properties": {name: _given(port) for name, port in ports.items()},
+        "properties": properties,
         "required": [name for name, port in ports.items() if port.required],
         "additionalProperties": False,
     }

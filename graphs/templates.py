@@ -84,6 +84,8 @@ class Outline(msgspec.Struct, frozen=True):
     """Names that must be given, with the line on which each is first used."""
     faults: tuple[TemplateFault, ...] = ()
     """Why it cannot be used; empty where it can."""
+    head: str = ""
+    """The text that everything it renders begins with."""
 
 
 class RenderError(ValueError):
@@ -120,7 +122,8 @@ class PromptTemplate:
 def outline(source: str) -> Outline:
     """Quicker than the template itself, for those who only check. Never raises."""
     try:
-        return Outline(_variables(_parse(source)))
+        tree = _parse(source)
+        return Outline(_variables(tree), head=_head(tree))
     except TemplateRefused as refused:
         return Outline(refused.variables, tuple(refused.faults))
 
@@ -174,6 +177,17 @@ def _node_faults(node: nodes.Node) -> Iterator[TemplateFault]:
     elif isinstance(node, nodes.Test) and name not in _ENVIRONMENT.tests:
         hint = nearest(name, _ENVIRONMENT.tests)
         yield TemplateFault(f"unknown test {name}", line, name, hint)
+
+
+def _head(tree: nodes.Template) -> str:
+    """The constant text before the first thing that is not: the prefix that all its renderings share."""
+    head = ""
+    for node in tree.body:
+        for part in node.nodes if isinstance(node, nodes.Output) else [node]:
+            if not isinstance(part, nodes.TemplateData):
+                return head
+            head += part.data
+    return head
 
 
 def _variables(tree: nodes.Template) -> dict[str, int]:

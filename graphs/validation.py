@@ -232,7 +232,8 @@ class _Checker:
             yield Problem(
                 flaw.code,
                 flaw.message,
-                (*path, node.kind, flaw.field),
+                (*path, node.kind, flaw.field, *flaw.inside),
+                flaw.on_key,
                 line_in_text=flaw.line_in_text,
                 token=flaw.token,
                 hint=flaw.hint,

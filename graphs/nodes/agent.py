@@ -77,11 +77,16 @@ class Agent(NodeSpec, frozen=True, tag_field="kind", tag="agent"):
         return "idempotent"
 
     def uses(self) -> Sequence[Use]:
-        return (Use("model", self.model, "model", task="generate"),)
+        return (Use("model", self.model, "model", task="generate", window=self._window),)
 
     @property
     def tokens(self) -> TokenBound:
-        return TokenBound(self.max_prompt_tokens, self.max_tokens).times(self.max_steps)
+        return self._window.times(self.max_steps)
+
+    @property
+    def _window(self) -> TokenBound:
+        """Of one call."""
+        return TokenBound(self.max_prompt_tokens, self.max_tokens)
 
     def bound(self, bodies: Mapping[str, TokenBound], /) -> TokenBound:
         return self.tokens + largest(bodies.values()).times(self.max_steps)

@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from graphs.nodes.spec import NO_BODIES, BodyTypes, Fault, NodeSpec
-from graphs.ports import ANY, STRING, Port, PortType
+from graphs.nodes.templated import template_faults, template_ports, template_variables
+from graphs.ports import STRING, Port, PortType
 from graphs.templates import MAX_TEMPLATE_CHARS, Outline, outline
 
 
@@ -22,10 +23,10 @@ class Prompt(NodeSpec, frozen=True, dict=True, tag_field="kind", tag="prompt"):
     """Jinja2, without calls, assignments and macros; see `graphs.templates`."""
 
     def inputs(self) -> Mapping[str, Port]:
-        return {name: Port(ANY) for name in self.variables()}
+        return template_ports(self._outline)
 
     def variables(self) -> Mapping[str, tuple[str, int]]:
-        return {name: ("template", line) for name, line in self._outline.variables.items()}
+        return template_variables(self._outline, "template")
 
     def outputs(
         self, _given: Mapping[str, PortType], _bodies: BodyTypes = NO_BODIES, /
@@ -33,10 +34,7 @@ class Prompt(NodeSpec, frozen=True, dict=True, tag_field="kind", tag="prompt"):
         return {"text": STRING}
 
     def faults(self) -> Sequence[Fault]:
-        return [
-            Fault("bad-template", fault.message, "template", fault.line, fault.token, fault.hint)
-            for fault in self._outline.faults
-        ]
+        return template_faults(self._outline, "template")
 
     @cached_property
     def _outline(self) -> Outline:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from graphs.errors import Path
 from graphs.ports import Port, PortType
 
 Effects = Literal["pure", "idempotent", "effectful"]
@@ -63,6 +64,9 @@ class Fault(msgspec.Struct, frozen=True):
     line_in_text: int | None = None
     token: str | None = None
     hint: str | None = None
+    inside: Path = ()
+    """Where in the value of the field."""
+    on_key: bool = False
 
 
 BodyTypes = Mapping[str, Mapping[str, PortType]]

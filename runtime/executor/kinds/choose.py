@@ -14,14 +14,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.errors import EngineFailed, InvalidCall
+from cluster.errors import EngineFailed
 from cluster.interface import Pool
 from cluster.messages import Embed, Generate, Message, Sampling
 from graphs.errors import word_pattern
 from graphs.nodes.choices import ANSWER_FIELD, choice_bound
+from runtime.executor.kinds.chat import ask
 from runtime.executor.kinds.embed import vectors_of
 from runtime.executor.kinds.kind import NodeCall
-from runtime.executor.kinds.llm import collect
 
 _ALL = "the text with the descriptions"
 """What a bound counts."""
@@ -66,13 +66,8 @@ class _Asked:
             tenant=call.tenant,
             priority=call.priority,
         )
-        tokens = self._pool.count_tokens(request)
-        if tokens > self._bound.prompt:
-            message = f"{_ALL} has {tokens} tokens, {call.node} takes at most {self._bound.prompt}"
-            raise InvalidCall(message, param=call.node)
-        call.called(request.model, tokens)
-        reply = await collect(self._pool, request, tokens, call)
-        return Choice(_chosen(reply["text"], self._names), None)
+        [answer] = await ask(self._pool, request, call, self._bound.prompt, _ALL)
+        return Choice(_chosen(answer.text, self._names), None)
 
 
 class _Nearest:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
-from cluster.errors import InvalidCall, ModelUnavailable, Overloaded
-from cluster.interface import Batch, Pool
-from cluster.messages import Delta, Finish, Generate, Message, Sampling, Usage
-from graphs.nodes.llm import Llm
+from cluster.messages import Generate, Message, Sampling
+from graphs.answer_schema import read_schema
+from graphs.nodes.llm import HISTORY, Llm
+from graphs.templates import compile_template
+from runtime.errors import NodeError
+from runtime.executor.kinds.chat import Answer, as_message, ask
 from runtime.executor.kinds.kind import NodeCall, Perform, Resources, Values
+from runtime.executor.kinds.prompt import rendered
 
 
 def prepare(spec: Llm, resources: Resources) -> Perform:
     pool = resources.pools[spec.model]
     sampling = Sampling(
-        temperature=spec.temperature, top_p=spec.top_p, seed=spec.seed, stop=list(spec.stop) or None
+        temperature=spec.temperature,
+        top_p=spec.top_p,
+        seed=spec.seed,
+        stop=list(spec.stop) or None,
+        n=spec.n,
+        response_format=None if spec.schema is None else response_format(spec.schema),
     )
     system = [] if spec.system is None else [Message("system", spec.system)]
+    prompt_of = _prompt(spec)
 
     async def perform(call: NodeCall, inputs: Values) -> Values:
         request = Generate(
@@ -28,61 +36,50 @@ def prepare(spec: Llm, resources: Resources) -> Perform:
             model=spec.model,
             max_tokens=spec.max_tokens,
             deadline=call.deadline,
-            messages=[*system, *map(_message, inputs["history"]), Message("user", inputs["prompt"])],
+            messages=[*system, *map(as_message, inputs[HISTORY]), Message("user", prompt_of(inputs))],
             sampling=sampling,
             stream=spec.stream and call.stream,
             tenant=call.tenant,
             priority=call.priority,
         )
-        tokens = pool.count_tokens(request)
-        if tokens > spec.max_prompt_tokens:
-            raise InvalidCall(
-                f"the prompt has {tokens} tokens, {call.node} takes at most {spec.max_prompt_tokens}",
-                param=call.node,
-            )
-        call.called(spec.model, tokens)
-        return await collect(pool, request, tokens, call)
+        answers = await ask(pool, request, call, spec.max_prompt_tokens)
+        return _outputs(spec, answers)
 
     return perform
 
 
-async def collect(pool: Pool, request: Generate, prompt_tokens: int, call: NodeCall) -> Values:
-    """The whole text; on the way its pieces, and at the end, however it ends, what is owed."""
-    pieces: list[str] = []
-    reason = "stop"
-    usage: Usage | None = None
+def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What holds an answer to a schema. Not `strict`: that is a subset which not every schema is in."""
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+
+
+def parsed(answer: Answer, schema: Mapping[str, Any], max_tokens: int) -> Any:
+    """The value that was written. Raises `NodeError` where it was cut off or does not fit `schema`."""
+    if answer.reason == "length":
+        raise NodeError(f"the answer was cut off at {max_tokens} tokens, before it was a whole value")
     try:
-        async with aclosing(_closable(pool.generate(request))) as batches:
-            async for batch in batches:
-                text = "".join(event.text for event in batch if isinstance(event, Delta))
-                pieces.append(text)
-                for event in batch:
-                    if isinstance(event, Finish):
-                        reason = event.reason
-                    elif isinstance(event, Usage):
-                        usage = event
-                if text and request.stream:
-                    await call.delta(text)
-    except (Overloaded, ModelUnavailable, InvalidCall):
-        usage = usage or (None if any(pieces) else Usage())
-        raise
-    finally:
-        call.owe(usage if usage is not None else _observed(pool, request, prompt_tokens, "".join(pieces)))
-    return {"text": "".join(pieces), "finish_reason": reason}
+        value = msgspec.json.decode(answer.text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise NodeError(f"the answer is no JSON: {error}") from error
+    misfit = read_schema(schema).misfit(value)
+    if misfit is not None:
+        raise NodeError(f"the answer does not fit the schema: {misfit}")
+    return value
 
 
-def _observed(pool: Pool, request: Generate, prompt_tokens: int, text: str) -> Usage:
-    """What a call had used when it ended before the engine could say."""
-    if not text:
-        return Usage(prompt_tokens)
-    again = msgspec.structs.replace(request, messages=None, prompt=text)
-    return Usage(prompt_tokens, min(request.max_tokens, pool.count_tokens(again)))
+def _prompt(spec: Llm) -> Callable[[Values], str]:
+    """The prompt: an input, or rendered from the inputs."""
+    if spec.prompt is None:
+        return lambda inputs: str(inputs["prompt"])
+    template = compile_template(spec.prompt)
+    return lambda inputs: rendered(template, inputs)
 
 
-def _closable(batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
-    """Pools give generators; the interface only promises iterators that can be closed."""
-    return cast("AsyncGenerator[Batch, None]", batches)
-
-
-def _message(turn: Message | Mapping[str, Any]) -> Message:
-    return turn if isinstance(turn, Message) else msgspec.convert(turn, Message)
+def _outputs(spec: Llm, answers: list[Answer]) -> Values:
+    first = answers[0]
+    outputs: Values = {"text": first.text, "finish_reason": first.reason}
+    if spec.n > 1:
+        outputs["texts"] = [answer.text for answer in answers]
+    if spec.schema is not None:
+        outputs["data"] = parsed(first, spec.schema, spec.max_tokens)
+    return outputs

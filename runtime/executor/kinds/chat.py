@@ -1,0 +1,85 @@
+"""One chat call for a node: bounded, reported, streamed where it is wanted, and owed however it ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any, cast
+
+import msgspec
+
+from cluster.errors import InvalidCall, ModelUnavailable, Overloaded
+from cluster.interface import Batch, Pool
+from cluster.messages import Delta, Finish, Generate, Message, Usage
+from runtime.executor.kinds.kind import NodeCall
+
+
+class Answer(msgspec.Struct):
+    """One choice of a reply."""
+
+    text: str = ""
+    reason: str = "stop"
+
+
+async def ask(
+    pool: Pool, request: Generate, call: NodeCall, max_prompt_tokens: int, what: str = "the prompt"
+) -> list[Answer]:
+    """The answers, one for each choice; on the way their pieces, where the request streams.
+
+    Raises `InvalidCall`, naming `what` is too long, for a prompt over `max_prompt_tokens`, before anything is
+    sent, and `ClusterError`.
+    """
+    tokens = pool.count_tokens(request)
+    if tokens > max_prompt_tokens:
+        message = f"{what} has {tokens} tokens, {call.node} takes at most {max_prompt_tokens}"
+        raise InvalidCall(message, param=call.node)
+    call.called(request.model, tokens)
+    return await _collect(pool, request, tokens, call)
+
+
+def as_message(turn: Message | Mapping[str, Any]) -> Message:
+    """A turn of a conversation, whether or not it came as JSON."""
+    return turn if isinstance(turn, Message) else msgspec.convert(turn, Message)
+
+
+async def _collect(pool: Pool, request: Generate, prompt_tokens: int, call: NodeCall) -> list[Answer]:
+    """The answers; and at the end, however it ends, what is owed."""
+    pieces: list[list[str]] = [[] for _ in range(request.sampling.n)]
+    reasons = ["stop"] * len(pieces)
+    usage: Usage | None = None
+    try:
+        async with aclosing(_closable(pool.generate(request))) as batches:
+            async for batch in batches:
+                for event in batch:
+                    if isinstance(event, Delta):
+                        pieces[event.index].append(event.text)
+                    elif isinstance(event, Finish):
+                        reasons[event.index] = event.reason
+                    else:
+                        usage = event
+                if request.stream and (text := _text(batch)):
+                    await call.delta(text)
+    except (Overloaded, ModelUnavailable, InvalidCall):
+        usage = usage or (None if any(map(any, pieces)) else Usage())
+        raise
+    finally:
+        call.owe(usage if usage is not None else _observed(pool, request, prompt_tokens, pieces))
+    return [Answer("".join(text), reason) for text, reason in zip(pieces, reasons, strict=True)]
+
+
+def _text(batch: Batch) -> str:
+    return "".join(event.text for event in batch if isinstance(event, Delta))
+
+
+def _observed(pool: Pool, request: Generate, prompt_tokens: int, pieces: list[list[str]]) -> Usage:
+    """What a call had used when it ended before the engine could say."""
+    completion = 0
+    for text in filter(None, map("".join, pieces)):
+        again = msgspec.structs.replace(request, messages=None, prompt=text)
+        completion += min(request.max_tokens, pool.count_tokens(again))
+    return Usage(prompt_tokens, completion)
+
+
+def _closable(batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
+    """Pools give generators; the interface only promises iterators that can be closed."""
+    return cast("AsyncGenerator[Batch, None]", batches)

@@ -56,7 +56,10 @@ _OTHERS = (
 )
 KEYWORDS = frozenset({*_NAMED, *_LISTED, *_SINGLE, *_COUNTS, *_OTHERS})
 FORMATS = frozenset(
-    {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid"}
+    {
+        *("date", "date-time", "duration", "email", "hostname"),
+        *("ipv4", "ipv6", "time", "uri", "uuid"),
+    }
 )
 _SCALARS = {
     "string": STRING,
@@ -111,8 +114,8 @@ def _faults(schema: Schema) -> list[SchemaFault]:
         return [SchemaFault(f"the schema is larger than {MAX_BYTES} bytes")]
     faults = list(_keyword_faults(schema))
     if not faults:
-        errors = _META.iter_errors(schema)
-        faults = [SchemaFault(error.message[:200], tuple(error.absolute_path)) for error in errors]
+        errors = {tuple(error.absolute_path): error.message for error in _META.iter_errors(schema)}
+        faults = [SchemaFault(message[:200], path) for path, message in errors.items()]
     return (faults or list(_expansion_faults(schema)))[:MAX_FAULTS]
 
 

@@ -257,22 +257,22 @@ def _node() -> Schema:
                 "not": {"pattern": r"\$\{"},
             },
         },
-        "oneOf": [_one_kind(spec) for spec in KINDS.values()],
+        "oneOf": [{"required": [name]} for name in KINDS],
+        "allOf": [{"if": {"required": [name]}, "then": _beside(spec)} for name, spec in KINDS.items()],
         "additionalProperties": False,
     }
 
 
-def _one_kind(spec: type[AnySpec]) -> Schema:
+def _beside(spec: type[AnySpec]) -> Schema:
     """What a node of a kind must have beside it."""
-    name = spec.kind()
     if spec.shorthand is not None:
-        return {"required": [name], "not": {"required": ["with"]}}
+        return {"not": {"required": ["with"]}}
     needed = (
         [] if spec.open_inputs else [key for key, port in example(spec).inputs().items() if port.required]
     )
     return {
-        "required": [name, "with"] if needed else [name],
-        "properties": {"with": {"$ref": f"#/$defs/with-{name}"}},
+        "required": ["with"] if needed else [],
+        "properties": {"with": {"$ref": f"#/$defs/with-{spec.kind()}"}},
     }
 
 

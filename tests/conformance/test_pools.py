@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
 from contextlib import aclosing
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from cluster.errors import DeadlineExceeded, InvalidCall
 from cluster.messages import Delta, Embed, Finish, Generate, Message, Sampling
@@ -20,6 +22,19 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 QUESTION = "What is the capital of France?"
 LONG = 200
 """Tokens of an answer that takes every engine a good part of a second."""
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "city": {"enum": ["Lyon", "Paris"]},
+        "sure": {"$ref": "#/$defs/share"},
+        "names": {"type": "array", "items": {"type": "string", "maxLength": 8}, "minItems": 1, "maxItems": 2},
+        "next": {"anyOf": [{"type": "null"}, {"type": "integer"}]},
+    },
+    "required": ["city", "sure", "names", "next"],
+    "additionalProperties": False,
+    "$defs": {"share": {"type": "integer", "minimum": 0, "maximum": 10}},
+}
 
 streamed = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 
@@ -131,6 +146,14 @@ class TestGenerating:
         events = await events_of(generator.pool.generate(call))
         assert text_of(events) == answer[: answer.index(stop)]
         assert finishes_of(events) == {0: "stop"}
+
+    @streamed
+    async def test_an_answer_held_to_a_schema_fits_it(self, generator: Subject, stream: bool) -> None:
+        held = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+        call = ask(generator, max_tokens=LONG, stream=stream, sampling={"response_format": held})
+        events = await events_of(generator.pool.generate(call))
+        assert finishes_of(events) == {0: "stop"}
+        assert Draft202012Validator(SCHEMA).is_valid(json.loads(text_of(events)))
 
     async def test_a_conversation_is_read_whole(self, generator: Subject) -> None:
         turns = [

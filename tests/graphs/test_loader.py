@@ -45,6 +45,20 @@ def test_positions_are_in_the_order_of_the_file():
 
 
 NODES = {
+    "keyword of a schema": (
+        "  a:\n    llm: {model: m, schema: {type: array, itmes: {}}}\n    with: {prompt: a}\n",
+        "bad-schema",
+        7,
+        43,
+        "did you mean items?",
+    ),
+    "input of an llm that is no variable of its prompt": (
+        '  a: {llm: {model: small, prompt: "Say {{ word }}"}, with: {text: a, word: b}}\n',
+        "unknown-port",
+        6,
+        61,
+        "known: history, word",
+    ),
     "unknown kind": ("  a: {lm: {model: small}}\n", "unknown-kind", 6, 7, "did you mean llm?"),
     "no kind": ("  a: {with: {}}\n", "bad-value", 6, 3, None),
     "two kinds": ("  a: {llm: {model: small}, embed: {model: m}}\n", "bad-value", 6, 3, None),

@@ -138,3 +138,20 @@ def _made(source):
 
 def test_compiled_once():
     assert compile_template("{{ once }}") is compile_template("{{ once }}")
+
+
+@pytest.mark.parametrize(
+    ("source", "head"),
+    [
+        ("", ""),
+        ("constant", "constant"),
+        ("Answer: {{ question }} now", "Answer: "),
+        ("{{ question }} now", ""),
+        ("a{# note #}b {% if x %}c{% endif %}", "ab "),
+        ("a\n{% for x in xs %}b{% endfor %}", "a\n"),
+    ],
+)
+def test_the_head_is_what_every_rendering_begins_with(source, head):
+    template = PromptTemplate(source)
+    assert template.head == head
+    assert template.render({"question": "q", "x": True, "xs": [1]}).startswith(head)

@@ -12,7 +12,7 @@ from graphs.nodes.rerank import Rerank
 from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.spec import TokenBound
 from graphs.nodes.value import Value
-from graphs.ports import ANY, STRING
+from graphs.ports import ANY, STRING, list_of
 
 SPECS = [
     Llm(model="m"),
@@ -47,6 +47,42 @@ def test_llm():
     assert spec.streams == "text"
     assert spec.effects == "idempotent"
     assert Llm(model="m", temperature=0).effects == "pure"
+
+
+def test_llm_with_a_prompt_of_its_own():
+    spec = Llm(model="m", prompt="To {{ language }}:\n{{ text }}")
+    assert set(spec.inputs()) == {"language", "text", "history"}
+    assert spec.variables() == {"language": ("prompt", 1), "text": ("prompt", 2)}
+    assert spec.faults() == []
+    (fault,) = Llm(model="m", prompt="{{ a | jon }}").faults()
+    assert (fault.code, fault.field, fault.token) == ("bad-template", "prompt", "jon")
+    (fault,) = Llm(model="m", prompt="\n{{ history }}").faults()
+    assert (fault.line_in_text, fault.token) == (2, "history")
+
+
+def test_llm_with_several_answers():
+    spec = Llm(model="m", max_tokens=5, max_prompt_tokens=7, n=3)
+    assert spec.tokens == TokenBound(7, 15)
+    assert spec.window == TokenBound(7, 5)
+    assert spec.outputs({})["texts"] == list_of(STRING)
+    assert "texts" not in Llm(model="m").outputs({})
+    assert spec.stand_in("no") == {"text": "no", "texts": ["no"], "finish_reason": "fallback"}
+    assert [fault.field for fault in Llm(model="m", n=2, stream=True).faults()] == ["stream"]
+    assert [fault.field for fault in Llm(model="m", n=2, schema={}).faults()] == ["n"]
+
+
+def test_llm_with_a_schema():
+    spec = Llm(model="m", schema={"type": "array", "items": {"type": "string"}})
+    assert spec.outputs({})["data"] == list_of(STRING)
+    assert spec.stand_in(["a"]) == {"text": '["a"]', "data": ["a"], "finish_reason": "fallback"}
+    assert spec.stand_in("a") is None
+    (fault,) = Llm(model="m", schema={"items": {"patern": "x"}}).faults()
+    assert (fault.code, fault.field, fault.inside, fault.on_key) == (
+        "bad-schema",
+        "schema",
+        ("items", "patern"),
+        True,
+    )
 
 
 def test_prompt_ports_are_the_variables_of_its_template():

@@ -10,6 +10,7 @@ from cluster.interface import ModelInfo
 from graphs.builder import Builder
 from graphs.errors import PipelineError
 from graphs.nodes.embed import Embed
+from graphs.nodes.llm import Llm
 from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.spec import TokenBound, Use
 from graphs.ports import STRING
@@ -91,6 +92,14 @@ def test_what_a_model_must_take_at_once(model, fits):
         return
     with pytest.raises(PipelineError, match="612 tokens do not fit into the 600 of small"):
         resolve(draft)
+
+
+def test_several_answers_fit_one_by_one():
+    b = Builder("x")
+    asked = b.input("q", STRING)
+    llm = Llm(model="small", max_prompt_tokens=1000, max_tokens=500, n=8)
+    b.output("texts", b.add("ask", llm, prompt=asked)["texts"])
+    assert resolve(validate(b.build(), KNOWN))
 
 
 def test_a_vector_of_another_model():

@@ -11,6 +11,7 @@ from cluster.engines.fake import FakeScript, Rule
 from cluster.errors import InvalidCall
 from cluster.messages import Delta, Failure, Generate, Message, Sampling, Usage
 from graphs.nodes.llm import Llm
+from runtime.errors import NodeError
 from runtime.executor.kinds.kind import Resources
 from runtime.executor.kinds.llm import prepare
 from runtime.executor.loop import Call, RunScope
@@ -56,6 +57,60 @@ async def test_text_reason_and_usage():
     call, _, running = run(Llm(model="m", max_tokens=3), pool)
     assert await running == {"text": "one two three", "finish_reason": "length"}
     assert call.usage == Usage(2, 3)
+
+
+async def test_a_prompt_of_its_own_is_rendered():
+    pool = Recorder()
+    spec = Llm(model="m", prompt="To {{ language }}: {{ text }}")
+    _, _, running = run(spec, pool, language="French", text="hi")
+    await running
+    assert pool.calls[0].messages == [Message("user", "To French: hi")]
+
+
+async def test_a_prompt_that_cannot_be_rendered():
+    _, _, running = run(Llm(model="m", prompt="{{ a.b }}"), Recorder(), a={})
+    with pytest.raises(NodeError, match="cannot be rendered"):
+        await running
+
+
+async def test_several_answers():
+    pool = Recorder(FakeScript(rules=[Rule(contains="hi", reply="one two three")]))
+    call, _, running = run(Llm(model="m", max_tokens=2, n=3), pool)
+    assert await running == {"text": "one two", "finish_reason": "length", "texts": ["one two"] * 3}
+    assert pool.calls[0].sampling.n == 3
+    assert call.usage == Usage(2, 6)
+
+
+SCHEMA = {"type": "object", "properties": {"label": {"enum": ["a", "b"]}}, "required": ["label"]}
+
+
+async def test_an_answer_held_to_a_schema_comes_parsed():
+    pool = Recorder()
+    _, _, running = run(Llm(model="m", schema=SCHEMA), pool)
+    outputs = await running
+    assert outputs["data"] == {"label": "a"}
+    assert msgspec.json.decode(outputs["text"]) == outputs["data"]
+    assert pool.calls[0].sampling.response_format == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": SCHEMA},
+    }
+
+
+@pytest.mark.parametrize(
+    ("reply", "max_tokens", "message"),
+    [
+        ('{"label": "a"}', 1, "cut off at 1 tokens"),
+        ("label a", 9, "no JSON"),
+        ("[" * 5000, 9, "no JSON"),
+        ('{"label": "c"}', 9, r"does not fit the schema: \$\.label: 'c'"),
+    ],
+)
+async def test_an_answer_that_does_not_keep_to_its_schema(reply, max_tokens, message):
+    pool = Recorder(FakeScript(rules=[Rule(contains="hi", reply=reply)]))
+    call, _, running = run(Llm(model="m", schema=SCHEMA, max_tokens=max_tokens), pool)
+    with pytest.raises(NodeError, match=message):
+        await running
+    assert call.usage.completion_tokens > 0
 
 
 @pytest.mark.parametrize(("node", "wanted"), [(True, True), (True, False), (False, True)])

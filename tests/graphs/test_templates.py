@@ -10,7 +10,6 @@ from graphs.documents import Document
 from graphs.templates import (
     MAX_RENDERED_CHARS,
     MAX_TEMPLATE_CHARS,
-    Outline,
     PromptTemplate,
     RenderError,
     TemplateRefused,
@@ -123,7 +122,7 @@ def test_no_syntax_breaks_the_parser(pieces):
     assert isinstance(made, PromptTemplate) or all(fault.line >= 1 for fault in made)
     known = outline("".join(pieces))
     if isinstance(made, PromptTemplate):
-        assert known == Outline(made.variables)
+        assert (known.variables, known.faults) == (made.variables, ())
     else:
         assert list(known.faults) == made
 
@@ -152,6 +151,5 @@ def test_compiled_once():
     ],
 )
 def test_the_head_is_what_every_rendering_begins_with(source, head):
-    template = PromptTemplate(source)
-    assert template.head == head
-    assert template.render({"question": "q", "x": True, "xs": [1]}).startswith(head)
+    assert outline(source).head == head
+    assert PromptTemplate(source).render({"question": "q", "x": True, "xs": [1]}).startswith(head)

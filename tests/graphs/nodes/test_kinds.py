@@ -63,7 +63,7 @@ def test_llm_with_a_prompt_of_its_own():
 def test_llm_with_several_answers():
     spec = Llm(model="m", max_tokens=5, max_prompt_tokens=7, n=3)
     assert spec.tokens == TokenBound(7, 15)
-    assert spec.window == TokenBound(7, 5)
+    assert [use.window for use in spec.uses()] == [TokenBound(7, 5)]
     assert spec.outputs({})["texts"] == list_of(STRING)
     assert "texts" not in Llm(model="m").outputs({})
     assert spec.stand_in("no") == {"text": "no", "texts": ["no"], "finish_reason": "fallback"}

@@ -3,6 +3,7 @@
     RunError            a mistake of ours, where it is none of those below
     ├── InvalidInputs   the caller's mistake; names every input at fault          (not retried)
     ├── UnknownGraph    no graph of that name is deployed here                    (not retried)
+    ├── RunCancelled    somebody ended the run before it was done              (not retried)
     └── NodeError       a node could not compute its outputs from what it was given
 
 Beside these a run ends in any `cluster.errors.ClusterError`, with the node it came from. What is wrong with
@@ -51,9 +52,16 @@ class UnknownGraph(RunError):
     """No graph of that name is deployed here."""
 
 
+class RunCancelled(RunError):
+    """The run was ended from outside: by a call to cancel it, or because its reader left."""
+
+
 class NodeError(RunError):
     """A node could not compute its outputs: a template over its bound, a field that is not there."""
 
 
 def _rebuild(kind: str, message: str, param: str | None) -> RunError:
-    return {"UnknownGraph": UnknownGraph, "NodeError": NodeError}.get(kind, RunError)(message, param=param)
+    return _KINDS.get(kind, RunError)(message, param=param)
+
+
+_KINDS: dict[str, type[RunError]] = {each.__name__: each for each in (UnknownGraph, RunCancelled, NodeError)}

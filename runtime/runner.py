@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import islice
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from jsonschema import Draft202012Validator
@@ -19,12 +19,12 @@ from cluster.interface import Pool
 from cluster.messages import Message, Usage
 from graphs.pipeline import Priority
 from graphs.ports import Port, object_schema
-from runtime.errors import InputProblem, InvalidInputs, RunError, UnknownGraph
+from runtime.errors import InputProblem, InvalidInputs, RunCancelled, RunError, UnknownGraph
 from runtime.events import RunEvent, RunFailed, RunFinished, RunStarted
 from runtime.executor.kinds.kind import Resources, Searchable
 from runtime.executor.loop import Execution, NodeBroke, RunScope
 from runtime.executor.prepare import PreparedPlan, prepare
-from runtime.executor.queue import EventQueue
+from runtime.executor.queue import EventQueue, Watch
 from runtime.plan import ExecutionPlan
 
 logger = logging.getLogger(__name__)
@@ -90,6 +90,26 @@ decode_request = msgspec.msgpack.Decoder(RunRequest).decode
 decode_infos = msgspec.msgpack.Decoder(list[GraphInfo]).decode
 
 
+class Witness(Protocol):
+    """Sees runs from within: every event when it happens, whether or not anybody reads it."""
+
+    def watch(self, request: RunRequest) -> Watch:
+        """What is told the events of a run that begins."""
+        ...
+
+
+class _Driven:
+    """A run that goes on."""
+
+    __slots__ = ("cancelled", "limit", "tenant")
+
+    def __init__(self, tenant: str, deadline: float) -> None:
+        self.tenant = tenant
+        self.limit = asyncio.timeout(deadline - time.time())
+        """Ends it, whether its time is over or somebody cancels it."""
+        self.cancelled = False
+
+
 class Runner:
     """Runs compiled plans. Needs an event loop and nothing else: no Ray, no server.
 
@@ -101,11 +121,32 @@ class Runner:
         plans: Iterable[ExecutionPlan],
         pools: Mapping[str, Pool],
         indexes: Mapping[str, Searchable] | None = None,
+        witness: Witness | None = None,
     ) -> None:
         resources = Resources(pools, indexes or {})
         self._plans = {plan.graph: (plan, prepare(plan, resources)) for plan in plans}
         self.infos = {name: info_of(plan) for name, (plan, _) in self._plans.items()}
         """By the name of the graph."""
+        self._witness = witness
+        self._driven: dict[str, _Driven] = {}
+        """By run id."""
+
+    @property
+    def running(self) -> list[tuple[str, str]]:
+        """Tenant and id of every run that goes on."""
+        return [(run.tenant, run_id) for run_id, run in self._driven.items()]
+
+    def cancel(self, tenant: str, run_id: str) -> bool:
+        """Ends a run of the tenant with a `RunFailed` whose failure is `RunCancelled`, and aborts its calls.
+
+        Whether it was there to be ended.
+        """
+        run = self._driven.get(run_id)
+        if run is None or run.tenant != tenant or run.cancelled or run.limit.expired():
+            return False
+        run.cancelled = True
+        run.limit.reschedule(asyncio.get_running_loop().time())
+        return True
 
     async def run(self, request: RunRequest) -> AsyncGenerator[RunEvent, None]:
         """The events of the run, exactly one `RunFinished` or `RunFailed` at the end. Never raises for a
@@ -113,7 +154,7 @@ class Runner:
 
         Closing it cancels every node that runs, and aborts their calls in the engines.
         """
-        queue = EventQueue()
+        queue = EventQueue(watch=self._witness.watch(request) if self._witness is not None else None)
         driver = asyncio.create_task(self._drive(request, queue))
         try:
             while True:
@@ -137,23 +178,30 @@ class Runner:
         queue.put(RunStarted(request.run_id, plan.graph, plan.version, plan.hash))
         scope = _scope(request, plan)
         execution = Execution(prepared, scope, inputs, request.history, queue)
+
+        def failed(error: ClusterError, node: str | None) -> RunFailed:
+            return RunFailed(error.as_failure(), execution.usage, perf_counter() - began, node)
+
+        run = self._driven[request.run_id] = _Driven(request.tenant, scope.deadline)
         try:
-            async with asyncio.timeout(scope.deadline - time.time()):
+            async with run.limit:
                 outputs = await execution.run()
             last: RunEvent = RunFinished(
                 msgspec.to_builtins(outputs), execution.usage, perf_counter() - began
             )
         except NodeBroke as broke:
-            last = RunFailed(broke.error.as_failure(), execution.usage, perf_counter() - began, broke.node)
+            last = failed(broke.error, broke.node)
         except TimeoutError:
-            late = DeadlineExceeded(f"the run passed its deadline; running: {_running(execution)}")
-            node = next(iter(execution.running), None)
-            last = RunFailed(late.as_failure(), execution.usage, perf_counter() - began, node)
+            last = failed(_ended_early(run, execution), next(iter(execution.running), None))
+        except asyncio.CancelledError:
+            queue.put(failed(RunCancelled("whoever read the run has left"), None))
+            raise
         except Exception:
             logger.exception("run %s of %s broke", request.run_id, request.graph)
-            failure = RunError("the run broke for a reason of our own").as_failure()
-            node = next(iter(execution.running), None)
-            last = RunFailed(failure, execution.usage, perf_counter() - began, node)
+            ours = RunError("the run broke for a reason of our own")
+            last = failed(ours, next(iter(execution.running), None))
+        finally:
+            self._driven.pop(request.run_id, None)
         queue.put(last)
 
     def _find(self, graph: str) -> tuple[ExecutionPlan, PreparedPlan]:
@@ -219,5 +267,8 @@ def _scope(request: RunRequest, plan: ExecutionPlan) -> RunScope:
     return RunScope(request.run_id, deadline, request.tenant, priority, request.stream)
 
 
-def _running(execution: Execution) -> str:
-    return ", ".join(execution.running) or "nothing"
+def _ended_early(run: _Driven, execution: Execution) -> ClusterError:
+    running = ", ".join(execution.running) or "nothing"
+    if run.cancelled:
+        return RunCancelled(f"the run was cancelled; running: {running}")
+    return DeadlineExceeded(f"the run passed its deadline; running: {running}")

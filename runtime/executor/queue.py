@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from runtime.events import RunEvent
+
+Watch = Callable[[RunEvent], None]
+"""Is told of each event the moment it happens. Neither waits nor raises."""
 
 MAX_WAITING = 256
 """Events that wait before deltas have to."""
@@ -13,8 +17,9 @@ MAX_WAITING = 256
 class EventQueue:
     """One writer's side (`put`, `put_when_room`), one reader's side (`take`)."""
 
-    def __init__(self, limit: int = MAX_WAITING) -> None:
+    def __init__(self, limit: int = MAX_WAITING, watch: Watch | None = None) -> None:
         self._limit = limit
+        self._watch = watch
         self._events: list[RunEvent] = []
         self._readable = asyncio.Event()
         self._room = asyncio.Event()
@@ -22,6 +27,8 @@ class EventQueue:
 
     def put(self, event: RunEvent) -> None:
         """Adds an event at once: for those of which a plan has a bounded number."""
+        if self._watch is not None:
+            self._watch(event)
         self._events.append(event)
         self._readable.set()
         if len(self._events) >= self._limit:

@@ -270,3 +270,51 @@ def test_places_inside_an_input_are_named():
     with pytest.raises(InvalidInputs) as refused:
         validate_inputs(schema, {"a": [{"id": 1}, 3]})
     assert [problem.field for problem in refused.value.problems] == ["a.1"]
+
+
+async def test_a_cancelled_run_ends_its_calls():
+    models = pools(small=FakeScript(first_token_s=60))
+    runner = make_runner(rag(), models)
+    events = []
+    async with aclosing(runner.run(request(rag(), tenant="acme"))) as run:
+        async for event in run:
+            events.append(event)
+            if isinstance(event, NodeCalled) and event.node == "answer":
+                assert runner.running == [("acme", "run-1")]
+                assert not runner.cancel("rivals", "run-1")
+                assert not runner.cancel("acme", "run-2")
+                assert runner.cancel("acme", "run-1")
+                assert not runner.cancel("acme", "run-1")
+    last = events[-1]
+    assert isinstance(last, RunFailed)
+    assert (last.failure.kind, last.node) == ("RunCancelled", "answer")
+    assert last.failure.message == "the run was cancelled; running: answer"
+    assert last.usage.prompt_tokens > 0
+    assert (await models["small"].engine.status()).running == 0
+    assert runner.running == []
+
+
+class Watched:
+    """A witness of one run."""
+
+    def __init__(self):
+        self.events = []
+
+    def watch(self, request):
+        self.asked = request
+        return self.events.append
+
+
+async def test_a_witness_sees_the_end_that_a_reader_who_left_does_not():
+    watched = Watched()
+    runner = Runner(
+        [compile_pipeline(rag())], pools(small=FakeScript(first_token_s=60)), {"manual": Shelf()}, watched
+    )
+    async with aclosing(runner.run(request(rag()))) as run:
+        async for event in run:
+            if isinstance(event, NodeStarted):
+                break
+    assert watched.asked.run_id == "run-1"
+    assert isinstance(watched.events[0], RunStarted)
+    assert isinstance(watched.events[-1], RunFailed)
+    assert watched.events[-1].failure.kind == "RunCancelled"

@@ -65,3 +65,12 @@ async def test_events_of_the_plan_are_never_held_back():
     for number in range(5):
         queue.put(NodeStarted(str(number), "value"))
     assert len(await queue.take()) == 5
+
+
+async def test_a_watcher_is_told_at_once():
+    seen = []
+    queue = EventQueue(watch=seen.append)
+    queue.put(NodeStarted("a", "llm"))
+    await queue.put_when_room(NodeDelta("a", "x"))
+    assert seen == [NodeStarted("a", "llm"), NodeDelta("a", "x")]
+    assert await queue.take() == seen

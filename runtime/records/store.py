@@ -1,0 +1,131 @@
+"""Records in the store: a hash for each run, and an index of a tenant's runs by when they began.
+
+    cgh:{acme}:run:5f…         summary, record
+    cgh:{acme}:runs            "5f… support-rag" by start
+    cgh:{acme}:cancel:5f…      somebody wants the run to end
+
+A tenant keeps its newest `most` runs, each for a while. Lists read summaries only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from runtime.records.model import RunRecord, RunSummary, as_of
+from runtime.store.client import Script, ScriptCall, Store
+from runtime.store.errors import CommandFailed
+from runtime.store.naming import check_name, tenant_key
+
+DEFAULT_KEEP_S = 24 * 3600.0
+MAX_RUNS = 1_000
+"""Of one tenant."""
+CANCEL_TTL_S = 3600
+"""A request to cancel is forgotten after this: longer than any run waits for its next look."""
+
+_WRITE = Script("run_write")
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack_summary = msgspec.msgpack.Decoder(RunSummary).decode
+_unpack_record = msgspec.msgpack.Decoder(RunRecord).decode
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some runs of a list, the newest first."""
+
+    runs: list[RunSummary]
+    more: bool
+    """Whether there are older ones."""
+
+
+class RunStore:
+    """Keeps records of runs, and who is to be cancelled."""
+
+    def __init__(self, store: Store, *, keep_s: float = DEFAULT_KEEP_S, most: int = MAX_RUNS) -> None:
+        self._store = store
+        self._keep_ms = int(keep_s * 1000)
+        self._most = most
+
+    async def write(self, records: Sequence[RunRecord]) -> None:
+        """Writes each as a whole, over what was known of the same run.
+
+        Raises `InvalidName`, `StoreUnavailable`, and `CommandFailed` of the first that was refused.
+        """
+        replies = await self._store.run_many([self._write(record) for record in records])
+        for reply in replies:
+            if isinstance(reply, CommandFailed):
+                raise reply
+
+    async def load(self, tenant: str, run_id: str, now: float) -> RunRecord | None:
+        """The record as of `now` (Unix seconds). Raises `InvalidName`, `StoreUnavailable`."""
+        packed = await self._store.execute("HGET", _run_key(tenant, run_id), "record")
+        return None if packed is None else as_of(_unpack_record(packed), now)
+
+    async def newest(
+        self,
+        tenant: str,
+        limit: int,
+        now: float,
+        *,
+        wanted: Callable[[str], bool],
+        after: str | None = None,
+    ) -> Page:
+        """The newest `limit` runs of graphs that are `wanted`, of those older than the run `after`.
+
+        Raises `InvalidName`, `StoreUnavailable`.
+        """
+        members = await self._store.execute("ZREVRANGE", _index_key(tenant), 0, -1)
+        listed = [member.decode().split(" ") for member in members]
+        if after is not None:
+            place = next((index for index, (run_id, _) in enumerate(listed) if run_id == after), len(listed))
+            listed = listed[place + 1 :]
+        chosen = [run_id for run_id, graph in listed if wanted(graph)]
+        page = chosen[:limit]
+        if not page:
+            return Page([], more=False)
+        reads = [("HGET", _run_key(tenant, run_id), "summary") for run_id in page]
+        packed = await self._store.execute_many(reads)
+        runs = [as_of(_unpack_summary(each), now) for each in packed if isinstance(each, bytes)]
+        return Page(runs, more=len(chosen) > limit)
+
+    async def ask_to_cancel(self, tenant: str, run_id: str) -> None:
+        """Has whichever runner drives the run end it at its next look. Raises `StoreUnavailable`."""
+        await self._store.execute("SET", _cancel_key(tenant, run_id), 1, "EX", CANCEL_TTL_S)
+
+    async def asked_to_cancel(self, runs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Those of the runs (tenant and id) that somebody wants to end. Raises `StoreUnavailable`."""
+        asked = list(runs)
+        replies = await self._store.execute_many([("EXISTS", _cancel_key(*run)) for run in asked])
+        return [run for run, reply in zip(asked, replies, strict=True) if reply == 1]
+
+    def _write(self, record: RunRecord) -> ScriptCall:
+        key = _run_key(record.tenant, record.run_id)
+        summary = RunSummary(**{name: getattr(record, name) for name in RunSummary.__struct_fields__})
+        return ScriptCall(
+            _WRITE,
+            [key, _index_key(record.tenant)],
+            [
+                self._keep_ms,
+                self._most,
+                int(record.started * 1000),
+                f"{record.run_id} {record.graph}",
+                _pack(summary),
+                _pack(record),
+                key.removesuffix(record.run_id),
+            ],
+        )
+
+
+def _run_key(tenant: str, run_id: str) -> str:
+    check_name("run_id", run_id)
+    return tenant_key(tenant, "run", run_id)
+
+
+def _index_key(tenant: str) -> str:
+    return tenant_key(tenant, "runs")
+
+
+def _cancel_key(tenant: str, run_id: str) -> str:
+    check_name("run_id", run_id)
+    return tenant_key(tenant, "cancel", run_id)

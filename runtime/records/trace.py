@@ -1,0 +1,141 @@
+"""A run's record, made of its events as they happen.
+
+    RunStarted  NodeStarted a      NodeFinished a   RunFinished       events, and when they happened
+    0.00        0.01               0.41             0.42
+                a: running 0.01    a: 0.40 s        succeeded         what is known then
+
+A trace is told the time and knows no clock. It is bounded: of nodes beyond `MAX_NODES` it keeps a number,
+and of their text nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from cluster.messages import Usage
+from runtime.errors import RunCancelled
+from runtime.events import (
+    NodeFailed,
+    NodeFinished,
+    NodeSkipped,
+    NodeStarted,
+    RunEvent,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+)
+from runtime.records.model import MAX_NODES, NodeRecord, NodeStatus, RunFault, RunRecord, RunStatus, keep
+from runtime.runner import RunRequest
+
+_CANCELLED = RunCancelled.__name__
+
+
+class _Node(msgspec.Struct):
+    """A node so far."""
+
+    kind: str
+    status: NodeStatus
+    started: float
+    seconds: float = 0.0
+    usage: Usage | None = None
+    reason: str = ""
+
+
+class Trace:
+    """What is known of one run so far."""
+
+    def __init__(self, request: RunRequest, started: float) -> None:
+        """`started` is Unix seconds."""
+        self._request = request
+        self._started = started
+        self._accepted: RunStarted | None = None
+        self._ended: RunFinished | RunFailed | None = None
+        self._nodes: dict[str, _Node] = {}
+        self._left_out = 0
+        self._seconds = 0.0
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the run has begun: one that is refused has no record."""
+        return self._accepted is not None
+
+    def add(self, event: RunEvent, at: float) -> None:
+        """An event that happened `at` seconds after the start."""
+        self._seconds = at
+        match event:
+            case RunStarted():
+                self._accepted = event
+            case NodeStarted(node=node, kind=kind):
+                self._enter(node, _Node(kind, "running", at))
+            case NodeSkipped(node=node, kind=kind, reason=reason):
+                self._enter(node, _Node(kind, "skipped", at, reason=reason))
+            case NodeFinished(node=node, seconds=seconds, usage=usage):
+                self._leave(node, "succeeded", seconds, usage)
+            case NodeFailed(node=node):
+                self._leave(node, "failed", None, None)
+            case RunFinished() | RunFailed():
+                self._ended = event
+            case _:
+                pass
+
+    def record(self) -> RunRecord:
+        """The record as of the last event. The run must be `accepted`."""
+        assert self._accepted is not None
+        request, began, ended = self._request, self._accepted, self._ended
+        outputs: dict[str, Any] = ended.outputs if isinstance(ended, RunFinished) else {}
+        return RunRecord(
+            run_id=request.run_id,
+            tenant=request.tenant,
+            graph=began.graph,
+            version=began.version,
+            plan_hash=began.plan_hash,
+            status=_status(ended),
+            started=self._started,
+            deadline=request.deadline,
+            seconds=self._seconds if ended is None else ended.seconds,
+            usage=self._usage() if ended is None else ended.usage,
+            error=_fault(ended) if isinstance(ended, RunFailed) else None,
+            inputs=keep(request.inputs),
+            outputs=keep(outputs),
+            nodes=[self._node(name, node) for name, node in self._nodes.items()],
+            nodes_left_out=self._left_out,
+        )
+
+    def _enter(self, name: str, node: _Node) -> None:
+        if len(self._nodes) < MAX_NODES:
+            self._nodes[name] = node
+        else:
+            self._left_out += 1
+
+    def _leave(self, name: str, status: NodeStatus, seconds: float | None, usage: Usage | None) -> None:
+        node = self._nodes.get(name)
+        if node is not None:
+            node.status = status
+            node.seconds = self._seconds - node.started if seconds is None else seconds
+            node.usage = usage
+
+    def _usage(self) -> Usage:
+        return sum((node.usage for node in self._nodes.values() if node.usage is not None), Usage())
+
+    def _node(self, name: str, node: _Node) -> NodeRecord:
+        status, seconds = node.status, node.seconds
+        if status == "running":
+            seconds = self._seconds - node.started
+            status = "running" if self._ended is None else "cancelled"
+        return NodeRecord(name, node.kind, status, node.started, seconds, node.usage, 1, node.reason)
+
+
+def _status(ended: RunFinished | RunFailed | None) -> RunStatus:
+    match ended:
+        case None:
+            return "running"
+        case RunFinished():
+            return "succeeded"
+        case RunFailed():
+            return "cancelled" if ended.failure.kind == _CANCELLED else "failed"
+
+
+def _fault(ended: RunFailed) -> RunFault:
+    return RunFault(ended.failure.kind, ended.failure.message, ended.node)

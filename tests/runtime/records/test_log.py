@@ -1,0 +1,160 @@
+"""Records written behind the backs of real runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+import structlog
+
+from cluster.engines.fake import FakeScript
+from graphs.pipeline import Pipeline
+from runtime.compiler.compile import compile_pipeline
+from runtime.events import NodeStarted, RunFinished, RunStarted
+from runtime.records import log as module
+from runtime.records.log import RunLog
+from runtime.records.store import RunStore
+from runtime.runner import Runner
+from runtime.store.client import Store
+from runtime.store.errors import StoreUnavailable
+from tests.graphs.shapes import rag
+from tests.runtime.parts import Shelf, events_of, pools, request
+
+NOW = 1_000.0
+
+
+@asynccontextmanager
+async def writing(log: RunLog) -> AsyncIterator[None]:
+    writer = asyncio.create_task(log.write())
+    try:
+        yield
+    finally:
+        writer.cancel()
+        await asyncio.wait([writer])
+
+
+def runner_with(log: RunLog, pipeline: Pipeline, script: FakeScript | None = None) -> Runner:
+    models = pools() if script is None else pools(small=script)
+    return Runner([compile_pipeline(pipeline)], models, {"manual": Shelf()}, log)
+
+
+class Memory:
+    """A store of records that may be out."""
+
+    def __init__(self) -> None:
+        self.written = []
+        self.out = False
+        self.tried: asyncio.Queue = asyncio.Queue()
+
+    async def write(self, records) -> None:
+        for record in records:
+            self.tried.put_nowait(record)
+        if self.out:
+            raise StoreUnavailable("it is out")
+        self.written += records
+
+    async def ended(self):
+        """The next record of a run that has ended, once somebody tried to write it."""
+        async with asyncio.timeout(10):
+            while (record := await self.tried.get()).status == "running":
+                pass
+        return record
+
+
+async def test_a_run_is_recorded_as_it_begins_and_as_it_ends(valkey_store: Store) -> None:
+    records = RunStore(valkey_store)
+    log = RunLog(records, clock=lambda: NOW)
+    runner = runner_with(log, rag(), FakeScript(output_tokens=3))
+    seen = []
+    async with writing(log):
+        asked = request(rag(), tenant="acme", run_id="run-1", deadline=4e9)
+        async with aclosing(runner.run(asked)) as events:
+            async for event in events:
+                if isinstance(event, RunStarted):
+                    while (begun := await records.load("acme", "run-1", NOW)) is None:
+                        await asyncio.sleep(0.001)
+                    seen.append(begun.status)
+        while (ended := await records.load("acme", "run-1", NOW)).status == "running":
+            await asyncio.sleep(0.001)
+    assert ended.status == "succeeded"
+    assert [node.node for node in ended.nodes] == ["vector", "search", "ask", "answer"]
+    assert all(node.status == "succeeded" for node in ended.nodes)
+    starts = [node.started for node in ended.nodes]
+    assert starts == sorted(starts)
+    assert ended.nodes[-1].started + ended.nodes[-1].seconds <= ended.seconds
+    assert (ended.started, ended.inputs.values) == (NOW, {"question": "why"})
+    assert seen in (["running"], ["succeeded"])
+
+
+async def test_a_quick_run_is_written_once() -> None:
+    memory = Memory()
+    log = RunLog(memory, clock=lambda: NOW)
+    runner = runner_with(log, rag())
+    await events_of(runner, request(rag(), tenant="acme"))
+    async with writing(log):
+        await memory.ended()
+    assert [record.status for record in memory.written] == ["succeeded"]
+
+
+async def test_a_run_whose_reader_leaves_is_cancelled() -> None:
+    memory = Memory()
+    log = RunLog(memory)
+    runner = runner_with(log, rag(), FakeScript(first_token_s=60))
+    async with aclosing(runner.run(request(rag(), tenant="acme"))) as events:
+        async for event in events:
+            if isinstance(event, NodeStarted) and event.node == "answer":
+                break
+    async with writing(log):
+        record = await memory.ended()
+    assert (record.status, record.error.kind) == ("cancelled", "RunCancelled")
+    assert record.nodes[-1].status == "cancelled"
+
+
+async def test_a_run_that_is_refused_or_of_no_tenant_is_not_recorded() -> None:
+    memory = Memory()
+    log = RunLog(memory)
+    runner = runner_with(log, rag())
+    await events_of(runner, request(rag(), tenant="acme", run_id="refused", inputs={}))
+    await events_of(runner, request(rag(), tenant="", run_id="nobody's"))
+    await events_of(runner, request(rag(), tenant="acme", run_id="kept"))
+    async with writing(log):
+        await memory.ended()
+    assert [record.run_id for record in memory.written] == ["kept"]
+
+
+async def test_without_a_store_runs_go_on_and_it_is_said_once() -> None:
+    memory = Memory()
+    memory.out = True
+    log = RunLog(memory)
+    runner = runner_with(log, rag())
+    with structlog.testing.capture_logs() as said:
+        async with writing(log):
+            for number in range(3):
+                events = await events_of(runner, request(rag(), tenant="acme", run_id=f"run-{number}"))
+                assert isinstance(events[-1], RunFinished)
+                await memory.ended()
+            memory.out = False
+            await events_of(runner, request(rag(), tenant="acme", run_id="run-9"))
+            await memory.ended()
+            await asyncio.sleep(0)
+    lost = [line["event"] for line in said if line["event"] == "run_records_lost"]
+    again = [line for line in said if line["event"] == "run_records_kept_again"]
+    assert len(lost) == 1
+    assert len(again) == 1
+    assert again[0]["lost"] >= 3
+    assert {record.run_id for record in memory.written} == {"run-9"}
+
+
+async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 2)
+    memory = Memory()
+    log = RunLog(memory)
+    runner = runner_with(log, rag())
+    for number in range(4):
+        await events_of(runner, request(rag(), tenant="acme", run_id=f"run-{number}"))
+    async with writing(log):
+        await memory.ended()
+        await memory.ended()
+    assert [record.run_id for record in memory.written] == ["run-0", "run-1"]

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphs.nodes.registry import AnySpec
-from runtime.executor.kinds import classify, embed, llm, prompt, rerank, retrieve, value
+from runtime.executor.kinds import classify, embed, guardrail, llm, prompt, rerank, retrieve, value
 from runtime.executor.kinds.kind import Evaluate, Perform, Resources
 
 _INLINE: Mapping[str, Callable[[Any, Resources], Evaluate]] = {
+    "guardrail": guardrail.prepare,
     "prompt": prompt.prepare,
     "retrieve": retrieve.prepare,
     "value": value.prepare,

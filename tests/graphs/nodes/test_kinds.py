@@ -5,6 +5,7 @@ import pytest
 
 from graphs.nodes.classify import Classify
 from graphs.nodes.embed import Embed
+from graphs.nodes.guardrail import Guardrail
 from graphs.nodes.llm import Llm
 from graphs.nodes.prompt import Prompt
 from graphs.nodes.registry import KINDS, AnySpec
@@ -22,6 +23,7 @@ SPECS = [
     Value(),
     Classify(model="m", labels={"yes": "it agrees", "no": "it does not"}),
     Rerank(model="m"),
+    Guardrail(),
 ]
 
 

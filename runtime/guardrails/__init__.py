@@ -1,0 +1,1 @@
+"""What texts are checked for, without a model."""

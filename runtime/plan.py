@@ -17,6 +17,7 @@ import msgspec
 from graphs.bindings import Binding, Ref, references
 from graphs.conditions import Condition, operands_of
 from graphs.nodes.registry import AnySpec
+from graphs.nodes.spec import Effects
 from graphs.pipeline import Fallback, NodeId, Policies, Retry, port_names
 from graphs.ports import Port, PortType
 
@@ -63,6 +64,8 @@ class PlannedNode(msgspec.Struct, frozen=True, omit_defaults=True):
     retry: Retry | None = None
     timeout_s: float | None = None
     fallback: tuple[Fallback, ...] = ()
+    effects: Effects = "pure"
+    """The author's word, else the worst of the kind's and of its bodies'."""
 
     def bindings(self) -> Iterator[Binding]:
         """All that the node takes or looks at, of what is around it."""
@@ -98,6 +101,16 @@ class ExecutionStep(msgspec.Struct, frozen=True, omit_defaults=True):
     token_bound: int = 0
 
 
+class Demand(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one run is expected to ask of a pool."""
+
+    visits: float = 0.0
+    """Calls."""
+    prompt_tokens: float = 0.0
+    """Of all calls together."""
+    output_tokens: float = 0.0
+
+
 class PlannedChat(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the plan is talked to as if it were a chat model."""
 
@@ -123,6 +136,8 @@ class ExecutionPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     indexes: tuple[str, ...]
     token_bound: int
     """Most tokens, prompts and outputs together, that one run can use."""
+    demand: Mapping[str, Demand] = {}
+    """By model, what a run is expected to ask of it: how load on the graph becomes load on the pools."""
     policies: Policies = Policies()
     defaults: Mapping[str, Any] = {}
     """By name of an output that may be absent: its value then."""

@@ -5,91 +5,74 @@
                      outputs back, so it also tells two uses of one node from one use each of two.
 
 The digests are a Merkle tree over the graph. They alone cannot tell a sampling node used twice from two that
-sample for themselves, hence the numbering.
+sample for themselves, hence the numbering. The nodes inside a node are numbered too, and what they know the
+item of a map or the state of a loop by is replaced by how deep inside it is bound.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
 import msgspec
+import networkx as nx
 
-from graphs.bindings import Binding, Items, Literal, Record, Ref, references
+from graphs.bindings import RESERVED, Binding, Items, Literal, Record, Ref, references
 from graphs.conditions import Condition, operands_of
-from graphs.nodes.registry import AnySpec
+from graphs.nodes.branch import Branch
+from graphs.nodes.spec import NodeSpec
+from graphs.pipeline import NodeId
+from runtime.compiler.draft import DraftBody, DraftNode, Scope
 
-
-class Defined(NamedTuple):
-    """A node, as far as it decides what a run does."""
-
-    spec: AnySpec
-    inputs: Mapping[str, Binding]
-    after: tuple[str, ...] = ()
-    """In an order that does not depend on names."""
-    when: Condition | None = None
-
+Names = ChainMap[str, Any]
+"""By owner of references: what stands for it, whatever it is called."""
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-def digest_of(
-    spec: AnySpec,
-    inputs: Mapping[str, Binding],
-    digests: Mapping[str, str],
-    when: Condition | None = None,
-) -> str:
-    """The digest of a node, from those of the nodes it refers to."""
-
-    def rename(owner: str) -> str:
-        return digests.get(owner, owner)
-
-    return fingerprint([_spec(spec), _inputs(inputs, rename), _condition(when, rename)])
+def digest_of(node: DraftNode, names: Names) -> str:
+    """The digest of a node, from those of the nodes that it refers to."""
+    return fingerprint(_node(node, names, 0))
 
 
-def number(outputs: Mapping[str, Binding], nodes: Mapping[str, Defined]) -> dict[str, int]:
-    """The nodes in the order in which they are met from the outputs back, whatever their names."""
-    numbers: dict[str, int] = {}
-    stack = [ref.owner for name in sorted(outputs, reverse=True) for ref in _reversed(outputs[name])]
-    while stack:
-        node_id = stack.pop()
-        if node_id in numbers or node_id not in nodes:
-            continue
-        numbers[node_id] = len(numbers)
-        node = nodes[node_id]
-        stack += reversed(node.after)
-        for binding in reversed(list(operands_of(node.when))):
-            stack += [ref.owner for ref in _reversed(binding)]
-        for port in sorted(node.inputs, reverse=True):
-            stack += [ref.owner for ref in _reversed(node.inputs[port])]
-    return numbers
+def digests_of(scope: Scope, around: Names) -> Names:
+    """The digests of a scope's nodes, in front of what stands for those around it."""
+    digests = around.new_child()
+    for node_id in nx.topological_sort(scope.graph):
+        digests[node_id] = digest_of(scope.nodes[node_id], digests)
+    return digests
 
 
-def structure(
-    outputs: Mapping[str, Binding],
-    nodes: Mapping[str, Defined],
-    numbers: Mapping[str, int],
-) -> list[Any]:
-    """The nodes by number and the outputs, in a form that is equal for equal graphs."""
-
-    def rename(owner: str) -> Any:
-        return numbers.get(owner, owner)
-
-    ordered = sorted(numbers, key=lambda node_id: numbers[node_id])
-    return [
-        [_structure(nodes[node_id], rename) for node_id in ordered],
-        _inputs(outputs, rename),
-    ]
+def names_inside(node: DraftNode, key: str, digest: str, around: Names) -> Names:
+    """What stands for all that the nodes of a body see around them. `digest` is that of the node."""
+    known: Names = ChainMap() if node.spec.closed else around
+    return known.new_child(
+        {owner: ["local", digest, place] for place, owner in enumerate(node.spec.locals(key, {}))}
+    )
 
 
-def _structure(node: Defined, rename: Callable[[str], Any]) -> list[Any]:
-    return [
-        _spec(node.spec),
-        _inputs(node.inputs, rename),
-        sorted(map(rename, node.after)),
-        _condition(node.when, rename),
-    ]
+def structure(scope: Scope, around: Names | None = None, level: int = 0) -> list[Any]:
+    """The nodes by number and the results, in a form that is equal for equal graphs."""
+    around = ChainMap() if around is None else around
+    numbers = number(scope, around)
+    names = around.new_child({node_id: [level, place] for node_id, place in numbers.items()})
+    nodes = []
+    for node_id in numbers:
+        node = scope.nodes[node_id]
+        nodes.append([_node(node, names, level), sorted(numbers[other] for other in node.after)])
+    until = scope.until if isinstance(scope, DraftBody) else None
+    return [nodes, _inputs(scope.outputs, names), _condition(until, names)]
+
+
+def number(scope: Scope, around: Names | None = None) -> dict[NodeId, int]:
+    """The nodes in the order in which they are met from the results back, whatever their names.
+
+    Then come those that others come after, and last what is run for its effects only.
+    """
+    return _Numbering(scope, ChainMap() if around is None else around).numbers
 
 
 def fingerprint(content: Any) -> str:
@@ -97,43 +80,136 @@ def fingerprint(content: Any) -> str:
     return hashlib.blake2b(_encode(content), digest_size=16).hexdigest()
 
 
-def _spec(spec: AnySpec) -> Any:
-    return msgspec.to_builtins(spec)
+class _Numbering:
+    def __init__(self, scope: Scope, around: Names) -> None:
+        self._scope = scope
+        self._around = around
+        self._order: list[NodeId] = []
+        self._followed = 0
+        self.numbers: dict[NodeId, int] = {}
+        self._follow([ref.owner for binding in scope.results() for ref in _refs(binding)])
+        self._follow_after()
+        rest = [name for name, node in scope.nodes.items() if name not in self.numbers]
+        for node_id in self._sorted([name for name in rest if scope.nodes[name].effect == "effectful"]):
+            self._follow([node_id])
+            self._follow_after()
+
+    @cached_property
+    def _marks(self) -> Names:
+        """Digests that also cover what a node comes after: an order of nodes that depends on no name."""
+        marks = self._around.new_child()
+        for node_id in nx.topological_sort(self._scope.graph):
+            node = self._scope.nodes[node_id]
+            after = sorted(marks[other] for other in node.after)
+            marks[node_id] = fingerprint([_node(node, marks, 0), after])
+        return marks
+
+    def _sorted(self, nodes: Sequence[NodeId]) -> Sequence[NodeId]:
+        return nodes if len(nodes) < 2 else sorted(nodes, key=self._marks.__getitem__)
+
+    def _follow(self, owners: Sequence[str]) -> None:
+        """Numbers all that `owners` lead back to by what flows."""
+        stack = list(reversed(owners))
+        while stack:
+            node_id = NodeId(stack.pop())
+            if node_id in self.numbers or node_id not in self._scope.nodes:
+                continue
+            self.numbers[node_id] = len(self.numbers)
+            self._order.append(node_id)
+            taken = [ref.owner for ref in _taken(self._scope.nodes[node_id], self._around)]
+            stack += reversed(taken)
+
+    def _follow_after(self) -> None:
+        """Numbers what the numbered nodes come after, in the order of the numbers."""
+        while self._followed < len(self._order):
+            for other in self._sorted(self._scope.nodes[self._order[self._followed]].after):
+                self._follow([other])
+            self._followed += 1
 
 
-def _inputs(inputs: Mapping[str, Binding], rename: Callable[[str], Any]) -> dict[str, Any]:
-    return {port: _canonical(binding, rename) for port, binding in inputs.items()}
+def _taken(node: DraftNode, around: Names) -> Iterator[Ref]:
+    """What a node refers to around it, in an order that does not depend on names."""
+    for port in sorted(node.inputs):
+        yield from _refs(node.inputs[port])
+    for binding in operands_of(node.when):
+        yield from _refs(binding)
+    for key in _keys(node):
+        body = node.bodies[key]
+        for binding in operands_of(body.when):
+            yield from _refs(binding)
+        inner = [ref for name in number(body, around) for ref in _taken(body.nodes[name], around)]
+        inner += [ref for binding in body.results() for ref in _refs(binding)]
+        hidden = {*body.nodes, *node.spec.locals(key, {})}
+        yield from (ref for ref in inner if ref.owner not in hidden)
 
 
-def _condition(when: Condition | None, rename: Callable[[str], Any]) -> Any:
-    if when is None:
-        return None
+def _node(node: DraftNode, names: Names, level: int) -> list[Any]:
     return [
-        when.text,
-        *([_canonical(operand.binding, rename), operand.cast] for operand in when.operands),
+        _spec(node.spec),
+        _inputs(node.inputs, names),
+        _condition(node.when, names),
+        _policies(node),
+        [_body(node, key, names, level) for key in _keys(node)],
     ]
 
 
-def _canonical(binding: Binding, rename: Callable[[str], Any]) -> Any:
+def _body(node: DraftNode, key: str, names: Names, level: int) -> list[Any]:
+    body = node.bodies[key]
+    known: Names = ChainMap() if node.spec.closed else names
+    places = {owner: ["local", level, place] for place, owner in enumerate(node.spec.locals(key, {}))}
+    title = "" if node.spec.kind() == Branch.kind() else key
+    return [title, _condition(body.when, names), structure(body, known.new_child(places), level + 1)]
+
+
+def _keys(node: DraftNode) -> list[str]:
+    """The keys of the bodies in an order that says no more than they do: the cases of a branch are tried in
+    turn, whatever number each has left; all others are by name."""
+    return list(node.bodies) if node.spec.kind() == Branch.kind() else sorted(node.bodies)
+
+
+def _spec(spec: NodeSpec) -> Any:
+    """The settings, but for what the author calls the item of a map or the state of a loop."""
+    fields: dict[str, Any] = msgspec.to_builtins(spec)
+    fields.pop("as", None)
+    return fields
+
+
+def _policies(node: DraftNode) -> list[Any]:
+    retry = None if node.retry is None else [node.retry.attempts, sorted(node.retry.on)]
+    return [retry, node.timeout_s, msgspec.to_builtins(node.fallback), node.effect]
+
+
+def _inputs(inputs: Mapping[str, Binding], names: Names) -> dict[str, Any]:
+    return {port: _canonical(binding, names) for port, binding in inputs.items()}
+
+
+def _condition(condition: Condition | None, names: Names) -> Any:
+    if condition is None:
+        return None
+    operands = ([_canonical(operand.binding, names), operand.cast] for operand in condition.operands)
+    return [condition.text, *operands]
+
+
+def _canonical(binding: Binding, names: Names) -> Any:
     match binding:
         case Literal(value=value):
             return ["literal", value]
         case Ref(owner=owner, port=port):
-            return ["ref", rename(owner), port]
+            return ["ref", names.get(owner, owner if owner in RESERVED else None), port]
         case Items(items=items):
-            return ["items", [_canonical(item, rename) for item in items]]
+            return ["items", [_canonical(item, names) for item in items]]
         case Record(fields=fields):
-            return ["record", {name: _canonical(item, rename) for name, item in fields.items()}]
+            return ["record", {name: _canonical(item, names) for name, item in fields.items()}]
 
 
-def _reversed(binding: Binding) -> Iterable[Ref]:
-    """The references of a binding, last first, the fields of records by name."""
+def _refs(binding: Binding) -> Iterator[Ref]:
+    """The references of a binding, the fields of records by name."""
     match binding:
         case Items(items=items):
-            for item in reversed(items):
-                yield from _reversed(item)
+            for item in items:
+                yield from _refs(item)
         case Record(fields=fields):
-            for name in sorted(fields, reverse=True):
-                yield from _reversed(fields[name])
+            for name in sorted(fields):
+                yield from _refs(fields[name])
         case _:
             yield from references(binding)

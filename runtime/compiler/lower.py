@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import heapq
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 
 import msgspec
-import networkx as nx
 
 from graphs.bindings import Ref
 from graphs.pipeline import NodeId
 from graphs.ports import STRING, PortType
-from runtime.compiler.draft import Draft, owners
-from runtime.compiler.fingerprint import Defined, digest_of, fingerprint, number, structure
-from runtime.plan import ExecutionPlan, ExecutionStep, PlannedChat, PlannedNode, StepId
+from runtime.compiler.draft import Draft, Scope, owners
+from runtime.compiler.estimates import bound_of, demand_of
+from runtime.compiler.fingerprint import Names, digests_of, fingerprint, names_inside, structure
+from runtime.plan import ExecutionPlan, ExecutionStep, PlannedBody, PlannedChat, PlannedNode, StepId
 
 
 def lower(draft: Draft) -> ExecutionPlan:
     """The plan of a draft that has been through every stage."""
     pipeline = draft.pipeline
-    steps = _in_order(_steps(draft))
-    uses = [use for node in draft.nodes.values() for use in node.spec.uses()]
+    steps = _steps(draft, ChainMap())
+    nodes = [node for _, node in draft.everything()]
     types = draft.types.outputs
     return ExecutionPlan(
         graph=pipeline.metadata.name,
@@ -29,13 +30,14 @@ def lower(draft: Draft) -> ExecutionPlan:
         hash=_hash(draft),
         inputs=pipeline.inputs,
         reads=tuple(sorted(pipeline.context.reads)),
-        steps=tuple(steps),
+        steps=steps,
         outputs=draft.outputs,
         output_types=types,
         defaults=pipeline.defaults,
-        models=tuple(sorted({use.name for use in uses if use.resource == "model"})),
-        indexes=tuple(sorted({use.name for use in uses if use.resource == "index"})),
+        models=tuple(sorted({model for node in nodes for model in node.models()})),
+        indexes=tuple(sorted({use.name for node in nodes for use in node.spec.uses() if use.resource == "index"})),
         token_bound=sum(step.token_bound for step in steps),
+        demand=demand_of(draft),
         policies=pipeline.policies,
         chat=_chat(draft, types),
     )
@@ -43,64 +45,73 @@ def lower(draft: Draft) -> ExecutionPlan:
 
 def _hash(draft: Draft) -> str:
     """Of all that decides what a run does; neither of names of nodes nor of descriptions."""
-    nodes = _defined(draft)
-    numbers = number(draft.outputs, nodes)
     pipeline = draft.pipeline
     ports = {name: msgspec.structs.replace(port, description="") for name, port in pipeline.inputs.items()}
     rest = msgspec.to_builtins([ports, sorted(pipeline.context.reads), pipeline.policies, pipeline.defaults])
     chat = _chat(draft, draft.types.outputs)
     talk = None if chat is None else [chat.input, chat.output]
-    return fingerprint([structure(draft.outputs, nodes, numbers), rest, talk])
+    return fingerprint([structure(draft), rest, talk])
 
 
-def _defined(draft: Draft) -> dict[str, Defined]:
-    """The nodes, each `after` sorted by what its nodes compute and not by what they are called."""
-    digests: dict[str, str] = {}
-    defined: dict[str, Defined] = {}
-    for node_id in nx.topological_sort(draft.graph):
-        node = draft.nodes[node_id]
-        after = tuple(sorted(node.after, key=lambda other: digests[other]))
-        digest = digest_of(node.spec, node.inputs, digests, node.when)
-        digests[node_id] = fingerprint([digest, [digests[other] for other in after]])
-        defined[node_id] = Defined(node.spec, node.inputs, after, node.when)
-    return defined
-
-
-def _steps(draft: Draft) -> list[ExecutionStep]:
-    """One for each group and for each node without one."""
+def _steps(scope: Scope, around: Names) -> tuple[ExecutionStep, ...]:
+    """One for each group and for each node without one, in an order in which they can run."""
     members: dict[NodeId, list[NodeId]] = {}
-    for node_id, node in draft.nodes.items():
+    for node_id, node in scope.nodes.items():
         members.setdefault(node.group or node_id, []).append(node_id)
     step_of = {node_id: StepId(group) for group, node_ids in members.items() for node_id in node_ids}
-    digests: dict[str, str] = {}
-    planned: dict[NodeId, PlannedNode] = {}
-    for node_id, node in draft.nodes.items():
-        digests[node_id] = digest_of(node.spec, node.inputs, digests, node.when)
-        planned[node_id] = PlannedNode(node_id, node.spec, node.inputs, digests[node_id], node.when)
-    return [_step(draft, group, node_ids, planned, step_of) for group, node_ids in members.items()]
+    digests = digests_of(scope, around)
+    steps = [
+        _step(scope, StepId(group), [_planned(scope, node_id, digests) for node_id in node_ids], step_of)
+        for group, node_ids in members.items()
+    ]
+    return tuple(_in_order(steps))
+
+
+def _planned(scope: Scope, node_id: NodeId, digests: Names) -> PlannedNode:
+    node = scope.nodes[node_id]
+    digest = digests[node_id]
+    return PlannedNode(
+        name=node_id,
+        spec=node.spec,
+        inputs=node.inputs,
+        digest=digest,
+        when=node.when,
+        bodies={
+            key: PlannedBody(
+                steps=_steps(body, names_inside(node, key, digest, digests)),
+                outputs=body.outputs,
+                when=body.when,
+                until=body.until,
+            )
+            for key, body in node.bodies.items()
+        },
+        retry=node.retry,
+        timeout_s=node.timeout_s,
+        fallback=node.fallback,
+        effects=node.effect,
+    )
 
 
 def _step(
-    draft: Draft,
-    group: NodeId,
-    node_ids: Sequence[NodeId],
-    planned: Mapping[NodeId, PlannedNode],
-    step_of: Mapping[NodeId, StepId],
+    scope: Scope, group: StepId, planned: Sequence[PlannedNode], step_of: Mapping[NodeId, StepId]
 ) -> ExecutionStep:
-    nodes = [draft.nodes[node_id] for node_id in node_ids]
-    needed = {step_of[owner] for node in nodes for owner in owners(node.bindings()) if owner in step_of} | {
-        step_of[other] for node in nodes for other in node.after
+    nodes = [scope.nodes[node.name] for node in planned]
+    needed = {
+        step_of[other]
+        for node in nodes
+        for other in (*owners(node.bindings()), *node.after)
+        if other in step_of
     }
     return ExecutionStep(
-        id=StepId(group),
+        id=group,
         backend=nodes[0].backend,
-        nodes=tuple(planned[node_id] for node_id in node_ids),
-        depends_on=tuple(sorted(needed - {StepId(group)})),
+        nodes=tuple(planned),
+        depends_on=tuple(sorted(needed - {group})),
         pool=nodes[0].pool,
         priority=min(node.priority for node in nodes),
         seconds=sum(node.seconds for node in nodes),
         remaining_s=max(node.remaining_s for node in nodes),
-        token_bound=sum(node.spec.tokens.total for node in nodes),
+        token_bound=sum(bound_of(node).total for node in nodes),
     )
 
 

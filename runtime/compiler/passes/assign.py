@@ -1,30 +1,49 @@
 """Stage 6, assign: every node gets the place where it runs.
 
-Reason: the executor then asks no questions. A node that uses a model awaits that model's pool; everything
-else is quick and local, and is computed in the runner on the spot.
+Reason: the executor then asks no questions. A node that calls a model awaits that model's pool; one that
+awaits something else, as a server or the nodes inside it, is a task; all others are quick and local, and are
+computed in the runner on the spot.
 
-    embed ─► search ─► ask ─► answer    embed: pool minilm, search: inline, ask: inline, answer: pool smollm2
+    embed ─► find ─► search (map) ─► ask ─► answer       embed: pool minilm, find: inline, search: task,
+                                                         ask: inline, answer: pool smollm2
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+
 from msgspec.structs import replace
 
+from graphs.pipeline import NodeId
 from runtime.compiler.draft import Change, Draft, DraftNode
+from runtime.executor.kinds.registry import runs_inline
+from runtime.plan import Backend
 
 
 def assign(draft: Draft) -> Draft:
     """Sets back end and pool."""
-    nodes = {node_id: _placed(node) for node_id, node in draft.nodes.items()}
-    changes = tuple(
-        Change(node_id, f"pool {node.pool}", "calls this model; meets other runs in its batches")
-        if node.pool is not None
-        else Change(node_id, "inline", "needs no model")
-        for node_id, node in nodes.items()
-    )
-    return draft.becomes(nodes, changes=changes)
+    placed = draft.becomes(_placed(draft.nodes))
+    return placed.becomes(changes=tuple(Change(path, *_place(node)) for path, node in placed.everything()))
 
 
-def _placed(node: DraftNode) -> DraftNode:
+def _placed(nodes: Mapping[NodeId, DraftNode]) -> dict[NodeId, DraftNode]:
+    return {node_id: _assigned(node) for node_id, node in nodes.items()}
+
+
+def _assigned(node: DraftNode) -> DraftNode:
+    bodies = {key: dataclasses.replace(body, nodes=_placed(body.nodes)) for key, body in node.bodies.items()}
     model = next((use.name for use in node.spec.uses() if use.resource == "model"), None)
-    return replace(node, backend="inline" if model is None else "pool", pool=model)
+    awaited: Backend = "task" if bodies or model is None else "pool"
+    return replace(
+        node, backend="inline" if runs_inline(node.spec) else awaited, pool=model, bodies=bodies
+    )
+
+
+def _place(node: DraftNode) -> tuple[str, str]:
+    """What is said of it, and why."""
+    if node.bodies:
+        return "task", "awaits the nodes inside it"
+    if node.pool is not None:
+        return f"pool {node.pool}", "calls this model; meets other runs in its batches"
+    return (node.backend, "needs no model" if node.backend == "inline" else "awaits what is no model")

@@ -8,15 +8,18 @@ Reason: later stages then need no `if` for what may be missing or wrong.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import UNSET
 
 from graphs import validation
-from graphs.bindings import Binding, Literal
+from graphs.bindings import Literal, Ref
 from graphs.conditions import condition
 from graphs.errors import PipelineError
-from graphs.pipeline import Node, Pipeline
+from graphs.pipeline import Node, NodeId, Pipeline
+from graphs.ports import PortType
 from runtime.compiler.catalog import Catalog
-from runtime.compiler.draft import Change, Draft, DraftNode
+from runtime.compiler.draft import Change, Draft, DraftBody, DraftNode, inside
 
 
 def validate(pipeline: Pipeline, catalog: Catalog | None) -> Draft:
@@ -26,17 +29,56 @@ def validate(pipeline: Pipeline, catalog: Catalog | None) -> Draft:
         raise PipelineError(problems)
     types = validation.typed(pipeline)
     changes: list[Change] = []
-    nodes = {}
-    for node_id, node in pipeline.nodes.items():
+    nodes = _nodes(pipeline.nodes, types.refs, "", changes)
+    return Draft(
+        pipeline=pipeline,
+        catalog=catalog,
+        types=types,
+        nodes=nodes,
+        outputs=dict(pipeline.outputs),
+        changes=tuple(changes),
+    )
+
+
+def _nodes(
+    nodes: Mapping[NodeId, Node], types: Mapping[Ref, PortType], path: str, changes: list[Change]
+) -> dict[NodeId, DraftNode]:
+    """The nodes of one scope, which see values of `types`."""
+    drafted = {}
+    for node_id, node in nodes.items():
         defaults = _defaults(node)
         changes += [
-            Change(node_id, f"{port} = {binding.value!r:.40}", "not given, so the default")
+            Change(path + node_id, f"{port} = {binding.value!r:.40}", "not given, so the default")
             for port, binding in defaults.items()
         ]
-        when = None if node.when is None else condition(node.when, types.refs)
-        nodes[node_id] = DraftNode(node.spec, {**defaults, **node.inputs}, node.after, when)
-    outputs: dict[str, Binding] = dict(pipeline.outputs)
-    return Draft(pipeline, catalog, types, nodes, outputs, tuple(changes))
+        bodies = {
+            key: _body(node, key, types, inside(path + node_id, key), changes) for key in node.bodies
+        }
+        drafted[node_id] = DraftNode(
+            spec=node.spec,
+            inputs={**defaults, **node.inputs},
+            after=node.after,
+            when=None if node.when is None else condition(node.when, types),
+            bodies=bodies,
+            retry=node.retry,
+            timeout_s=node.timeout_s,
+            fallback=node.fallback,
+            effects=node.effects,
+        )
+    return drafted
+
+
+def _body(
+    node: Node, key: str, around: Mapping[Ref, PortType], path: str, changes: list[Change]
+) -> DraftBody:
+    body = node.bodies[key]
+    types = around
+    return DraftBody(
+        nodes=_nodes(body.nodes, types, path, changes),
+        outputs=dict(body.outputs),
+        when=None if body.when is None else condition(body.when, around),
+        until=None if body.until is None else condition(body.until, types),
+    )
 
 
 def _defaults(node: Node) -> dict[str, Literal]:

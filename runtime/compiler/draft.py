@@ -148,6 +148,10 @@ class DraftNode(msgspec.Struct, frozen=True):
         yield from (use.name for use in self.spec.uses() if use.resource == "model")
         yield from (other.model for other in self.fallback if other.model is not None)
 
+    def indexes(self) -> Iterator[str]:
+        """The indexes that the node itself searches."""
+        yield from (use.name for use in self.spec.uses() if use.resource == "index")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Draft(Scope):

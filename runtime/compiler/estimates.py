@@ -1,10 +1,10 @@
-"""How long nodes are likely to take and what they are likely to ask of the models, before anything was measured.
+"""How long nodes are likely to take and what they ask of the models, before anything was measured.
 
 Only the proportions matter: they say which path through a graph is the long one, and how load on a graph
 becomes load on pools. Taken from a 135M model on two CPU cores (`benchmarks/`): prefill about 480 tokens a
 second, one stream about 12.
 
-    map (8 items, 4 at a time)       body: ask ─► answer 6 s        seconds: 2 × 6 s        visits of answer: 8
+    map (8 items, 4 at a time)     body: ask ─► answer 6 s     it takes 12 s and asks the model 8 times
 """
 
 from __future__ import annotations
@@ -51,10 +51,8 @@ def visits_of(node: DraftNode) -> Mapping[str, float]:
 
 
 def bound_of(node: DraftNode) -> TokenBound:
-    """Most tokens of one run of the node, every attempt and every other model that takes its place counted."""
-    inner = {
-        key: sum(map(bound_of, body.nodes.values()), TokenBound()) for key, body in node.bodies.items()
-    }
+    """Most tokens of one run of the node, with every attempt and every model that takes its place."""
+    inner = {key: sum(map(bound_of, body.nodes.values()), TokenBound()) for key, body in node.bodies.items()}
     attempts = 1 if node.retry is None else node.retry.attempts
     others = sum(other.model is not None for other in node.fallback)
     return node.spec.bound(inner).times(attempts + others)

@@ -35,7 +35,9 @@ def lower(draft: Draft) -> ExecutionPlan:
         output_types=types,
         defaults=pipeline.defaults,
         models=tuple(sorted({model for node in nodes for model in node.models()})),
-        indexes=tuple(sorted({use.name for node in nodes for use in node.spec.uses() if use.resource == "index"})),
+        indexes=tuple(
+            sorted({use.name for node in nodes for use in node.spec.uses() if use.resource == "index"})
+        ),
         token_bound=sum(step.token_bound for step in steps),
         demand=demand_of(draft),
         policies=pipeline.policies,

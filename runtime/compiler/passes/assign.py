@@ -35,9 +35,7 @@ def _assigned(node: DraftNode) -> DraftNode:
     bodies = {key: dataclasses.replace(body, nodes=_placed(body.nodes)) for key, body in node.bodies.items()}
     model = next((use.name for use in node.spec.uses() if use.resource == "model"), None)
     awaited: Backend = "task" if bodies or model is None else "pool"
-    return replace(
-        node, backend="inline" if runs_inline(node.spec) else awaited, pool=model, bodies=bodies
-    )
+    return replace(node, backend="inline" if runs_inline(node.spec) else awaited, pool=model, bodies=bodies)
 
 
 def _place(node: DraftNode) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from graphs.errors import PipelineError, Problem
 from graphs.nodes.value import Value
 from graphs.pipeline import NodeId
 from graphs.validation import reaching_outputs
-from runtime.compiler.draft import Change, Draft, DraftNode, owners, substitute, substituted
+from runtime.compiler.draft import Change, Draft, DraftNode, owners, rewired, substitute, substituted
 from runtime.executor.kinds.registry import evaluator
 
 MAX_CONSTANT_CHARS = 65_536
@@ -74,7 +74,8 @@ class _Folder:
             self._leave_out_absent(node_id, node, why)
             self._waited[node_id] = (*after, *owners(inputs.values()))
             return
-        fresh = replace(node, inputs=inputs, after=after, when=None if holds else when)
+        wired = rewired(node, self._known)
+        fresh = replace(wired, inputs=inputs, after=after, when=None if holds else when)
         if not self._fold(node_id, fresh):
             self.nodes[node_id] = fresh
 
@@ -121,7 +122,7 @@ class _Folder:
             return None
 
     def _leave_out_absent(self, node_id: NodeId, node: DraftNode, why: str) -> None:
-        refs = [Ref(node_id, port) for port in node.spec.outputs({})]
+        refs = [Ref(node_id, port) for port in node.ports()]
         self._absent.update(refs)
         self._known.update(dict.fromkeys(refs, Literal(None)))
         self.changes.append(Change(node_id, "dropped", why))
@@ -137,7 +138,7 @@ class _Folder:
             self.changes.append(Change(node_id, "left out", f"only passes on {given}"))
             return True
         outputs = None
-        if node.spec.cheap and node.spec.effects == "pure":
+        if node.spec.cheap and node.effect == "pure":
             try:
                 outputs = _constant(node)
             except ClusterError as error:
@@ -164,8 +165,8 @@ def _wanted(draft: Draft) -> set[str]:
     effects = [
         Ref(node_id, port)
         for node_id, node in draft.nodes.items()
-        if node.spec.effects == "effectful"
-        for port in node.spec.outputs({})
+        if node.effect == "effectful"
+        for port in node.ports()
     ]
     refs = [ref for binding in draft.outputs.values() for ref in references(binding)]
     return reaching_outputs(draft.graph, [*refs, *effects])

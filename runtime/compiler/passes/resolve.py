@@ -1,7 +1,7 @@
 """Stage 2, resolve: every model and index that is named is deployed, and fit for what it is asked.
 
 Reason: a name that means nothing, a prompt longer than any window, a vector of another model are known now,
-and would else be found by the first user.
+and would else be found by the first user. That goes for the models of fallbacks too, and inside bodies.
 
     embed(minilm) ─► search(manual) ─► ask ─► answer(smolm2)    answer: there is no model smolm2 (did you mean
                                                                 smollm2?)
@@ -9,78 +9,101 @@ and would else be found by the first user.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator
 
 from graphs.bindings import Ref
-from graphs.errors import PipelineError, Problem, nearest
+from graphs.errors import Path, PipelineError, Problem, nearest
 from graphs.nodes.spec import Use
-from graphs.pipeline import NodeId
+from graphs.pipeline import Fallback, NodeId
 from runtime.compiler.catalog import Catalog
-from runtime.compiler.draft import Change, Draft, DraftNode
+from runtime.compiler.draft import Change, Draft, DraftNode, Scope
+
+Visible = ChainMap[NodeId, DraftNode]
+"""By name, the nodes that a node may refer to."""
 
 
 def resolve(draft: Draft) -> Draft:
     """Raises `PipelineError` with everything that is not there or does not fit."""
     if draft.catalog is None:
         return draft.becomes(changes=tuple(_assumed(draft)))
-    problems = [
-        problem
-        for node_id, node in draft.nodes.items()
-        for use in node.spec.uses()
-        for problem in _problems(draft, draft.catalog, node_id, node, use)
-    ]
+    problems = list(_Resolver(draft.catalog).scope(draft, ("nodes",), ChainMap()))
     if problems:
         raise PipelineError(problems)
     return draft.becomes()
 
 
 def _assumed(draft: Draft) -> Iterator[Change]:
-    for node_id, node in draft.nodes.items():
-        for use in node.spec.uses():
-            yield Change(node_id, f"{use.resource} {use.name}", "no deployment is known, so taken to exist")
+    why = "no deployment is known, so taken to exist"
+    for path, node in draft.everything():
+        for model in node.models():
+            yield Change(path, f"model {model}", why)
+        for index in node.indexes():
+            yield Change(path, f"index {index}", why)
 
 
-def _problems(
-    draft: Draft, catalog: Catalog, node_id: NodeId, node: DraftNode, use: Use
-) -> Iterator[Problem]:
-    path = ("nodes", node_id, node.spec.kind(), use.field)
-    known = catalog.models if use.resource == "model" else catalog.indexes
-    if use.name not in known:
-        message = f"there is no {use.resource} {use.name}"
-        yield Problem(f"unknown-{use.resource}", message, path, hint=nearest(use.name, known))
-    elif use.resource == "model":
-        yield from _model_problems(catalog, node, use, path)
-    else:
-        yield from _index_problems(draft, catalog, node, use, path)
+class _Resolver:
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
 
+    def scope(self, scope: Scope, path: Path, around: Visible) -> Iterator[Problem]:
+        visible = around.new_child(dict(scope.nodes))
+        for node_id, node in scope.nodes.items():
+            place = (*path, node_id)
+            for use in node.spec.uses():
+                yield from self._use((*place, node.spec.kind(), use.field), node, use, visible)
+            for index, other in enumerate(node.fallback):
+                yield from self._fallback((*place, "fallback", index, "model"), node, other)
+            for key, body in node.bodies.items():
+                where = (*place, node.spec.kind(), key, "nodes")
+                yield from self.scope(body, where, ChainMap() if node.spec.closed else visible)
 
-def _model_problems(catalog: Catalog, node: DraftNode, use: Use, path: tuple[str, ...]) -> Iterator[Problem]:
-    model = catalog.models[use.name]
-    if use.task is not None and model.task != use.task:
-        fit = [name for name, other in catalog.models.items() if other.task == use.task]
-        hint = "these do: " + ", ".join(sorted(fit)) if fit else None
-        yield Problem("wrong-model", f"the model {use.name} does not {use.task}", path, hint=hint)
-        return
-    bound = use.window or node.spec.tokens
-    output = bound.output if model.task == "generate" else 0
-    if bound.prompt + output > model.max_context:
-        message = f"{bound.prompt + output} tokens do not fit into the {model.max_context} of {use.name}"
-        hint = f"max_prompt_tokens can be {max(1, model.max_context - output)} at most"
-        yield Problem("window", message, path, hint=hint)
+    def _use(self, path: Path, node: DraftNode, use: Use, visible: Visible) -> Iterator[Problem]:
+        known = self._catalog.models if use.resource == "model" else self._catalog.indexes
+        if use.name not in known:
+            message = f"there is no {use.resource} {use.name}"
+            yield Problem(f"unknown-{use.resource}", message, path, hint=nearest(use.name, known))
+        elif use.resource == "model":
+            yield from self._model(path, node, use)
+        else:
+            yield from self._index(path, node, use, visible)
 
+    def _fallback(self, path: Path, node: DraftNode, other: Fallback) -> Iterator[Problem]:
+        """A model that takes the place of another does what that does."""
+        first = next((use for use in node.spec.uses() if use.resource == "model"), None)
+        if other.model is None or first is None:
+            return
+        known = self._catalog.models
+        task = first.task
+        if task is None and first.name in known:
+            task = known[first.name].task
+        yield from self._use(path, node, Use("model", other.model, "model", task, first.window), ChainMap())
 
-def _index_problems(
-    draft: Draft, catalog: Catalog, node: DraftNode, use: Use, path: tuple[str, ...]
-) -> Iterator[Problem]:
-    """A vector that is looked for must come from the model that made the index."""
-    index = catalog.indexes[use.name]
-    for binding in node.inputs.values():
-        if not isinstance(binding, Ref) or binding.owner not in draft.nodes:
-            continue
-        source = draft.nodes[NodeId(binding.owner)]
-        for made in source.spec.uses():
-            if made.task == "embed" and made.name != index.model:
-                message = (
-                    f"the index {use.name} was made with {index.model}, {binding.owner} uses {made.name}"
-                )
-                yield Problem("wrong-model", message, path)
+    def _model(self, path: Path, node: DraftNode, use: Use) -> Iterator[Problem]:
+        models = self._catalog.models
+        model = models[use.name]
+        if use.task is not None and model.task != use.task:
+            fit = [name for name, other in models.items() if other.task == use.task]
+            hint = "these do: " + ", ".join(sorted(fit)) if fit else None
+            yield Problem("wrong-model", f"the model {use.name} does not {use.task}", path, hint=hint)
+            return
+        bound = use.window or node.spec.tokens
+        output = bound.output if model.task == "generate" else 0
+        if bound.prompt + output > model.max_context:
+            message = f"{bound.prompt + output} tokens do not fit into the {model.max_context} of {use.name}"
+            hint = f"max_prompt_tokens can be {max(1, model.max_context - output)} at most"
+            yield Problem("window", message, path, hint=hint)
+
+    def _index(self, path: Path, node: DraftNode, use: Use, visible: Visible) -> Iterator[Problem]:
+        """A vector that is looked for must come from the model that made the index."""
+        index = self._catalog.indexes[use.name]
+        for binding in node.inputs.values():
+            source = visible.get(NodeId(binding.owner)) if isinstance(binding, Ref) else None
+            if source is None or not isinstance(binding, Ref):
+                continue
+            for made in source.spec.uses():
+                if made.task == "embed" and made.name != index.model:
+                    message = (
+                        f"the index {use.name} was made with {index.model}, {binding.owner} uses {made.name}"
+                    )
+                    yield Problem("wrong-model", message, path)

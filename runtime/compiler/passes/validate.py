@@ -51,9 +51,7 @@ def _nodes(
             Change(path + node_id, f"{port} = {binding.value!r:.40}", "not given, so the default")
             for port, binding in defaults.items()
         ]
-        bodies = {
-            key: _body(node, key, types, inside(path + node_id, key), changes) for key in node.bodies
-        }
+        bodies = {key: _body(node, key, types, inside(path + node_id, key), changes) for key in node.bodies}
         drafted[node_id] = DraftNode(
             spec=node.spec,
             inputs={**defaults, **node.inputs},

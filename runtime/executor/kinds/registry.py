@@ -29,6 +29,11 @@ def evaluator(spec: AnySpec, resources: Resources = _NOTHING) -> Evaluate:
     return _INLINE[spec.kind()](spec, resources)
 
 
+def runs_inline(spec: AnySpec) -> bool:
+    """Whether nodes of this kind are computed on the spot; else they await something."""
+    return spec.kind() in _INLINE
+
+
 def performer(spec: AnySpec, resources: Resources) -> Perform:
     """How a node of back end `pool` runs. Raises `KeyError` naming a model that is not there."""
     return _AWAITED[spec.kind()](spec, resources)

@@ -29,4 +29,4 @@ def test_remaining_time_is_the_longest_path(pipeline):
     assert not draft.nodes or min(node.priority for node in draft.nodes.values()) == 0
     for name, node in draft.nodes.items():
         after = [draft.nodes[consumer].remaining_s for consumer in draft.graph.successors(name)]
-        assert node.remaining_s == seconds(node.spec) + max(after, default=0.0)
+        assert node.remaining_s == seconds(node, {}) + max(after, default=0.0)

@@ -1,7 +1,11 @@
 """What a run says of itself while it goes: the events from runner to gateway.
 
     RunStarted ─► NodeStarted ─► NodeCalled ─► NodeDelta … ─► NodeFinished ─► … ─► RunFinished
-                 └► NodeSkipped                            └► NodeFailed ──────► RunFailed
+                 └► NodeSkipped      └► NodeRetried, NodeFellBack ─► …
+                                     └► NodeFailed ──────────────────────────────► RunFailed
+
+A node is named by its path: `answer`, or `search[3].each` for one inside another, and `answer.0.step` inside
+a case. What is inside a node begins after its `NodeStarted` and ends before its `NodeFinished`.
 
 Exactly one `RunFinished` or `RunFailed` ends every run, and nothing follows it. Events of different nodes
 interleave as the nodes do. They travel as msgpack (`encode_events`, `decode_events`), several to a batch when
@@ -59,7 +63,7 @@ class NodeFinished(_Event, frozen=True, tag="node_finished"):
     seconds: float
     """Wall time since its `NodeStarted`."""
     usage: Usage | None = None
-    """Tokens of its model calls; absent where it made none."""
+    """Tokens of its own model calls, those of failed tries too; absent where it made none."""
     outputs: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     """By port. Absent when larger than `MAX_OUTPUT_BYTES`, and in runs that did not ask for a stream."""
 
@@ -74,10 +78,31 @@ class NodeSkipped(_Event, frozen=True, tag="node_skipped"):
 
 
 class NodeFailed(_Event, frozen=True, tag="node_failed"):
-    """The node broke; its siblings are being cancelled and `RunFailed` follows."""
+    """The node broke. Its siblings are being cancelled and `RunFailed` follows, unless a node that it is in
+    is tried again or has a fallback."""
 
     node: str
     failure: Failure
+
+
+class NodeRetried(_Event, frozen=True, tag="node_retried"):
+    """The node is tried again. What was begun inside it is given up."""
+
+    node: str
+    attempt: int
+    """Of the try that begins: 2 for the first that is not the first."""
+    reason: str
+    """Why the one before failed: `unavailable`, `overloaded`, `timeout` or `error`."""
+
+
+class NodeFellBack(_Event, frozen=True, tag="node_fell_back"):
+    """The node has failed for good and something else takes its place. What was begun inside is given up."""
+
+    node: str
+    to: str
+    """`model NAME`, or `value` where a constant does."""
+    reason: str
+    """As of `NodeRetried`."""
 
 
 class RunFinished(_Event, frozen=True, tag="run_finished"):
@@ -85,7 +110,7 @@ class RunFinished(_Event, frozen=True, tag="run_finished"):
 
     outputs: dict[str, Any]
     usage: Usage
-    """Summed over all nodes."""
+    """Summed over all nodes, failed tries among them."""
     seconds: float
 
 
@@ -97,7 +122,7 @@ class RunFailed(_Event, frozen=True, tag="run_failed"):
     """What is owed all the same: finished nodes, and what the others had drawn so far."""
     seconds: float
     node: str | None = None
-    """Where it broke; absent when the run itself was refused."""
+    """Path of the node that broke; absent when the run itself was refused."""
 
 
 RunEvent = (
@@ -108,6 +133,8 @@ RunEvent = (
     | NodeFinished
     | NodeSkipped
     | NodeFailed
+    | NodeRetried
+    | NodeFellBack
     | RunFinished
     | RunFailed
 )
@@ -123,8 +150,8 @@ to_json = msgspec.json.Encoder().encode
 class Tally:
     """The tokens a run owes, from the events seen so far: for whoever must settle a run it had to give up.
 
-    Exact for nodes that have finished and at the end of the run. A node in mid-call is charged its prompt
-    and one token per `CHARS_PER_TOKEN` characters it streamed.
+    Exact for nodes that have finished and at the end of the run. A node in mid-call, or cut off in it, is
+    charged its prompt and one token per `CHARS_PER_TOKEN` characters it streamed.
     """
 
     CHARS_PER_TOKEN = 3
@@ -146,6 +173,8 @@ class Tally:
                 self._streamed.pop(node, None)
                 if usage is not None:
                     self._settled += usage
+            case NodeRetried(node=node) | NodeFellBack(node=node):
+                self._give_up_inside(node)
             case RunFinished(usage=total) | RunFailed(usage=total):
                 self._final = total
             case _:
@@ -155,5 +184,17 @@ class Tally:
     def usage(self) -> Usage:
         if self._final is not None:
             return self._final
-        streamed = sum(-(-chars // self.CHARS_PER_TOKEN) for chars in self._streamed.values())
-        return self._settled + Usage(prompt_tokens=sum(self._prompts.values()), completion_tokens=streamed)
+        return sum((self._estimate(node) for node in {**self._prompts, **self._streamed}), self._settled)
+
+    def _estimate(self, node: str) -> Usage:
+        """Of a node that has not finished."""
+        streamed = -(-self._streamed.get(node, 0) // self.CHARS_PER_TOKEN)
+        return Usage(prompt_tokens=self._prompts.get(node, 0), completion_tokens=streamed)
+
+    def _give_up_inside(self, node: str) -> None:
+        """What runs inside the node has ended, and may begin again under the same name."""
+        inside = (f"{node}.", f"{node}[")
+        for path in [each for each in {**self._prompts, **self._streamed} if each.startswith(inside)]:
+            self._settled += self._estimate(path)
+            self._prompts.pop(path, None)
+            self._streamed.pop(path, None)

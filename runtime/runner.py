@@ -17,14 +17,16 @@ from jsonschema import Draft202012Validator
 from cluster.errors import ClusterError, DeadlineExceeded
 from cluster.interface import Pool
 from cluster.messages import Message, Usage
+from graphs.bindings import CONTEXT, INPUTS, Ref
 from graphs.pipeline import Priority
 from graphs.ports import Port, object_schema
 from runtime.errors import InputProblem, InvalidInputs, RunCancelled, RunError, UnknownGraph
 from runtime.events import RunEvent, RunFailed, RunFinished, RunStarted
 from runtime.executor.kinds.kind import Resources, Searchable
-from runtime.executor.loop import Execution, NodeBroke, RunScope
-from runtime.executor.prepare import PreparedPlan, prepare
+from runtime.executor.loop import execute
+from runtime.executor.prepare import PreparedBody, prepare
 from runtime.executor.queue import EventQueue, Watch
+from runtime.executor.run import NodeBroke, Run, RunScope
 from runtime.plan import ExecutionPlan
 
 logger = logging.getLogger(__name__)
@@ -177,34 +179,34 @@ class Runner:
             return
         queue.put(RunStarted(request.run_id, plan.graph, plan.version, plan.hash))
         scope = _scope(request, plan)
-        execution = Execution(prepared, scope, inputs, request.history, queue)
+        run = Run(scope, queue)
+        given = {Ref(INPUTS, name): value for name, value in inputs.items()}
+        given[Ref(CONTEXT, "sessionHistory")] = request.history
 
         def failed(error: ClusterError, node: str | None) -> RunFailed:
-            return RunFailed(error.as_failure(), execution.usage, perf_counter() - began, node)
+            return RunFailed(error.as_failure(), run.usage, perf_counter() - began, node)
 
-        run = self._driven[request.run_id] = _Driven(request.tenant, scope.deadline)
+        driven = self._driven[request.run_id] = _Driven(request.tenant, scope.deadline)
         try:
-            async with run.limit:
-                outputs = await execution.run()
-            last: RunEvent = RunFinished(
-                msgspec.to_builtins(outputs), execution.usage, perf_counter() - began
-            )
+            async with driven.limit:
+                outputs = await execute(prepared, run, given)
+            last: RunEvent = RunFinished(msgspec.to_builtins(outputs), run.usage, perf_counter() - began)
         except NodeBroke as broke:
             last = failed(broke.error, broke.node)
         except TimeoutError:
-            last = failed(_ended_early(run, execution), next(iter(execution.running), None))
+            last = failed(_ended_early(driven, run), next(iter(run.at_work()), None))
         except asyncio.CancelledError:
             queue.put(failed(RunCancelled("whoever read the run has left"), None))
             raise
         except Exception:
             logger.exception("run %s of %s broke", request.run_id, request.graph)
             ours = RunError("the run broke for a reason of our own")
-            last = failed(ours, next(iter(execution.running), None))
+            last = failed(ours, next(iter(run.at_work()), None))
         finally:
             self._driven.pop(request.run_id, None)
         queue.put(last)
 
-    def _find(self, graph: str) -> tuple[ExecutionPlan, PreparedPlan]:
+    def _find(self, graph: str) -> tuple[ExecutionPlan, PreparedBody]:
         if graph not in self._plans:
             raise UnknownGraph(f"there is no graph {graph[:MAX_NAME_CHARS]}", param="graph")
         return self._plans[graph]
@@ -267,8 +269,14 @@ def _scope(request: RunRequest, plan: ExecutionPlan) -> RunScope:
     return RunScope(request.run_id, deadline, request.tenant, priority, request.stream)
 
 
-def _ended_early(run: _Driven, execution: Execution) -> ClusterError:
-    running = ", ".join(execution.running) or "nothing"
-    if run.cancelled:
+def _ended_early(driven: _Driven, run: Run) -> ClusterError:
+    running = _at_work(run)
+    if driven.cancelled:
         return RunCancelled(f"the run was cancelled; running: {running}")
     return DeadlineExceeded(f"the run passed its deadline; running: {running}")
+
+
+def _at_work(run: Run) -> str:
+    paths = run.at_work()
+    more = f" and {len(paths) - MAX_PROBLEMS} more" if len(paths) > MAX_PROBLEMS else ""
+    return (", ".join(paths[:MAX_PROBLEMS]) or "nothing") + more

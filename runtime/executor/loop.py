@@ -4,142 +4,93 @@
     └──► c ──►┘      Inline steps run on the spot; each other step is a task of its own. A node that is
                      skipped counts as done.
 
-One failure, the deadline or the reader leaving cancels every task of the run, and with it every call in an
-engine; no task outlives its run. A value is let go when its last reader is done.
+A node with bodies runs each as an execution inside this one, with values of its own. One failure, the
+deadline or the reader leaving cancels every task of the run, and with it every call in an engine; no task
+outlives its run. A value is let go when its last reader is done: one that a body captures, when the node is
+done that the body is in.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 import msgspec
 
 from cluster.errors import ClusterError
-from cluster.messages import Message, Usage
+from cluster.messages import Usage
+from graphs.bindings import Ref
+from graphs.pipeline import RetryOn
 from runtime.events import (
     MAX_OUTPUT_BYTES,
     NodeCalled,
     NodeDelta,
     NodeFailed,
+    NodeFellBack,
     NodeFinished,
+    NodeRetried,
     NodeSkipped,
     NodeStarted,
 )
-from runtime.executor.kinds.kind import Values
-from runtime.executor.prepare import ABSENT, PreparedNode, PreparedPlan, PreparedStep
-from runtime.executor.queue import EventQueue
+from runtime.executor.kinds.kind import Passed, Values
+from runtime.executor.prepare import PreparedBody, PreparedNode, PreparedStep
+from runtime.executor.run import Ledger, NodeBroke, Run
+from runtime.executor.slots import ABSENT
 
 _size = msgspec.msgpack.Encoder().encode
 
 
-class NodeBroke(Exception):
-    """A node failed, and with it the run."""
-
-    def __init__(self, node: str, error: ClusterError) -> None:
-        super().__init__(node)
-        self.node = node
-        self.error = error
-
-
-class RunScope(msgspec.Struct, frozen=True):
-    """What all nodes of a run share."""
-
-    run_id: str
-    deadline: float
-    """Unix seconds."""
-    tenant: str
-    priority: int
-    stream: bool
-
-
-class Call:
-    """A `NodeCall`: what a node may know of its run, and what it reports."""
-
-    __slots__ = ("_queue", "node", "priority", "scope", "usage")
-
-    def __init__(self, scope: RunScope, queue: EventQueue, node: str, priority: int) -> None:
-        self.scope = scope
-        self.node = node
-        self.priority = scope.priority + priority
-        self.usage = Usage()
-        self._queue = queue
-
-    @property
-    def request_id(self) -> str:
-        return f"{self.scope.run_id}.{self.node}"
-
-    @property
-    def deadline(self) -> float:
-        return self.scope.deadline
-
-    @property
-    def tenant(self) -> str:
-        return self.scope.tenant
-
-    @property
-    def stream(self) -> bool:
-        return self.scope.stream
-
-    def called(self, model: str, prompt_tokens: int) -> None:
-        self.usage = Usage(prompt_tokens)
-        self._queue.put(NodeCalled(self.node, model, prompt_tokens))
-
-    def owe(self, usage: Usage) -> None:
-        self.usage = usage
-
-    async def delta(self, text: str) -> None:
-        await self._queue.put_when_room(NodeDelta(self.node, text))
+async def execute(plan: PreparedBody, run: Run, given: Mapping[Ref, Any]) -> Values:
+    """The outputs. `given` are the inputs and the context. Raises the `NodeBroke` of the node that failed."""
+    return (await Execution(plan, run, given).run()).outputs
 
 
 class Execution:
-    """One run of one plan."""
+    """One run of the nodes of a plan, or of one body inside it."""
 
     def __init__(
         self,
-        plan: PreparedPlan,
-        scope: RunScope,
-        inputs: dict[str, Any],
-        history: list[Message],
-        queue: EventQueue,
+        body: PreparedBody,
+        run: Run,
+        given: Mapping[Ref, Any],
+        around: Call | None = None,
+        label: str = "",
     ) -> None:
-        self._plan = plan
-        self._scope = scope
-        self._queue = queue
-        self._waiting = [step.waits_for for step in plan.steps]
-        self._readers = list(plan.readers)
-        self._values: list[Any] = [None] * len(plan.readers)
-        for name, slot in plan.inputs:
-            self._values[slot] = inputs[name]
-        if plan.history is not None:
-            self._values[plan.history] = history
+        self._body = body
+        self._run = run
+        self.around = around
+        self._waiting = [step.waits_for for step in body.steps]
+        self._readers = list(body.readers)
         self._tasks = asyncio.TaskGroup()
-        self._calls: list[Call] = []
-        self._failure: NodeBroke | None = None
-        self.running: dict[str, None] = {}
-        """Nodes that have started and not ended, the first started first."""
+        self._shows = run.scope.stream
+        self.values: list[Any] = [None] * len(body.readers)
+        for ref, slot in body.given:
+            self.values[slot] = given[ref]
+        if around is None:
+            self.path, self.request_path, self.holder = "", f"{run.scope.run_id}.", ""
+            self.deadline, self.priority = run.scope.deadline, run.scope.priority
+        else:
+            self.path, self.request_path = f"{around.node}{label}.", f"{around.try_id}{label}."
+            self.holder, self.deadline, self.priority = around.node, around.deadline, around.priority
+            for outer, slot in body.captured:
+                self.values[slot] = around.values[outer]
 
-    @property
-    def usage(self) -> Usage:
-        """What all nodes owe so far."""
-        return sum((call.usage for call in self._calls), Usage())
-
-    async def run(self) -> dict[str, Any]:
-        """The outputs. Raises the `NodeBroke` of the first node that failed."""
+    async def run(self) -> Passed:
+        """Raises the `NodeBroke` of the first node that failed, and `NodeError` for a bad `until`."""
         try:
             async with self._tasks:
-                self._advance(list(self._plan.roots))
-        except ExceptionGroup:
-            if self._failure is None:
-                raise
-            raise self._failure from None
-        return {name: get(self._values) for name, get in self._plan.outputs}
+                self._advance(list(self._body.roots))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        outputs = {name: get(self.values) for name, get in self._body.outputs}
+        return Passed(outputs, self._body.until is not None and self._body.until(self.values))
 
     def _advance(self, ready: list[int]) -> None:
         """The hot loop: starts what is ready, and what becomes ready by it."""
         while ready:
-            step = self._plan.steps[ready.pop()]
+            step = self._body.steps[ready.pop()]
             if step.inline:
                 for node in step.nodes:
                     if not self._skips(node):
@@ -155,7 +106,7 @@ class Execution:
         for slot in step.reads:
             self._readers[slot] -= 1
             if self._readers[slot] == 0:
-                self._values[slot] = None
+                self.values[slot] = None
         ready = []
         for successor in step.successors:
             self._waiting[successor] -= 1
@@ -167,57 +118,153 @@ class Execution:
         """Whether the node is not to be run; its outputs are absent then."""
         if node.guard is None:
             return False
+        path = self.path + node.name
         try:
-            reason = node.guard(self._values)
+            reason = node.guard(self.values)
         except ClusterError as error:
-            raise self._broke(node, error) from error
+            raise self._broke(path, error) from error
         if reason is None:
             return False
         for slot in node.skipped:
-            self._values[slot] = ABSENT
-        self._queue.put(NodeSkipped(node.name, node.kind, reason))
+            self.values[slot] = ABSENT
+        self._run.queue.put(NodeSkipped(path, node.kind, reason))
         return True
 
     def _evaluate(self, node: PreparedNode) -> None:
         assert node.evaluate is not None
-        began = self._begin(node)
+        path = self.path + node.name
+        began = self._begin(path, node)
         try:
-            outputs = node.evaluate({port: get(self._values) for port, get in node.inputs})
+            outputs = node.evaluate({port: get(self.values) for port, get in node.inputs})
         except ClusterError as error:
-            raise self._broke(node, error) from error
-        self._end(node, began, outputs, None)
+            raise self._broke(path, error) from error
+        self._end(path, node, began, outputs, None)
 
     async def _perform(self, step: PreparedStep) -> None:
         (node,) = step.nodes
         assert node.perform is not None
-        call = Call(self._scope, self._queue, node.name, step.priority)
-        self._calls.append(call)
-        began = self._begin(node)
+        call = Call(self._run, self, node, step.priority)
+        self._run.opened(call.ledger)
+        began = self._begin(call.node, node)
         try:
-            outputs = await node.perform(call, {port: get(self._values) for port, get in node.inputs})
+            outputs = await node.perform(call, {port: get(self.values) for port, get in node.inputs})
         except ClusterError as error:
-            raise self._broke(node, error) from error
-        self._end(node, began, outputs, call.usage)
+            raise self._broke(call.node, error) from error
+        finally:
+            self._run.settled(call.ledger)
+        self._end(call.node, node, began, outputs, call.usage)
         self._advance(self._done(step))
 
-    def _begin(self, node: PreparedNode) -> float:
-        self.running[node.name] = None
-        self._queue.put(NodeStarted(node.name, node.kind))
+    def _begin(self, path: str, node: PreparedNode) -> float:
+        self._run.running[path] = self.holder
+        self._run.queue.put(NodeStarted(path, node.kind))
         return perf_counter()
 
-    def _end(self, node: PreparedNode, began: float, outputs: Values, usage: Usage | None) -> None:
+    def _end(self, path: str, node: PreparedNode, began: float, outputs: Values, usage: Usage | None) -> None:
         for port, slot in node.outputs:
-            self._values[slot] = outputs[port]
+            self.values[slot] = outputs[port]
         seconds = perf_counter() - began
-        shown = self._shown(outputs) if self._scope.stream else msgspec.UNSET
-        self._queue.put(NodeFinished(node.name, seconds, usage, shown))
-        del self.running[node.name]
+        shown = _shown(outputs) if self._shows else msgspec.UNSET
+        self._run.queue.put(NodeFinished(path, seconds, usage, shown))
+        del self._run.running[path]
 
-    def _shown(self, outputs: Values) -> Values | msgspec.UnsetType:
-        return msgspec.to_builtins(outputs) if len(_size(outputs)) <= MAX_OUTPUT_BYTES else msgspec.UNSET
+    def _broke(self, path: str, error: ClusterError) -> NodeBroke:
+        self._run.queue.put(NodeFailed(path, error.as_failure()))
+        return NodeBroke(path, error)
 
-    def _broke(self, node: PreparedNode, error: ClusterError) -> NodeBroke:
-        self._queue.put(NodeFailed(node.name, error.as_failure()))
-        broke = NodeBroke(node.name, error)
-        self._failure = self._failure or broke
-        return broke
+
+def _shown(outputs: Values) -> Values | msgspec.UnsetType:
+    return msgspec.to_builtins(outputs) if len(_size(outputs)) <= MAX_OUTPUT_BYTES else msgspec.UNSET
+
+
+class Call:
+    """A `TriedCall`: what a node may know of its run, and what it reports."""
+
+    __slots__ = (
+        "_calls",
+        "_execution",
+        "_node",
+        "_run",
+        "deadline",
+        "ledger",
+        "node",
+        "priority",
+        "spoken",
+        "try_id",
+    )
+
+    def __init__(self, run: Run, execution: Execution, node: PreparedNode, priority: int) -> None:
+        self._run = run
+        self._execution = execution
+        self._node = node
+        self._calls = 0
+        self.node = execution.path + node.name
+        self.priority = execution.priority + priority
+        self.deadline = execution.deadline
+        self.ledger = Ledger()
+        self.spoken = False
+        """Whether text of it, or of a node inside it, has left."""
+        self.try_id = execution.request_path + node.name
+        """Begins the ids of all requests of this try, those of nodes inside it among them."""
+
+    @property
+    def request_id(self) -> str:
+        return f"{self.try_id}+{self._calls + 1}" if self._calls else self.try_id
+
+    @property
+    def tenant(self) -> str:
+        return self._run.scope.tenant
+
+    @property
+    def stream(self) -> bool:
+        return self._run.scope.stream
+
+    @property
+    def usage(self) -> Usage | None:
+        """Of its model calls; None where it has made none."""
+        return self.ledger.usage if self.ledger.opened else None
+
+    def called(self, model: str, prompt_tokens: int) -> None:
+        self._calls += 1
+        self.ledger.called(prompt_tokens)
+        self._run.queue.put(NodeCalled(self.node, model, prompt_tokens))
+
+    def owe(self, usage: Usage) -> None:
+        self.ledger.owe(usage)
+
+    async def delta(self, text: str) -> None:
+        speaker: Call | None = self
+        while speaker is not None and not speaker.spoken:
+            speaker.spoken = True
+            speaker = speaker._execution.around
+        await self._run.queue.put_when_room(NodeDelta(self.node, text))
+
+    def retried(self, attempt: int, reason: RetryOn) -> None:
+        self._run.queue.put(NodeRetried(self.node, attempt, reason))
+        self._start_over(attempt)
+
+    def fell_back(self, attempt: int, to: str, reason: RetryOn) -> None:
+        self._run.queue.put(NodeFellBack(self.node, to, reason))
+        self._start_over(attempt)
+
+    def _start_over(self, attempt: int) -> None:
+        self._run.forget_inside(self.node)
+        self._calls = 0
+        self.try_id = f"{self._execution.request_path}{self._node.name}~{attempt}"
+
+    @property
+    def values(self) -> list[Any]:
+        """The slots around the bodies of the node."""
+        return self._execution.values
+
+    @property
+    def bodies(self) -> Mapping[str, Sequence[str]]:
+        return {key: [name for name, _ in body.outputs] for key, body in self._node.bodies.items()}
+
+    def holds(self, body: str) -> bool:
+        holds = self._node.bodies[body].holds
+        return holds is None or holds(self.values)
+
+    async def run(self, body: str, given: Mapping[Ref, Any], label: str) -> Passed:
+        await self._run.queue.room()
+        return await Execution(self._node.bodies[body], self._run, given, self, label).run()

@@ -1,34 +1,38 @@
 """A plan made ready to run: everything that is the same for every run is done here, once.
 
-Names become numbers. Every value that somebody needs has a slot; a binding becomes a function of the slots; a
-node becomes a function of its inputs; a step knows how many others it waits for and who waits for it.
+Names become numbers (`slots`), a node becomes a function of its inputs, a step knows how many others it waits
+for and who waits for it. A body is made ready with the node it is in and has slots of its own: what it
+captures from around it is copied in when it begins.
 
-    inputs.question: slot 0     vector.embedding: slot 1     search.documents: slot 2 …
+    search: map over hits        around: hits 0, top_k 1, search.texts 2
+      each: uses item, top_k     inside: item 0, top_k 1 (captured from 1), each.text 2
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 from msgspec import UNSET
 
-from graphs.bindings import CONTEXT, INPUTS, Binding, Items, Literal, Record, Ref, references
-from graphs.conditions import ConditionError, operands_of, predicate_of
-from runtime.errors import NodeError
-from runtime.executor.kinds.kind import Evaluate, Perform, Resources
-from runtime.executor.kinds.registry import evaluator, performer
-from runtime.plan import ExecutionPlan, ExecutionStep, PlannedNode
+from graphs.bindings import CONTEXT, INPUTS, Binding, Ref
+from graphs.conditions import operands_of
+from runtime.executor.kinds.kind import Evaluate, Resources
+from runtime.executor.kinds.kind import Values as Ports
+from runtime.executor.kinds.registry import evaluator
+from runtime.executor.policies import TriedCall, with_policies
+from runtime.executor.slots import ABSENT, Getter, Slots, Test, Values
+from runtime.plan import ExecutionPlan, ExecutionStep, PlannedBody, PlannedNode
 
-Slots = list[Any]
-Getter = Callable[[Slots], Any]
-Guard = Callable[[Slots], str | None]
+Guard = Callable[[Values], str | None]
 """Why a node is skipped, for people; None where it is not. Raises `NodeError`."""
 
-ABSENT: Any = object()
-"""What is in the slot of an output of a node that was skipped."""
+AROUND = frozenset({INPUTS, CONTEXT})
+"""Owners of what a plan is given."""
+
+
+NONE_INSIDE: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +43,14 @@ class PreparedNode:
     outputs: tuple[tuple[str, int], ...]
     """Ports that somebody needs, and their slots."""
     evaluate: Evaluate | None
-    perform: Perform | None
+    perform: Callable[[TriedCall, Ports], Awaitable[Ports]] | None
     """Exactly one of the two is there."""
     guard: Guard | None = None
     """Whether it is to be skipped; absent for a node that never is."""
     skipped: tuple[int, ...] = ()
     """Slots of its outputs: absent where it is skipped."""
+    bodies: Mapping[str, PreparedBody] = NONE_INSIDE
+    """The nodes inside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,55 +67,70 @@ class PreparedStep:
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedPlan:
+class PreparedBody:
+    """The nodes of a plan, or those inside a node."""
+
     steps: tuple[PreparedStep, ...]
     roots: tuple[int, ...]
     """Steps that wait for nothing, the most urgent last."""
-    inputs: tuple[tuple[str, int], ...]
-    history: int | None
-    """Slot of the conversation, where somebody needs it."""
+    given: tuple[tuple[Ref, int], ...]
+    """What it is given each time it runs, and the slots: of a plan the inputs, of a body the locals."""
+    captured: tuple[tuple[int, int], ...]
+    """Slots around it, and its own slots that get what is in them."""
     outputs: tuple[tuple[str, Getter], ...]
     readers: tuple[int, ...]
-    """For each slot how many steps read it; one more where an output does."""
+    """For each slot how many steps read it; one more where an output does, or `until`."""
+    holds: Test | None = None
+    """Of the slots around it: whether a case applies."""
+    until: Test | None = None
+    """Of its own slots: whether a loop ends after this pass."""
 
 
-def prepare(plan: ExecutionPlan, resources: Resources) -> PreparedPlan:
+def prepare(plan: ExecutionPlan, resources: Resources) -> PreparedBody:
     """Raises `KeyError` naming a model or index of the plan that is not there."""
-    slots = _slots(plan)
-    absent = _absent(plan)
-    steps = _steps(plan, slots, absent, resources)
-    readers = [0] * len(slots)
-    for step in steps:
-        for slot in step.reads:
-            readers[slot] += 1
-    for slot in _slots_of(plan.outputs.values(), slots):
+    body = PlannedBody(plan.steps, plan.outputs)
+    return _body(body, AROUND, Slots({}, frozenset()), resources, plan.defaults)
+
+
+def _body(
+    body: PlannedBody,
+    given: Set[str],
+    around: Slots,
+    resources: Resources,
+    defaults: Mapping[str, Any],
+) -> PreparedBody:
+    """`given` are the owners of what it is given when it runs."""
+    refs = dict.fromkeys(body.references())
+    absent = _absent(body, {ref for ref in refs if ref in around.absent})
+    slots = Slots({ref: number for number, ref in enumerate(refs)}, absent)
+    steps = _steps(body, slots, resources)
+    last = [*body.outputs.values(), *operands_of(body.until)]
+    readers = [0] * len(refs)
+    for slot in (*(slot for step in steps for slot in step.reads), *slots.of(last)):
         readers[slot] += 1
-    return PreparedPlan(
-        steps=tuple(steps),
+    own = {*body.names(), *given}
+    return PreparedBody(
+        steps=steps,
         roots=tuple(index for index in reversed(range(len(steps))) if steps[index].waits_for == 0),
-        inputs=tuple((ref.port, slot) for ref, slot in slots.items() if ref.owner == INPUTS),
-        history=slots.get(Ref(CONTEXT, "sessionHistory")),
-        outputs=tuple((name, _output(plan, name, slots, absent)) for name in plan.outputs),
+        given=tuple((ref, slot) for ref, slot in slots.numbers.items() if ref.owner in given),
+        captured=tuple(
+            (around.numbers[ref], slot) for ref, slot in slots.numbers.items() if ref.owner not in own
+        ),
+        outputs=tuple(
+            (name, slots.getter(binding, defaults.get(name))) for name, binding in body.outputs.items()
+        ),
         readers=tuple(readers),
+        holds=None if body.when is None else around.test(body.when),
+        until=None if body.until is None else slots.test(body.until),
     )
 
 
-def _slots(plan: ExecutionPlan) -> dict[Ref, int]:
-    """A number for every value that is needed."""
-    bindings = [binding for step in plan.steps for node in step.nodes for binding in node.bindings()]
-    refs = dict.fromkeys(
-        ref for binding in [*bindings, *plan.outputs.values()] for ref in references(binding)
-    )
-    return {ref: index for index, ref in enumerate(refs)}
-
-
-def _absent(plan: ExecutionPlan) -> Set[Ref]:
-    """The values that may be absent: outputs of nodes that may be skipped."""
-    absent: set[Ref] = set()
-    for step in plan.steps:
+def _absent(body: PlannedBody, absent: set[Ref]) -> Set[Ref]:
+    """The values that may be absent: those from around the body, and outputs of nodes that may be skipped."""
+    for step in body.steps:
         for node in step.nodes:
             if node.when is not None or _needed(node, absent):
-                absent.update(Ref(node.name, port) for port in node.spec.outputs({}))
+                absent.update(Ref(node.name, port) for port in node.ports())
     return absent
 
 
@@ -122,115 +143,66 @@ def _needed(node: PlannedNode, absent: Set[Ref]) -> list[tuple[str, Ref]]:
     return [(port, ref) for port, ref in given if ports[port].required]
 
 
-def _steps(
-    plan: ExecutionPlan, slots: Mapping[Ref, int], absent: Set[Ref], resources: Resources
-) -> list[PreparedStep]:
-    index_of = {step.id: index for index, step in enumerate(plan.steps)}
-    successors: list[list[int]] = [[] for _ in plan.steps]
-    for index, step in enumerate(plan.steps):
+def _steps(body: PlannedBody, slots: Slots, resources: Resources) -> tuple[PreparedStep, ...]:
+    index_of = {step.id: index for index, step in enumerate(body.steps)}
+    successors: list[list[int]] = [[] for _ in body.steps]
+    for index, step in enumerate(body.steps):
         for needed in step.depends_on:
             successors[index_of[needed]].append(index)
-    return [
+    return tuple(
         PreparedStep(
-            nodes=tuple(_node(node, step, slots, absent, resources) for node in step.nodes),
+            nodes=tuple(_node(node, step, slots, resources) for node in step.nodes),
             inline=step.backend == "inline",
             waits_for=len(step.depends_on),
             successors=tuple(reversed(successors[index])),
-            reads=_slots_of((b for node in step.nodes for b in node.bindings()), slots),
+            reads=slots.of(binding for node in step.nodes for binding in node.bindings()),
             priority=step.priority,
         )
-        for index, step in enumerate(plan.steps)
-    ]
-
-
-def _node(
-    node: PlannedNode,
-    step: ExecutionStep,
-    slots: Mapping[Ref, int],
-    absent: Set[Ref],
-    resources: Resources,
-) -> PreparedNode:
-    inline = step.backend == "inline"
-    ports = [(port, Ref(node.name, port)) for port in node.spec.outputs({})]
-    return PreparedNode(
-        name=node.name,
-        kind=node.spec.kind(),
-        inputs=tuple(
-            (port, _input(node, port, binding, slots, absent)) for port, binding in node.inputs.items()
-        ),
-        outputs=tuple((port, slots[ref]) for port, ref in ports if ref in slots),
-        evaluate=evaluator(node.spec, resources) if inline else None,
-        perform=None if inline else performer(node.spec, resources),
-        guard=_guard(node, slots, absent),
-        skipped=tuple(slots[ref] for _, ref in ports if ref in slots),
+        for index, step in enumerate(body.steps)
     )
 
 
-def _guard(node: PlannedNode, slots: Mapping[Ref, int], absent: Set[Ref]) -> Guard | None:
-    needed = [(port, slots[ref]) for port, ref in _needed(node, absent)]
-    when = node.when
-    if when is None and not needed:
-        return None
-    holds = None if when is None else predicate_of(when)
-    looks_at = [_or(_getter(each, slots, absent), None) for each in operands_of(when)]
+def _node(node: PlannedNode, step: ExecutionStep, slots: Slots, resources: Resources) -> PreparedNode:
+    inline = step.backend == "inline"
+    ports = [(port, Ref(node.name, port)) for port in node.ports()]
+    return PreparedNode(
+        name=node.name,
+        kind=node.spec.kind(),
+        inputs=tuple((port, _input(node, port, binding, slots)) for port, binding in node.inputs.items()),
+        outputs=tuple((port, slots.numbers[ref]) for port, ref in ports if ref in slots.numbers),
+        evaluate=evaluator(node.spec, resources) if inline else None,
+        perform=None if inline else with_policies(node, resources),
+        guard=_guard(node, slots),
+        skipped=tuple(slots.numbers[ref] for _, ref in ports if ref in slots.numbers),
+        bodies=_bodies(node, slots, resources),
+    )
 
-    def guard(values: Slots) -> str | None:
+
+def _bodies(node: PlannedNode, slots: Slots, resources: Resources) -> dict[str, PreparedBody]:
+    around = Slots(slots.numbers, frozenset()) if node.spec.closed else slots
+    return {
+        key: _body(body, node.spec.locals(key, {}).keys(), around, resources, {})
+        for key, body in node.bodies.items()
+    }
+
+
+def _guard(node: PlannedNode, slots: Slots) -> Guard | None:
+    needed = [(port, slots.numbers[ref]) for port, ref in _needed(node, slots.absent)]
+    if node.when is None and not needed:
+        return None
+    holds = None if node.when is None else slots.test(node.when)
+
+    def guard(values: Values) -> str | None:
         for port, slot in needed:
             if values[slot] is ABSENT:
                 return f"its input {port} is absent"
-        if holds is None:
-            return None
-        try:
-            return None if holds([get(values) for get in looks_at]) else "its condition does not hold"
-        except ConditionError as error:
-            raise NodeError(f"the condition cannot be evaluated: {error}") from error
+        return None if holds is None or holds(values) else "its condition does not hold"
 
     return guard
 
 
-def _input(
-    node: PlannedNode, port: str, binding: Binding, slots: Mapping[Ref, int], absent: Set[Ref]
-) -> Getter:
-    get = _getter(binding, slots, absent)
-    if not isinstance(binding, Ref) or binding not in absent:
-        return get
+def _input(node: PlannedNode, port: str, binding: Binding, slots: Slots) -> Getter:
+    if not isinstance(binding, Ref) or binding not in slots.absent:
+        return slots.getter(binding)
     default = node.spec.inputs()[port].default
-    return _or(get, None if default is UNSET else default)
-
-
-def _output(plan: ExecutionPlan, name: str, slots: Mapping[Ref, int], absent: Set[Ref]) -> Getter:
-    return _or(_getter(plan.outputs[name], slots, absent), plan.defaults.get(name))
-
-
-def _or(get: Getter, default: Any) -> Getter:
-    """The default where the value is absent."""
-
-    def get_or(values: Slots) -> Any:
-        value = get(values)
-        return default if value is ABSENT else value
-
-    return get_or
-
-
-def _getter(binding: Binding, slots: Mapping[Ref, int], absent: Set[Ref]) -> Getter:
-    """What is absent inside a list or record is null."""
-    match binding:
-        case Ref():
-            return itemgetter(slots[binding])
-        case Literal(value=value):
-            return lambda _values: value
-        case Items(items=items):
-            getters = [_nested(item, slots, absent) for item in items]
-            return lambda values: [get(values) for get in getters]
-        case Record(fields=fields):
-            named = [(name, _nested(item, slots, absent)) for name, item in fields.items()]
-            return lambda values: {name: get(values) for name, get in named}
-
-
-def _nested(binding: Binding, slots: Mapping[Ref, int], absent: Set[Ref]) -> Getter:
-    get = _getter(binding, slots, absent)
-    return _or(get, None) if isinstance(binding, Ref) and binding in absent else get
-
-
-def _slots_of(bindings: Iterable[Binding], slots: Mapping[Ref, int]) -> tuple[int, ...]:
-    return tuple({slots[ref]: None for binding in bindings for ref in references(binding)})
+    return slots.getter(binding, None if default is UNSET else default)

@@ -15,7 +15,7 @@ MAX_WAITING = 256
 
 
 class EventQueue:
-    """One writer's side (`put`, `put_when_room`), one reader's side (`take`)."""
+    """One writer's side (`put`, `put_when_room`, `room`), one reader's side (`take`)."""
 
     def __init__(self, limit: int = MAX_WAITING, watch: Watch | None = None) -> None:
         self._limit = limit
@@ -26,7 +26,7 @@ class EventQueue:
         self._room.set()
 
     def put(self, event: RunEvent) -> None:
-        """Adds an event at once: for those of which a plan has a bounded number."""
+        """Adds an event at once: for those of which a few come at a time."""
         if self._watch is not None:
             self._watch(event)
         self._events.append(event)
@@ -36,9 +36,13 @@ class EventQueue:
 
     async def put_when_room(self, event: RunEvent) -> None:
         """Adds an event when fewer than the limit wait: for those of which there may be any number."""
+        await self.room()
+        self.put(event)
+
+    async def room(self) -> None:
+        """Waits until fewer events than the limit wait for the reader."""
         while len(self._events) >= self._limit:
             await self._room.wait()
-        self.put(event)
 
     async def take(self) -> list[RunEvent]:
         """All that waits, at least one."""

@@ -1,18 +1,23 @@
 """The two ways in which a node can run, and what it is given.
 
 A kind's file has one function `prepare(spec, resources)`, called once for each node when a plan is loaded.
-What it gives back is called for each run: an `Evaluate` on the spot, a `Perform` awaited.
+What it gives back is called for each run: an `Evaluate` on the spot, a `Perform` awaited. A kind with bodies
+runs them through its call, by their keys, as often as it likes:
+
+    passed = await call.run("body", {Ref("item", "value"): item}, f"[{index}]")
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from cluster.interface import Pool
 from cluster.messages import Usage
+from graphs.bindings import Ref
 from graphs.documents import Document
 
 Values = dict[str, Any]
@@ -35,20 +40,31 @@ class Resources(msgspec.Struct, frozen=True):
     indexes: Mapping[str, Searchable]
 
 
+class Passed(NamedTuple):
+    """What one run of a body has come to."""
+
+    outputs: Values
+    """By name. What is absent is null."""
+    until: bool
+    """Whether the condition holds that ends a loop; false where there is none."""
+
+
 class NodeCall(Protocol):
     """One run of one node, as the node sees it."""
 
     @property
     def request_id(self) -> str:
-        """Unique over all calls of all runs."""
+        """Unique over all model calls of all runs: another one after each `called`."""
         ...
 
     @property
-    def node(self) -> str: ...
+    def node(self) -> str:
+        """Its path: `answer`, or `search[3].each` inside another."""
+        ...
 
     @property
     def deadline(self) -> float:
-        """Unix seconds."""
+        """Unix seconds: the run's, or that of this try."""
         ...
 
     @property
@@ -65,14 +81,42 @@ class NodeCall(Protocol):
         ...
 
     def called(self, model: str, prompt_tokens: int) -> None:
-        """Reports a model call; until `owe` says better, its prompt is owed."""
+        """Reports a model call; until `owe` says better, its prompt is owed. One after the other."""
 
     def owe(self, usage: Usage) -> None:
-        """Sets what the node owes."""
+        """Sets what is owed for the last model call. Those before it stay owed too."""
 
     async def delta(self, text: str) -> None:
         """Reports more text. Waits while the reader of the run is behind."""
 
+    @property
+    def bodies(self) -> Mapping[str, Sequence[str]]:
+        """By key of a body, in their order: the names of its outputs."""
+        ...
+
+    def holds(self, body: str) -> bool:
+        """Whether the condition of a body holds; true where it has none. Raises `NodeError`."""
+        ...
+
+    async def run(self, body: str, given: Mapping[Ref, Any], label: str) -> Passed:
+        """Runs a body once; many may run at the same time. `given` are the values of its locals.
+
+        `label` follows the path of this node in those of the nodes inside: `[3]` makes `search[3].each`. It
+        must be another for each run of a body. A node that fails in there ends the run, unless this one is
+        tried again or has a fallback: let its exception pass. Waits while the reader of the run is behind.
+        """
+        ...
+
 
 Perform = Callable[[NodeCall, Values], Awaitable[Values]]
 """Inputs to outputs, with calls to other processes. Cancelling it ends them. Raises `ClusterError`."""
+
+
+async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Does all of it at the same time. The first that fails cancels the others; its exception is raised."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for each in work:
+                tasks.create_task(each)
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphs.nodes.registry import AnySpec
 from runtime.executor.kinds import classify, embed, guardrail, llm, prompt, rerank, retrieve, value
-from runtime.executor.kinds.kind import Evaluate, Perform, Resources
+from runtime.executor.kinds.kind import Evaluate, NodeCall, Perform, Resources, Values
 
 _INLINE: Mapping[str, Callable[[Any, Resources], Evaluate]] = {
     "guardrail": guardrail.prepare,
@@ -35,5 +35,12 @@ def runs_inline(spec: AnySpec) -> bool:
 
 
 def performer(spec: AnySpec, resources: Resources) -> Perform:
-    """How a node of back end `pool` runs. Raises `KeyError` naming a model that is not there."""
-    return _AWAITED[spec.kind()](spec, resources)
+    """How a node of another back end runs. Raises `KeyError` naming a model or index that is not there."""
+    if spec.kind() in _AWAITED:
+        return _AWAITED[spec.kind()](spec, resources)
+    evaluate = evaluator(spec, resources)
+
+    async def perform(_call: NodeCall, inputs: Values) -> Values:
+        return evaluate(inputs)
+
+    return perform

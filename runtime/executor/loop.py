@@ -152,7 +152,7 @@ class Execution:
             raise self._broke(call.node, error) from error
         finally:
             self._run.settled(call.ledger)
-        self._end(call.node, node, began, outputs, call.usage)
+        self._end(call.node, node, began, outputs, call.usage if call.ledger.opened else None)
         self._advance(self._done(step))
 
     def _begin(self, path: str, node: PreparedNode) -> float:
@@ -220,9 +220,9 @@ class Call:
         return self._run.scope.stream
 
     @property
-    def usage(self) -> Usage | None:
-        """Of its model calls; None where it has made none."""
-        return self.ledger.usage if self.ledger.opened else None
+    def usage(self) -> Usage:
+        """What it owes for its model calls so far."""
+        return self.ledger.usage
 
     def called(self, model: str, prompt_tokens: int) -> None:
         self._calls += 1

@@ -11,7 +11,7 @@ captures from around it is copied in when it begins.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import UNSET
@@ -32,9 +32,6 @@ AROUND = frozenset({INPUTS, CONTEXT})
 """Owners of what a plan is given."""
 
 
-NONE_INSIDE: Mapping[str, Any] = {}
-
-
 @dataclass(frozen=True, slots=True)
 class PreparedNode:
     name: str
@@ -49,7 +46,7 @@ class PreparedNode:
     """Whether it is to be skipped; absent for a node that never is."""
     skipped: tuple[int, ...] = ()
     """Slots of its outputs: absent where it is skipped."""
-    bodies: Mapping[str, PreparedBody] = NONE_INSIDE
+    bodies: Mapping[str, PreparedBody] = field(default_factory=dict)
     """The nodes inside it."""
 
 

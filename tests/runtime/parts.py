@@ -13,6 +13,10 @@ from graphs.documents import Document
 from graphs.pipeline import Pipeline
 from runtime.compiler.compile import compile_pipeline
 from runtime.events import RunEvent, RunFailed, RunFinished
+from runtime.executor.loop import Call, Execution
+from runtime.executor.prepare import PreparedBody, PreparedNode
+from runtime.executor.queue import EventQueue
+from runtime.executor.run import Run, RunScope
 from runtime.runner import Runner, RunRequest
 
 DIMENSION = 384
@@ -90,3 +94,11 @@ async def failed(runner: Runner, asked: RunRequest) -> RunFailed:
     last = (await events_of(runner, asked))[-1]
     assert isinstance(last, RunFailed), last
     return last
+
+
+def node_call(scope: RunScope, queue: EventQueue, name: str, priority: int) -> Call:
+    """The call of a node that is alone in its run."""
+    run = Run(scope, queue)
+    nothing = PreparedBody(steps=(), roots=(), given=(), captured=(), outputs=(), readers=())
+    node = PreparedNode(name, "", inputs=(), outputs=(), evaluate=None, perform=None)
+    return Call(run, Execution(nothing, run, {}), node, priority)

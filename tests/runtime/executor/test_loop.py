@@ -8,6 +8,7 @@ import pytest
 
 from cluster.engines.fake import FakeScript, Rule
 from cluster.messages import Failure, Usage
+from graphs.bindings import Ref
 from graphs.builder import Builder
 from graphs.nodes.llm import Llm
 from graphs.nodes.prompt import Prompt
@@ -17,9 +18,10 @@ from graphs.ports import ANY, MESSAGE, STRING, list_of
 from runtime.compiler.compile import compile_pipeline
 from runtime.events import NodeFailed, NodeFinished, NodeSkipped, NodeStarted, RunFailed
 from runtime.executor.kinds.kind import Resources
-from runtime.executor.loop import Execution, RunScope
-from runtime.executor.prepare import PreparedNode, PreparedPlan, PreparedStep, prepare
+from runtime.executor.loop import execute
+from runtime.executor.prepare import PreparedBody, PreparedNode, PreparedStep, prepare
 from runtime.executor.queue import EventQueue
+from runtime.executor.run import Run, RunScope
 from runtime.runner import Runner
 from tests.graphs.shapes import conditional, diamond, inline_chain, ordered, rag, uneven
 from tests.runtime.parts import Shelf, events_of, failed, finished, make_runner, pools, request
@@ -27,10 +29,14 @@ from tests.runtime.parts import Shelf, events_of, failed, finished, make_runner,
 BREAKS = FakeScript(rules=[Rule(contains="why", failure=Failure("EngineFailed", "it broke"))])
 
 
-def execution(pipeline: Pipeline, models=None, **inputs) -> Execution:
+def a_run() -> Run:
+    return Run(RunScope("r", 1e12, "", 0, False), EventQueue())
+
+
+async def outputs_of(pipeline: Pipeline, run: Run, models=None, **inputs) -> dict:
     resources = Resources(models or pools(), {"manual": Shelf()})
-    scope = RunScope("r", 1e12, "", 0, False)
-    return Execution(prepare(compile_pipeline(pipeline), resources), scope, inputs, [], EventQueue())
+    given = {Ref("inputs", name): value for name, value in inputs.items()}
+    return await execute(prepare(compile_pipeline(pipeline), resources), run, given)
 
 
 async def test_a_fast_branch_does_not_wait_for_a_slow_one():
@@ -176,8 +182,8 @@ async def test_values_are_let_go_when_their_last_reader_is_done():
         )
         for index in range(count)
     )
-    plan = PreparedPlan(steps, (0,), (), None, (("last", lambda values: values[count - 1]),), (1,) * count)
-    outputs = await Execution(plan, RunScope("r", 1e12, "", 0, False), {}, [], EventQueue()).run()
+    plan = PreparedBody(steps, (0,), (), (), (("last", lambda values: values[count - 1]),), (1,) * count)
+    outputs = await execute(plan, a_run(), {})
     assert outputs == {"last": "x"}
     assert max(alive) == 2
 
@@ -200,15 +206,15 @@ async def test_a_long_inline_chain():
 
 
 async def test_usage_is_summed_over_nodes():
-    run = execution(diamond(), question="one two")
-    await run.run()
+    run = a_run()
+    await outputs_of(diamond(), run, question="one two")
     assert run.usage == Usage(prompt_tokens=4, completion_tokens=16)
     assert run.running == {}
 
 
 async def test_cancelling_reaches_the_engines():
     models = pools(small=FakeScript(first_token_s=30), large=FakeScript(first_token_s=30))
-    run = asyncio.create_task(execution(diamond(), models, question="why").run())
+    run = asyncio.create_task(outputs_of(diamond(), a_run(), models, question="why"))
     while not all([(await models[name].engine.status()).running for name in ("small", "large")]):
         await asyncio.sleep(0)
     run.cancel()

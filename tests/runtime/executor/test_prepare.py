@@ -15,8 +15,11 @@ def test_every_value_that_is_needed_has_a_slot():
     prepared = prepare(compile_pipeline(rag()), RESOURCES)
     # question, top_k, sessionHistory, embedding, documents, ask's text, answer's text
     assert len(prepared.readers) == 7
-    assert prepared.history is not None
-    assert {name for name, _ in prepared.inputs} == {"question", "top_k"}
+    assert {str(ref) for ref, _ in prepared.given} == {
+        "${inputs.question}",
+        "${inputs.top_k}",
+        "${context.sessionHistory}",
+    }
     # documents: read by ask, and an output
     documents = next(
         slot

@@ -8,15 +8,16 @@ from cluster.engines.fake import FakeScript, Rule
 from cluster.errors import EngineFailed, InvalidCall, Overloaded
 from cluster.messages import Failure, Usage
 from runtime.executor.kinds.choose import Choice, chooser
-from runtime.executor.loop import Call, RunScope
+from runtime.executor.loop import Call
 from runtime.executor.queue import EventQueue
-from tests.runtime.parts import Recorder
+from runtime.executor.run import RunScope
+from tests.runtime.parts import Recorder, node_call
 
 CHOICES = {"refund": "money back please", "delivery": "the parcel is late", "very odd": "something else"}
 
 
 def a_call() -> Call:
-    return Call(RunScope("run", time.time() + 30, "acme", 100, True), EventQueue(), "choice", 7)
+    return node_call(RunScope("run", time.time() + 30, "acme", 100, True), EventQueue(), "choice", 7)
 
 
 def asked(reply: str | None = None, **rule) -> Recorder:

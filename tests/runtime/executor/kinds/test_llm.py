@@ -14,15 +14,15 @@ from graphs.nodes.llm import Llm
 from runtime.errors import NodeError
 from runtime.executor.kinds.kind import Resources
 from runtime.executor.kinds.llm import prepare
-from runtime.executor.loop import Call, RunScope
 from runtime.executor.queue import EventQueue
-from tests.runtime.parts import Recorder
+from runtime.executor.run import RunScope
+from tests.runtime.parts import Recorder, node_call
 
 
 def run(spec: Llm, pool: Recorder, stream: bool = False, **inputs):
     scope = RunScope("run", time.time() + 30, "acme", 100, stream)
     queue = EventQueue()
-    call = Call(scope, queue, "answer", 7)
+    call = node_call(scope, queue, "answer", 7)
     given = {"prompt": "hi there", "history": []} | inputs
     return call, queue, prepare(spec, Resources({"m": pool}, {}))(call, given)
 

@@ -15,15 +15,16 @@ from graphs.schema import example
 from runtime.errors import NodeError
 from runtime.executor.kinds.kind import Resources
 from runtime.executor.kinds.registry import evaluator, performer
-from runtime.executor.loop import Call, RunScope
+from runtime.executor.loop import Call
 from runtime.executor.queue import EventQueue
-from tests.runtime.parts import DIMENSION, Shelf, embedder, generator
+from runtime.executor.run import RunScope
+from tests.runtime.parts import DIMENSION, Shelf, embedder, generator, node_call
 
 RESOURCES = Resources({"embedder": embedder(), "m": generator("m")}, {"manual": Shelf()})
 
 
 def a_call() -> Call:
-    return Call(RunScope("run", time.time() + 30, "", 0, False), EventQueue(), "vector", 0)
+    return node_call(RunScope("run", time.time() + 30, "", 0, False), EventQueue(), "vector", 0)
 
 
 async def test_embed():

@@ -11,9 +11,10 @@ from graphs.nodes.rerank import Rerank
 from runtime.errors import NodeError
 from runtime.executor.kinds.kind import Resources
 from runtime.executor.kinds.rerank import prepare
-from runtime.executor.loop import Call, RunScope
+from runtime.executor.loop import Call
 from runtime.executor.queue import EventQueue
-from tests.runtime.parts import Recorder
+from runtime.executor.run import RunScope
+from tests.runtime.parts import Recorder, node_call
 
 DOCUMENTS = [
     Document("a", "nothing of the kind", "a.md", score=0.9),
@@ -23,7 +24,7 @@ DOCUMENTS = [
 
 
 def a_call() -> Call:
-    return Call(RunScope("run", time.time() + 30, "acme", 100, False), EventQueue(), "rank", 7)
+    return node_call(RunScope("run", time.time() + 30, "acme", 100, False), EventQueue(), "rank", 7)
 
 
 def reranker(pool: Recorder, **settings):

@@ -25,10 +25,11 @@ from graphs.ports import (
     NUMBER,
     OBJECT,
     STRING,
+    Field,
     PortType,
     common,
     list_of,
-    optional,
+    record_of,
     type_of,
 )
 
@@ -235,19 +236,16 @@ def _type(part: Any, definitions: Schema, depth: int = MAX_TYPE_DEPTH) -> PortTy
     if "const" in part:
         return type_of(part["const"])
     if "enum" in part:
-        return _union([type_of(value) for value in part["enum"]])
+        return common([type_of(value) for value in part["enum"]])
     if "anyOf" in part:
-        return _union([_type(each, definitions, depth - 1) for each in part["anyOf"]])
+        return common([_type(each, definitions, depth - 1) for each in part["anyOf"]])
     names = part.get("type", [])
+    if names == "object" and "properties" in part:
+        needed = part.get("required", ())
+        return record_of(
+            Field(name, _type(each, definitions, depth - 1), name in needed)
+            for name, each in part["properties"].items()
+        )
     if names == "array":
         return list_of(_type(part.get("items"), definitions, depth - 1))
-    return _union([_SCALARS.get(name, ANY) for name in ([names] if isinstance(names, str) else names)])
-
-
-def _union(types: list[PortType]) -> PortType:
-    """The type that takes all of `types`: optional where one of them is null."""
-    present = [each for each in types if each != NULL]
-    if len(present) == len(types) or not present:
-        return common(types)
-    widest = common(present)
-    return widest if widest.name in ("any", "optional") else optional(widest)
+    return common([_SCALARS.get(name, ANY) for name in ([names] if isinstance(names, str) else names)])

@@ -288,6 +288,8 @@ _SAMPLES: Mapping[str, Any] = {
 
 
 def _sample(port_type: PortType) -> Any:
+    if port_type.fields:
+        return {field.name: _sample(field.type) for field in port_type.fields}
     if port_type.item is None:
         return _SAMPLES[port_type.name]
     inner = _sample(port_type.item)
@@ -295,8 +297,10 @@ def _sample(port_type: PortType) -> Any:
 
 
 def _is_telling(port_type: PortType | None) -> bool:
-    if port_type is None or port_type.name == "any":
+    if port_type is None or port_type.name in ("any", "union"):
         return False
+    if port_type.fields:
+        return all(field.required and _is_telling(field.type) for field in port_type.fields)
     return port_type.item is None or _is_telling(port_type.item)
 
 

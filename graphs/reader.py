@@ -143,8 +143,9 @@ class _Reader:
         try:
             port_type = parse_type(body["type"])
         except ValueError as error:
-            word = str(error).rsplit(" ", 1)[-1]
-            self._problem("unknown-type", str(error), type_path, hint=nearest(word, NAMES))
+            word = str(error).removeprefix("unknown type ")
+            hint = nearest(word, NAMES) if word != str(error) else None
+            self._problem("unknown-type", str(error), type_path, hint=hint)
             return None
         allowed = constraints_of(port_type)
         self._known(body, _PORT_FIELDS | allowed, path)

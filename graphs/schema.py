@@ -35,6 +35,11 @@ Schema = dict[str, Any]
 
 REFERENCE = r"^\s*\$\{\s*[A-Za-z_][A-Za-z0-9_-]*\.[A-Za-z_][A-Za-z0-9_]*\s*\}\s*$"
 _NOT_A_REFERENCE = {"type": "string", "not": {"pattern": r"(^|[^$])\$\{"}}
+_TYPE = (
+    rf"^([\s|{{}}\[\],?:]|({'|'.join(sorted({*NAMES, 'list', 'optional', 'stream'}))})(?![A-Za-z0-9_-])"
+    r"|[A-Za-z_][A-Za-z0-9_-]*(?=\s*\??\s*:))+$"
+)
+"""The words and signs of types and names of fields. Whether they nest as types do is the loader's to say."""
 _DURATION: Schema = {
     "anyOf": [
         {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*(ms|s|m|h)\s*$"},
@@ -180,15 +185,11 @@ def _input() -> Schema:
             for name in ("minLength", "maxLength", "minItems", "maxItems")
         },
     }
-    names = "|".join(sorted(NAMES))
     type_name: Schema = {
-        "description": "As string, list[Document] or optional[integer].",
-        "anyOf": [
-            {"enum": sorted(NAMES)},
-            {"type": "string", "pattern": rf"^\s*((list|optional)\[\s*)*({names})\s*(\]\s*)*$"},
-        ],
+        "description": "As string, list[Document], optional[integer], string | integer or {name: string}.",
+        "anyOf": [{"enum": sorted(NAMES)}, {"type": "string", "pattern": _TYPE}],
     }
-    families = {family: rf"^\s*(optional\[\s*)?{family}" for family in CONSTRAINTS}
+    families = {family: rf"^\s*((optional|stream)\[\s*)*{family}\b[^|]*$" for family in CONSTRAINTS}
     return {
         "anyOf": [
             type_name,
@@ -208,7 +209,7 @@ def _input() -> Schema:
                     }
                     for family, pattern in families.items()
                 ],
-                "if": {"properties": {"type": {"not": {"pattern": "|".join(families.values())}}}},
+                "if": {"properties": {"type": {"not": {"pattern": "|".join((r"\|", *families.values()))}}}},
                 "then": {"propertyNames": {"enum": list(_PORT_FIELDS)}},
                 "additionalProperties": False,
             },

@@ -20,8 +20,8 @@ from graphs.errors import Path, Problem, nearest
 from graphs.pipeline import CONTEXT_FIELDS, MAX_NODES, Node, NodeId, Pipeline, name_fault
 from graphs.ports import (
     ANY,
-    OBJECT,
     STRING,
+    Field,
     Port,
     PortType,
     assignable,
@@ -30,6 +30,7 @@ from graphs.ports import (
     faults,
     list_of,
     optional,
+    record_of,
     type_of,
 )
 
@@ -122,7 +123,8 @@ def binding_type(
 ) -> PortType | None:
     """The type of a binding, None where a reference of it has no known type.
 
-    What is absent is `null` inside a list; on its own it is no value, so its type is that of its presence.
+    What is absent is `null` inside a list or a record; on its own it is no value, so its type is that of its
+    presence.
     """
     match binding:
         case Literal(value=value):
@@ -130,17 +132,16 @@ def binding_type(
         case Ref():
             return types.get(binding)
         case Items(items=items):
-            inner = [binding_type(item, types, absent) or ANY for item in items]
-            return list_of(
-                common(
-                    [
-                        optional(kind) if isinstance(item, Ref) and item in absent else kind
-                        for item, kind in zip(items, inner, strict=True)
-                    ]
-                )
-            )
-        case Record():
-            return OBJECT
+            return list_of(common(_part_type(item, types, absent) for item in items))
+        case Record(fields=fields):
+            return record_of(Field(name, _part_type(part, types, absent)) for name, part in fields.items())
+
+
+def _part_type(part: Binding, types: Mapping[Ref, PortType], absent: Container[Ref]) -> PortType:
+    """The type of what stands inside a list or a record."""
+    port_type = binding_type(part, types, absent) or ANY
+    may_be_null = isinstance(part, Ref) and part in absent and port_type != ANY
+    return optional(port_type) if may_be_null else port_type
 
 
 class _Checker:
@@ -431,7 +432,7 @@ class _Checker:
             if f"outputs.{name}" not in self.unreadable:
                 hint = nearest(name, outputs)
                 yield Problem("unknown-output", f"the pipeline has no output {name}", path, hint=hint)
-        elif (self.output_type(name) or STRING) != STRING:
+        elif not assignable(self.output_type(name) or STRING, STRING):
             message = f"{name} is a {self.output_type(name)}, a reply is a string"
             yield Problem("type-mismatch", message, path)
 

@@ -19,7 +19,7 @@ from msgspec import Meta
 from graphs.answer_schema import read_schema
 from graphs.nodes.spec import NO_BODIES, BodyTypes, Effects, Fault, NodeSpec, TokenBound, Use
 from graphs.nodes.templated import template_faults, template_ports, template_variables
-from graphs.ports import MESSAGE, STRING, Port, PortType, list_of
+from graphs.ports import MESSAGE, STRING, Port, PortType, list_of, stream_of
 from graphs.templates import MAX_TEMPLATE_CHARS, Outline, outline
 
 HISTORY = "history"
@@ -67,7 +67,7 @@ class Llm(NodeSpec, frozen=True, dict=True, tag_field="kind", tag="llm"):
     def outputs(
         self, _given: Mapping[str, PortType], _bodies: BodyTypes = NO_BODIES, /
     ) -> Mapping[str, PortType]:
-        ports = {"text": STRING, "finish_reason": STRING}
+        ports = {"text": stream_of(STRING) if self.stream else STRING, "finish_reason": STRING}
         if self.n > 1:
             ports["texts"] = list_of(STRING)
         if self.schema is not None:

@@ -10,7 +10,7 @@ import msgspec
 
 from graphs.bindings import Ref
 from graphs.pipeline import NodeId
-from graphs.ports import STRING, PortType
+from graphs.ports import STRING, PortType, whole
 from runtime.compiler.draft import Draft, Scope, owners
 from runtime.compiler.estimates import bound_of, demand_of
 from runtime.compiler.fingerprint import Names, digests_of, fingerprint, names_inside, structure
@@ -145,7 +145,7 @@ def _chat(draft: Draft, types: Mapping[str, PortType]) -> PlannedChat | None:
         said, reply = pipeline.chat.input, pipeline.chat.output
     else:
         required = [name for name, port in pipeline.inputs.items() if port.required]
-        texts = [name for name, port_type in types.items() if port_type == STRING]
+        texts = [name for name, port_type in types.items() if whole(port_type) == STRING]
         if len(required) != 1 or pipeline.inputs[required[0]].type != STRING:
             return None
         if "text" not in texts and len(texts) != 1:

@@ -106,7 +106,8 @@ def test_the_largest_that_are_taken():
 
 
 TYPES = {
-    "object": LABEL,
+    "object": {"type": "object"},
+    "{label?: any}": {"type": "object", "properties": {"label": {}}},
     "string": {"type": "string"},
     "integer": {"const": 3},
     "number": {"type": ["integer", "number"]},
@@ -121,6 +122,12 @@ TYPES = {
     },
     "any": {},
     "null": {"type": "null"},
+    "string | integer": {"type": ["integer", "string"]},
+    "{label: string, sure?: list[number]}": {
+        "type": "object",
+        "properties": {"label": {"enum": ["a", "b"]}, "sure": {"type": "array", "items": {"type": "number"}}},
+        "required": ["label"],
+    },
 }
 
 

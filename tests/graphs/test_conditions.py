@@ -34,6 +34,7 @@ from graphs.ports import (
     STRING,
     list_of,
     optional,
+    parse_type,
 )
 
 HITS = [Document("1", "a", score=0.75), Document("2", "b")]
@@ -209,6 +210,10 @@ def test_values_that_do_not_fit(source, value, message):
         ("a.x[5] > 0.5", EMBEDDING, None),
         ("a.x.role == 'user'", MESSAGE, None),
         ("a.x.whatever > 2", OBJECT, None),
+        ("a.x.nam == ''", parse_type("{name: string}"), "there is no field nam"),
+        ("a.x.name == ''", parse_type("{name: string}"), None),
+        ("a.x.nam == ''", parse_type("{name?: string}"), None),
+        ("a.x == ''", parse_type("string | integer"), None),
         ("a.x", ANY, None),
         ("a.x[0] > 2", list_of(ANY), None),
         ("1 / (a.x - 1) > 2", INTEGER, None),

@@ -385,7 +385,7 @@ def test_chat_types():
     messages = sorted(problem.message for problem in problems_of("".join(base.values())))
     assert messages == [
         "a chat gives only n, but question is required too",
-        "hits is a object, a reply is a string",
+        "hits is a {x: integer}, a reply is a string",
         "n is a integer, a chat gives a string",
     ]
 

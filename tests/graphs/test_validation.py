@@ -9,7 +9,7 @@ from graphs.errors import PipelineError
 from graphs.nodes.llm import Llm
 from graphs.nodes.value import Value
 from graphs.pipeline import Metadata, Node, NodeId, Pipeline
-from graphs.ports import ANY, EMBEDDING, INTEGER, NUMBER, OBJECT, STRING, list_of
+from graphs.ports import ANY, EMBEDDING, INTEGER, NUMBER, STRING, Field, list_of, record_of
 from graphs.validation import (
     binding_path,
     binding_type,
@@ -48,7 +48,7 @@ def test_binding_type():
     assert binding_type(Ref("b", "n"), types) is None
     assert binding_type(Items((Ref("a", "n"), Literal(1.5))), types) == list_of(NUMBER)
     assert binding_type(Items((Ref("b", "n"),)), types) == list_of(ANY)
-    assert binding_type(Record({"x": Ref("a", "n")}), types) == OBJECT
+    assert binding_type(Record({"x": Ref("a", "n")}), types) == record_of([Field("x", INTEGER)])
 
 
 def test_binding_path_of_a_shorthand():

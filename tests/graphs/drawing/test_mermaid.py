@@ -11,7 +11,7 @@ def test_rag():
     assert '  n0["vector<br/>embed"]' in lines
     assert '  i_0(["question"])' in lines
     assert '  n0 -->|"embedding: Embedding"| n1' in lines
-    assert '  n3 -->|"text: string"| o_0' in lines
+    assert '  n3 -->|"text: stream[string]"| o_0' in lines
 
 
 def test_order_without_data_is_dotted():

@@ -16,7 +16,7 @@ def test_rag():
     assert Arrow("n0", "n1", "embedding: Embedding") in picture.arrows
     assert Arrow("i_0", "n0", "string") in picture.arrows
     assert Arrow("c_0", "n3", "list[Message]") in picture.arrows
-    assert Arrow("n3", "o_0", "text: string") in picture.arrows
+    assert Arrow("n3", "o_0", "text: stream[string]") in picture.arrows
 
 
 def test_order_and_conditions_are_no_data():

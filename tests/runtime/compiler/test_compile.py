@@ -179,7 +179,7 @@ def test_output_types_of_what_may_be_absent():
     assert {name: str(kind) for name, kind in types.items()} == {
         "text": "string",
         "short": "optional[string]",
-        "both": "object",
+        "both": "{list: list[optional[string]], long: optional[string]}",
     }
 
 

@@ -25,6 +25,9 @@ from cluster.providers.openai import OpenAIPool
 from runtime.context.store import ContextStore
 from runtime.events import RunEvent, encode_events
 from runtime.indexes import Index
+from runtime.records.cancelling import end_cancelled
+from runtime.records.log import RunLog
+from runtime.records.store import RunStore
 from runtime.remote import HandleRunner
 from runtime.runner import Runner, decode_request, info_of
 from runtime.store.client import Store
@@ -72,7 +75,11 @@ class RunnerReplica:
     def __init__(self, settings: Settings, handles: dict[str, DeploymentHandle]) -> None:
         self._settings = settings
         self._pools = build_pools(settings, handles)
-        self._building: asyncio.Task[Runner] = asyncio.get_running_loop().create_task(self._build())
+        self._runs = RunStore(connect_store(settings), keep_s=settings.runs.keep)
+        self._log = RunLog(self._runs)
+        loop = asyncio.get_running_loop()
+        self._building: asyncio.Task[Runner] = loop.create_task(self._build())
+        self._attending = [loop.create_task(self._log.write()), loop.create_task(self._end_cancelled())]
         collect_less_often()
 
     async def run(self, payload: bytes) -> AsyncGenerator[bytes, None]:
@@ -86,12 +93,16 @@ class RunnerReplica:
         return self._building.done() and self._building.exception() is None
 
     async def check_health(self) -> None:
-        if self._building.done():
-            await self._building
+        for task in (self._building, *self._attending):
+            if task.done():
+                await task
 
     async def _build(self) -> Runner:
         indexes = {name: await self._build_index(name) for name in self._settings.indexes}
-        return Runner(load_plans(self._settings).values(), self._pools, indexes)
+        return Runner(load_plans(self._settings).values(), self._pools, indexes, self._log)
+
+    async def _end_cancelled(self) -> None:
+        await end_cancelled(await asyncio.shield(self._building), self._runs)
 
     async def _build_index(self, name: str) -> Index:
         spec = self._settings.indexes[name]
@@ -120,8 +131,7 @@ class GatewayReplica:
 
     async def __serve_build_asgi_app__(self) -> Any:
         settings = self._settings
-        url = settings.store.url or EmbeddedValkey(settings.store_dir).url
-        store = Store.connect(url, timeout_s=settings.store.timeout_s)
+        store = connect_store(settings)
         plans = load_plans(settings)
         collect_less_often()
         return gateway.build_app(
@@ -130,12 +140,19 @@ class GatewayReplica:
                 keys=KeyStore(store, await asyncio.to_thread(load_or_create_pepper, settings.pepper_file)),
                 quotas=QuotaLedger(store),
                 contexts=ContextStore(store, ttl_s=settings.context.ttl_s),
+                runs=RunStore(store, keep_s=settings.runs.keep),
                 graphs={name: info_of(plan) for name, plan in plans.items()},
                 runner=HandleRunner(self._runner) if self._runner is not None else None,
                 parts={"store": lambda: _answers(store)},
                 settings=settings.gateway,
             )
         )
+
+
+def connect_store(settings: Settings) -> Store:
+    """The store of the settings, for this process's event loop."""
+    url = settings.store.url or EmbeddedValkey(settings.store_dir).url
+    return Store.connect(url, timeout_s=settings.store.timeout_s)
 
 
 def build_pools(settings: Settings, handles: Mapping[str, DeploymentHandle]) -> dict[str, Pool]:

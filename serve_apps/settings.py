@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from cluster.config import ModelName, ModelSpec, Spec
 from cluster.errors import ConfigError
+from graphs.durations import parse_duration
+from runtime.records.store import DEFAULT_KEEP_S
 
 MAX_CONFIG_BYTES = 1024 * 1024
 
@@ -60,6 +63,13 @@ class ContextSettings(Spec):
     """A conversation is forgotten this long after its last turn."""
 
 
+class RunsSettings(Spec):
+    """Records of the runs of graphs."""
+
+    keep: Annotated[float, BeforeValidator(parse_duration)] = DEFAULT_KEEP_S
+    """How long a run is remembered, as `24h` or a number of seconds."""
+
+
 class Settings(Spec):
     """The whole file."""
 
@@ -73,6 +83,7 @@ class Settings(Spec):
     gateway: GatewaySettings = GatewaySettings()
     runner: RunnerSettings = RunnerSettings()
     context: ContextSettings = ContextSettings()
+    runs: RunsSettings = RunsSettings()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Settings:

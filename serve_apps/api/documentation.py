@@ -5,7 +5,8 @@ The schemas come from the very structs that the routes decode and encode.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -15,10 +16,12 @@ from fastapi.openapi.utils import get_openapi
 from msgspec import Struct
 
 from runtime.context.model import Context
+from runtime.records.model import RunRecord
 from serve_apps.api.contexts import ContextDeleted
 from serve_apps.api.graphs import GraphList, GraphObject, RunAnswer, RunBody
 from serve_apps.api.health import Health, ReadinessReport
 from serve_apps.api.models import ModelList, ModelObject
+from serve_apps.api.runs import LIST_PARAMETERS, CancelAnswer, RunList
 from serve_apps.translators.openai import ChatBody, CompletionBody, EmbeddingBody
 from serve_apps.translators.openai_replies import ChatCompletion, Completion, EmbeddingList
 
@@ -58,6 +61,8 @@ class Described:
     tag: str | None = None
     streams: bool = False
     errors: tuple[int, ...] = ()
+    query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """JSON Schemas of the parameters after the `?`."""
 
 
 _CALL_ERRORS = (400, 401, 403, 404, 408, 413, 415, 422, 429, 503)
@@ -83,6 +88,14 @@ ROUTES: dict[tuple[str, str], Described] = {
     ),
     ("/v1/graphs", "get"): Described("The graphs this key may run", GraphList, errors=_READ_ERRORS),
     ("/v1/graphs/{name}", "get"): Described("One graph", GraphObject, errors=_READ_ERRORS),
+    ("/v1/runs", "get"): Described(
+        "The runs of the last while, the newest first",
+        RunList,
+        errors=(400, *_READ_ERRORS),
+        query=LIST_PARAMETERS,
+    ),
+    ("/v1/runs/{run_id}", "get"): Described("One run, with its nodes", RunRecord, errors=_READ_ERRORS),
+    ("/v1/runs/{run_id}/cancel", "post"): Described("End a run", CancelAnswer, errors=_READ_ERRORS),
     ("/v1/models", "get"): Described(
         "The models and graphs this key may call", ModelList, errors=_READ_ERRORS
     ),
@@ -144,11 +157,14 @@ def _operation(path: str, route: Described) -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {"schema": _reference(route.body)}},
         }
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "query", "schema": schema} for name, schema in route.query.items()
+    ]
     if "{" in path:
         name = path[path.index("{") + 1 : path.index("}")]
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        ]
+        parameters.append({"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
+    if parameters:
+        operation["parameters"] = parameters
     return operation
 
 

@@ -163,7 +163,7 @@ async def _chat_with_graph(request: Request, body: bodies.ChatBody, messages: li
     telling = _chat_telling(request, body, messages, conversation)
     ticket = await gateway.admission.reserve(key, exchange.id, info.token_bound, exchange.seconds)
     with ticket.charged(meter):
-        exchange.added_headers += ticket.headers()
+        exchange.added_headers += [*ticket.headers(), (b"x-run-id", run.run_id.encode())]
         await _tell(exchange, reply_batches(gateway.runner, run, info.chat, meter), meter, telling)
 
 

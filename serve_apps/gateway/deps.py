@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from cluster.interface import Pool
 from runtime.context.store import ContextStore
 from runtime.events import RunEvent
+from runtime.records.store import RunStore
 from runtime.runner import GraphInfo, RunRequest
 from serve_apps.gateway.admission import Admission
 from serve_apps.gateway.http import Exchange
@@ -40,6 +41,7 @@ class GatewayDeps:
     keys: KeyStore
     quotas: QuotaLedger
     contexts: ContextStore
+    runs: RunStore
     graphs: Mapping[str, GraphInfo] = field(default_factory=dict)
     """By graph name; not empty only when there is a runner."""
     runner: Runner | None = None
@@ -59,6 +61,7 @@ class Gateway:
         self.runner = deps.runner
         self.keys = deps.keys
         self.contexts = deps.contexts
+        self.runs = deps.runs
         self.settings = deps.settings
         self.clock = deps.clock
         self.admission = Admission(deps.quotas)

@@ -15,6 +15,7 @@ from cluster.errors import ClusterError
 from cluster.messages import Failure
 from runtime.context.errors import ContextConflict, ContextTooLarge
 from runtime.errors import InvalidInputs
+from runtime.records.model import LOST
 from runtime.store.errors import InvalidName, StoreUnavailable
 from serve_apps.gateway.errors import (
     BadRequest,
@@ -68,9 +69,15 @@ def answer_to(error: Exception, request_id: str) -> GatewayError:
 
 def answer_to_failure(failure: Failure, request_id: str) -> GatewayError:
     """What to tell the client of a call or run that ended in a `Failure`."""
+    if failure.kind not in _ANSWERS:
+        _log.error("call_failed", request_id=request_id, kind=failure.kind)
+    return told(failure, request_id)
+
+
+def told(failure: Failure, request_id: str) -> GatewayError:
+    """What a stranger may know of a `Failure`, however often it is asked for."""
     make = _ANSWERS.get(failure.kind)
     if make is None:
-        _log.error("call_failed", request_id=request_id, kind=failure.kind)
         return InternalError(f"The call failed. Quote request id {request_id} to its operator.")
     return make(failure)
 
@@ -100,5 +107,7 @@ _ANSWERS: dict[str, Callable[[Failure], GatewayError]] = {
         param=f"inputs.{failure.param}" if failure.param else None,
     ),
     "UnknownGraph": lambda failure: NotFound(failure.message, code="graph_not_found"),
+    "RunCancelled": lambda failure: Conflict(failure.message, code="run_cancelled"),
+    LOST: _unavailable(None, "run_lost"),
     "NodeError": lambda failure: Unprocessable(failure.message, param=failure.param, code="node_failed"),
 }

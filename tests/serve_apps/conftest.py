@@ -17,6 +17,7 @@ from cluster.engines.fake import FakeEngine, FakeScript, FakeTokenCounter
 from cluster.interface import ModelInfo, Pool
 from cluster.pools.local import LocalPool
 from runtime.context.store import ContextStore
+from runtime.records.store import RunStore
 from runtime.runner import GraphInfo
 from runtime.store.client import Store
 from serve_apps.gateway.app import build_app
@@ -137,6 +138,7 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
                 keys=keys,
                 quotas=QuotaLedger(one_store),
                 contexts=ContextStore(one_store),
+                runs=RunStore(one_store),
                 graphs=graphs or {},
                 runner=runner,
                 settings=settings or GatewaySettings(),

@@ -77,3 +77,14 @@ def test_a_missing_or_huge_file_is_refused(tmp_path: Path) -> None:
         load_settings(tmp_path / "absent.yaml")
     with pytest.raises(ConfigError, match="larger than"):
         load_settings(write(tmp_path, FAKE + "# " + "x" * 1024 * 1024))
+
+
+@pytest.mark.parametrize(("keep", "seconds"), [("90m", 5400), ("24h", 86_400), (30, 30)])
+def test_how_long_runs_are_kept(tmp_path: Path, keep: object, seconds: float) -> None:
+    assert load_settings(write(tmp_path, FAKE + f"runs: {{keep: {keep}}}\n")).runs.keep == seconds
+    assert load_settings(write(tmp_path, FAKE)).runs.keep == 86_400
+
+
+def test_a_wrong_length_of_time_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"runs\.keep: .*expected a length of time"):
+        load_settings(write(tmp_path, FAKE + "runs: {keep: soon}\n"))

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from cluster.errors import EngineFailed, InvalidCall, Overloaded
 from cluster.messages import Failure
 from runtime.context.errors import ContextConflict, ContextTooLarge
-from runtime.errors import InputProblem, InvalidInputs, NodeError, UnknownGraph
+from runtime.errors import InputProblem, InvalidInputs, NodeError, RunCancelled, UnknownGraph
 from runtime.store.errors import InvalidName, StoreUnavailable
 from serve_apps.gateway.errors import BadRequest
 from serve_apps.gateway.failures import answer_to, answer_to_failure
@@ -22,6 +22,7 @@ from serve_apps.gateway.failures import answer_to, answer_to_failure
         (InvalidName("x"), 400, "invalid_name"),
         (UnknownGraph("x"), 404, "graph_not_found"),
         (ContextConflict(3), 409, "context_conflict"),
+        (RunCancelled("x"), 409, "run_cancelled"),
         (ContextTooLarge(10, 2), 413, "context_too_large"),
         (InvalidInputs([InputProblem("q", "is required")]), 422, "unprocessable"),
         (NodeError("x"), 422, "node_failed"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cluster.engines.fake import FakeEngine
 from runtime.context.store import ContextStore
+from runtime.records.store import RunStore
 from runtime.store.client import Store
 from serve_apps.gateway.app import build_app
 from serve_apps.gateway.deps import GatewayDeps
@@ -93,6 +94,7 @@ def caller(valkey_url: str) -> Iterator[Caller]:
                 keys=keys,
                 quotas=QuotaLedger(store),
                 contexts=ContextStore(store),
+                runs=RunStore(store),
             )
         )
         token, _ = runner.run(keys.create("fuzz", "fuzz"))

@@ -135,7 +135,7 @@ def _bounds(meta: Meta, allowed: frozenset[str], port_type: PortType) -> Iterato
 
 
 def _record(hint: Any) -> PortType:
-    """What stands in `Required` and the like goes first: Python itself overlooks it in hints that are texts."""
+    """What `Required` and the like say goes first: Python overlooks them in hints that are texts."""
     fields = get_type_hints(hint, include_extras=True)
     said = {Required: True, NotRequired: False}
     required = {

@@ -6,7 +6,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphs.nodes.registry import AnySpec
-from runtime.executor.kinds import classify, embed, guardrail, llm, prompt, rerank, retrieve, value
+from runtime.executor.kinds import (
+    branch,
+    classify,
+    embed,
+    guardrail,
+    llm,
+    loop,
+    prompt,
+    rerank,
+    retrieve,
+    router,
+    subgraph,
+    value,
+)
+from runtime.executor.kinds import map as map_kind
 from runtime.executor.kinds.kind import Evaluate, NodeCall, Perform, Resources, Values
 
 _INLINE: Mapping[str, Callable[[Any, Resources], Evaluate]] = {
@@ -16,10 +30,15 @@ _INLINE: Mapping[str, Callable[[Any, Resources], Evaluate]] = {
     "value": value.prepare,
 }
 _AWAITED: Mapping[str, Callable[[Any, Resources], Perform]] = {
+    "branch": branch.prepare,
     "classify": classify.prepare,
     "embed": embed.prepare,
     "llm": llm.prepare,
+    "loop": loop.prepare,
+    "map": map_kind.prepare,
     "rerank": rerank.prepare,
+    "router": router.prepare,
+    "subgraph": subgraph.prepare,
 }
 _NOTHING = Resources({}, {})
 

@@ -58,6 +58,11 @@ class Scope:
             graph.add_edges_from((other, node_id) for other in node.after)
         return graph
 
+    def sorted(self) -> Iterator[NodeId]:
+        """The nodes, each after those that it waits for; else in the order in which they are written."""
+        rank = {node_id: index for index, node_id in enumerate(self.nodes)}
+        return nx.lexicographical_topological_sort(self.graph, key=rank.__getitem__)
+
     def results(self) -> Iterator[Binding]:
         """What is taken from the nodes in the end, in an order that does not depend on how it is written."""
         for name in sorted(self.outputs):
@@ -204,7 +209,11 @@ def rewired(node: DraftNode, by: Mapping[Ref, Binding]) -> DraftNode:
     """The node with references to what is around it replaced, in its bodies too."""
     if not by:
         return node
-    bodies = node.bodies if node.spec.closed else {key: _body(body, by) for key, body in node.bodies.items()}
+    bodies = (
+        node.bodies
+        if node.spec.closed
+        else {key: rewired_body(body, by) for key, body in node.bodies.items()}
+    )
     return replace_field(
         node,
         inputs={port: substitute(binding, by) for port, binding in node.inputs.items()},
@@ -213,7 +222,8 @@ def rewired(node: DraftNode, by: Mapping[Ref, Binding]) -> DraftNode:
     )
 
 
-def _body(body: DraftBody, by: Mapping[Ref, Binding]) -> DraftBody:
+def rewired_body(body: DraftBody, by: Mapping[Ref, Binding]) -> DraftBody:
+    """A body with references to what is around it replaced, or to nodes of it that have moved out."""
     return DraftBody(
         nodes={node_id: rewired(node, by) for node_id, node in body.nodes.items()},
         outputs={name: substitute(binding, by) for name, binding in body.outputs.items()},

@@ -2,6 +2,8 @@
 
 Reason: a model call saved is seconds saved. Two pure nodes are one when they and all that flows into them are
 the same, which their digests say, and they come after the same nodes; a node that samples stays on its own.
+A node in a body that equals one around it is that one. What is the same in every pass of a body moves out of
+it (`hoist`), and may then equal something there.
 
     question ─► embed_a ─► search_a ─► …         question ─► embed_a ─► search_a ─► …
             └─► embed_b ─► search_b ─► …   ──►                      └─► search_b ─► …
@@ -13,13 +15,13 @@ from collections import ChainMap
 from dataclasses import replace as replace_body
 from typing import NamedTuple
 
-import networkx as nx
 from msgspec.structs import replace
 
 from graphs.bindings import Binding, Ref
 from graphs.pipeline import NodeId
 from runtime.compiler.draft import Change, Draft, DraftNode, Scope, inside, rewired, substitute, substituted
 from runtime.compiler.fingerprint import Names, digest_of
+from runtime.compiler.passes.hoist import hoist
 
 Key = tuple[str, frozenset[NodeId]]
 """What a pure node computes, and what it comes after."""
@@ -27,6 +29,15 @@ Key = tuple[str, frozenset[NodeId]]
 
 def dedupe(draft: Draft) -> Draft:
     """Of equal pure nodes the one written first stays, and one around another before one inside."""
+    first = _merge(draft)
+    moved = hoist(first)
+    if not moved.changes:
+        return first
+    last = _merge(moved)
+    return last.becomes(changes=(*first.changes, *moved.changes, *last.changes))
+
+
+def _merge(draft: Draft) -> Draft:
     changes: list[Change] = []
     known = _Known(ChainMap(), ChainMap(), ChainMap())
     nodes = _merged(draft, known, "", changes)
@@ -55,13 +66,12 @@ class _Known(NamedTuple):
 
 def _merged(scope: Scope, known: _Known, path: str, changes: list[Change]) -> dict[NodeId, DraftNode]:
     """The nodes of a scope that stay. Those inside them come last, when all around them are known."""
-    rank = {node_id: index for index, node_id in enumerate(scope.nodes)}
     merged: dict[NodeId, NodeId] = {}
     nodes: dict[NodeId, DraftNode] = {}
-    for node_id in nx.lexicographical_topological_sort(scope.graph, key=lambda name: rank[name]):
+    for node_id in scope.sorted():
         node = rewired(scope.nodes[node_id], known.instead)
         after = tuple(dict.fromkeys(merged.get(other, other) for other in node.after))
-        node = replace(node, after=tuple(other for other in after if other in rank))
+        node = replace(node, after=tuple(other for other in after if other in scope.nodes))
         pure = node.effect == "pure"
         key = digest_of(node, known.names), frozenset(after)
         if pure and (same := known.first.get(key)) is not None:

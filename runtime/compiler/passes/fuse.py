@@ -8,45 +8,58 @@ that need it are.
                      ▲               ──►                ▲
     history ─────────┘                     history ─────┘
 
+Inside bodies it is the same; a node with a body waits for it and so is never cheap.
+
 Both rules keep a group convex (no path leaves it and comes back), so the steps stay free of cycles.
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 import networkx as nx
 from msgspec.structs import replace
 
 from graphs.pipeline import NodeId
-from runtime.compiler.draft import Change, Draft
+from runtime.compiler.draft import Change, Draft, DraftNode, Scope, inside
 
 
 def fuse(draft: Draft) -> Draft:
     """Sets the group of every cheap node that shares one: the name of the group's last node."""
-    order = list(nx.topological_sort(draft.graph))
-    groups = _Groups(draft, order)
+    changes: list[Change] = []
+    return draft.becomes(_fused(draft, "", changes), changes=tuple(changes))
+
+
+def _fused(scope: Scope, path: str, changes: list[Change]) -> dict[NodeId, DraftNode]:
+    """The nodes of a scope, and of those inside, with their groups."""
+    order = list(nx.topological_sort(scope.graph))
+    groups = _Groups(scope, order)
     for node_id in order:
         groups.join_what_it_needs(node_id)
     for node_id in reversed(order):
         groups.join_what_needs_it(node_id)
     names = groups.names(order)
-    nodes = {
-        node_id: replace(node, group=names.get(node_id)) if node_id in names else node
-        for node_id, node in draft.nodes.items()
-    }
-    changes = tuple(
-        Change(node_id, f"runs with {name}", "both are cheap, and nobody else waits")
+    changes += [
+        Change(path + node_id, f"runs with {name}", "both are cheap, and nobody else waits")
         for node_id, name in names.items()
         if node_id != name
-    )
-    return draft.becomes(nodes, changes=changes)
+    ]
+    nodes = {}
+    for node_id, node in scope.nodes.items():
+        bodies = {
+            key: dataclasses.replace(body, nodes=_fused(body, inside(path + node_id, key), changes))
+            for key, body in node.bodies.items()
+        }
+        nodes[node_id] = replace(node, group=names.get(node_id), bodies=bodies)
+    return nodes
 
 
 class _Groups:
     """Disjoint sets of nodes."""
 
-    def __init__(self, draft: Draft, order: list[NodeId]) -> None:
-        self._graph = draft.graph
-        self._cheap = {node_id: draft.nodes[node_id].spec.cheap for node_id in order}
+    def __init__(self, scope: Scope, order: list[NodeId]) -> None:
+        self._graph = scope.graph
+        self._cheap = {node_id: scope.nodes[node_id].spec.cheap for node_id in order}
         self._of = {node_id: node_id for node_id in order}
         self._members = {node_id: [node_id] for node_id in order}
 

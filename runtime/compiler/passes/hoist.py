@@ -7,7 +7,7 @@ nothing that it takes belongs to the body, so that it gives the same each time.
       body: vector(question) ─► each    ──►    list ─────────────────────►    body: each
 
 It must not run, and so not fail, where it would not have. So it moves out of
-- a loop, which runs at least once, and a map over a constant list of something;
+- a loop, which runs at least once, and a map over a list that is written down and not empty;
 - a map over a list of plain values, on the condition that the list is not empty;
 - the cases of a branch or router, where an equal node is in every one and one always applies;
 - any map or loop, when it is of a kind that cannot fail (`value`). Over an empty list that is work for
@@ -129,11 +129,11 @@ def _out_of_passes(node_id: NodeId, node: DraftNode, certain: bool, types: Types
     """What is invariant in the body of a map or loop."""
     ((key, body),) = node.bodies.items()
     sure, guard = certain, None
-    if isinstance(node.spec, Map) and not isinstance(node.inputs["over"], Literal):
-        guard = _not_empty(node.spec, node.inputs["over"], types)
-        sure = certain and guard is not None
-    elif isinstance(node.spec, Map):
-        sure = certain and node.inputs["over"] != Literal([])
+    if isinstance(node.spec, Map):
+        over = node.inputs["over"]
+        if isinstance(over, Ref):
+            guard = _not_empty(node.spec, over, types)
+        sure = certain and (guard is not None or not isinstance(over, Ref)) and over != Literal([])
     moving: dict[NodeId, DraftNode] = {}
     for name in _invariant(body, node.spec.locals(key, {})):
         inner = body.nodes[name]
@@ -207,11 +207,10 @@ def _move(
     return fresh, replace(node, bodies=bodies, after=tuple(after))
 
 
-def _not_empty(spec: Map, over: object, types: Types) -> Condition | None:
+def _not_empty(spec: Map, over: Ref, types: Types) -> Condition | None:
     """That a list has items; None where a condition may not be able to look at it."""
-    port_type = types.get(over) if isinstance(over, Ref) else None
-    plain = port_type is not None and port_type.item is not None and port_type.item.name in PLAIN
-    if not plain or port_type is None or port_type.name != "list" or spec.max_items > MAX_ITEMS:
+    port_type = types.get(over)
+    if port_type is None or port_type.name != "list" or port_type.item is None:
         return None
-    assert isinstance(over, Ref)
-    return Condition("size ( _0 ) > 0", (Operand(over),))
+    plain = port_type.item.name in PLAIN and spec.max_items <= MAX_ITEMS
+    return Condition("size ( _0 ) > 0", (Operand(over),)) if plain else None

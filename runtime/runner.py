@@ -27,6 +27,7 @@ from runtime.executor.loop import execute
 from runtime.executor.prepare import PreparedBody, prepare
 from runtime.executor.queue import EventQueue, Watch
 from runtime.executor.run import NodeBroke, Run, RunScope
+from runtime.http_client import HttpClient
 from runtime.plan import ExecutionPlan
 
 logger = logging.getLogger(__name__)
@@ -124,8 +125,9 @@ class Runner:
         pools: Mapping[str, Pool],
         indexes: Mapping[str, Searchable] | None = None,
         witness: Witness | None = None,
+        http: HttpClient | None = None,
     ) -> None:
-        resources = Resources(pools, indexes or {})
+        resources = Resources(pools, indexes or {}, http or HttpClient())
         self._plans = {plan.graph: (plan, prepare(plan, resources)) for plan in plans}
         self.infos = {name: info_of(plan) for name, (plan, _) in self._plans.items()}
         """By the name of the graph."""

@@ -24,6 +24,7 @@ from cluster.pools.handle import HandlePool
 from cluster.providers.openai import OpenAIPool
 from runtime.context.store import ContextStore
 from runtime.events import RunEvent, encode_events
+from runtime.http_client import HttpClient
 from runtime.indexes import Index
 from runtime.records.cancelling import end_cancelled
 from runtime.records.log import RunLog
@@ -99,7 +100,8 @@ class RunnerReplica:
 
     async def _build(self) -> Runner:
         indexes = {name: await self._build_index(name) for name in self._settings.indexes}
-        return Runner(load_plans(self._settings).values(), self._pools, indexes, self._log)
+        plans = load_plans(self._settings).values()
+        return Runner(plans, self._pools, indexes, self._log, http_client(self._settings))
 
     async def _end_cancelled(self) -> None:
         await end_cancelled(await asyncio.shield(self._building), self._runs)
@@ -165,6 +167,12 @@ def build_pools(settings: Settings, handles: Mapping[str, DeploymentHandle]) -> 
         else:
             pools[spec.name] = HandlePool(info, handles[spec.name], counter)
     return pools
+
+
+def http_client(settings: Settings) -> HttpClient:
+    """What `http` nodes may reach, with the secrets that this process has in its environment."""
+    secrets = {name: os.environ[name] for name in settings.http.env if name in os.environ}
+    return HttpClient(settings.http.by_name(), secrets)
 
 
 async def _singly(events: AsyncGenerator[RunEvent, None]) -> AsyncGenerator[list[RunEvent], None]:

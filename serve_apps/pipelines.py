@@ -17,6 +17,8 @@ def catalog(settings: Settings) -> Catalog:
     return Catalog(
         models={spec.name: model_info(spec) for spec in settings.models},
         indexes={name: IndexInfo(name, index.model) for name, index in settings.indexes.items()},
+        hosts=frozenset(settings.http.by_name()),
+        secrets=frozenset(settings.http.env),
     )
 
 

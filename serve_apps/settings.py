@@ -15,6 +15,9 @@ from runtime.records.store import DEFAULT_KEEP_S
 
 MAX_CONFIG_BYTES = 1024 * 1024
 
+HostName = Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$")]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+
 
 class StoreSettings(Spec):
     """Where keys, quotas and contexts live."""
@@ -56,6 +59,31 @@ class IndexSettings(Spec):
     """Files, or folders whose `*.md` files are taken."""
 
 
+class HttpHost(Spec):
+    """A web server that graphs may call."""
+
+    name: HostName
+    allow_private: bool = False
+    """Whether it may be on this machine or in its network."""
+
+
+class HttpSettings(Spec):
+    """What graphs may reach with `http` nodes: nothing that is not listed."""
+
+    hosts: list[HostName | HttpHost] = Field(default_factory=list)
+    """As `api.example.com`, or `{name: "localhost:8080", allow_private: true}`. The port stands where it is
+    not that of `http` or `https`."""
+    env: list[VariableName] = Field(default_factory=list)
+    """Environment variables of the runner that headers may be taken from."""
+
+    def by_name(self) -> dict[str, bool]:
+        """The hosts, and whether each may be private."""
+        return {
+            host if isinstance(host, str) else host.name: isinstance(host, HttpHost) and host.allow_private
+            for host in self.hosts
+        }
+
+
 class ContextSettings(Spec):
     """Conversations kept under a `contextId`."""
 
@@ -84,6 +112,7 @@ class Settings(Spec):
     runner: RunnerSettings = RunnerSettings()
     context: ContextSettings = ContextSettings()
     runs: RunsSettings = RunsSettings()
+    http: HttpSettings = HttpSettings()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Settings:

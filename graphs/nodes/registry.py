@@ -8,13 +8,14 @@ from typing import get_args
 from graphs.nodes.classify import Classify
 from graphs.nodes.embed import Embed
 from graphs.nodes.guardrail import Guardrail
+from graphs.nodes.http import Http
 from graphs.nodes.llm import Llm
 from graphs.nodes.prompt import Prompt
 from graphs.nodes.rerank import Rerank
 from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.value import Value
 
-AnySpec = Llm | Embed | Retrieve | Prompt | Value | Classify | Rerank | Guardrail
+AnySpec = Llm | Embed | Retrieve | Prompt | Value | Classify | Rerank | Guardrail | Http
 
 KINDS: Mapping[str, type[AnySpec]] = {spec.kind(): spec for spec in get_args(AnySpec)}
 """By name, as in YAML."""

@@ -40,7 +40,7 @@ class TokenBound(msgspec.Struct, frozen=True):
 class Use(msgspec.Struct, frozen=True):
     """Something deployed that a node needs."""
 
-    resource: Literal["model", "index"]
+    resource: Literal["model", "index", "host", "secret"]
     name: str
     field: str
     """Field of the spec that names it: where a mistake is shown."""

@@ -18,7 +18,11 @@ class IndexInfo(msgspec.Struct, frozen=True):
 
 
 class Catalog(msgspec.Struct, frozen=True):
-    """The models and indexes that a pipeline may name."""
+    """What a pipeline may name."""
 
     models: Mapping[str, ModelInfo]
     indexes: Mapping[str, IndexInfo]
+    hosts: frozenset[str] = frozenset()
+    """Web servers that may be called, as `api.example.com` or `localhost:8080`."""
+    secrets: frozenset[str] = frozenset()
+    """Environment variables that headers may be taken from."""

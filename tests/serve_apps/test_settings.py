@@ -6,6 +6,7 @@ import pytest
 
 from cluster.config import FakeSpec, VllmSpec
 from cluster.errors import ConfigError
+from serve_apps.pipelines import catalog
 from serve_apps.settings import load_settings
 
 CONFIGS = Path(__file__).parents[2] / "serve_apps" / "configs"
@@ -88,3 +89,29 @@ def test_how_long_runs_are_kept(tmp_path: Path, keep: object, seconds: float) ->
 def test_a_wrong_length_of_time_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"runs\.keep: .*expected a length of time"):
         load_settings(write(tmp_path, FAKE + "runs: {keep: soon}\n"))
+
+
+def test_hosts_and_variables_that_graphs_may_use(tmp_path: Path) -> None:
+    hosts = 'hosts: [api.example.com, {name: "tickets.internal:8080", allow_private: true}, "[::1]:80"]'
+    settings = load_settings(write(tmp_path, FAKE + f"http: {{{hosts}, env: [TOKEN]}}\n"))
+    allowed = {"api.example.com": False, "tickets.internal:8080": True, "[::1]:80": False}
+    assert settings.http.by_name() == allowed
+    known = catalog(settings)
+    assert (known.hosts, known.secrets) == (frozenset(allowed), frozenset({"TOKEN"}))
+    assert load_settings(write(tmp_path, FAKE)).http.by_name() == {}
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "http: {hosts: ['https://api.example.com']}",
+        "http: {hosts: ['api.example.com/v1']}",
+        "http: {hosts: ['*.example.com']}",
+        "http: {hosts: ['API.example.com']}",
+        "http: {hosts: [{name: a, private: true}]}",
+        "http: {env: ['a b']}",
+    ],
+)
+def test_hosts_and_variables_that_are_none(tmp_path: Path, section: str) -> None:
+    with pytest.raises(ConfigError, match=r"http\.(hosts|env)"):
+        load_settings(write(tmp_path, FAKE + section))

@@ -10,7 +10,7 @@ and would else be found by the first user. That goes for the models of fallbacks
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from graphs.bindings import Ref
 from graphs.errors import Path, PipelineError, Problem, nearest
@@ -59,14 +59,25 @@ class _Resolver:
                 yield from self.scope(body, where, ChainMap() if node.spec.closed else visible)
 
     def _use(self, path: Path, node: DraftNode, use: Use, visible: Visible) -> Iterator[Problem]:
-        known = self._catalog.models if use.resource == "model" else self._catalog.indexes
+        known = self._known(use)
         if use.name not in known:
-            message = f"there is no {use.resource} {use.name}"
-            yield Problem(f"unknown-{use.resource}", message, path, hint=nearest(use.name, known))
+            yield _unknown(path, use, known)
         elif use.resource == "model":
             yield from self._model(path, node, use)
-        else:
+        elif use.resource == "index":
             yield from self._index(path, node, use, visible)
+
+    def _known(self, use: Use) -> Collection[str]:
+        catalog = self._catalog
+        match use.resource:
+            case "model":
+                return catalog.models
+            case "index":
+                return catalog.indexes
+            case "host":
+                return catalog.hosts
+            case "secret":
+                return catalog.secrets
 
     def _fallback(self, path: Path, node: DraftNode, other: Fallback) -> Iterator[Problem]:
         """A model that takes the place of another does what that does."""
@@ -107,3 +118,15 @@ class _Resolver:
                         f"the index {use.name} was made with {index.model}, {binding.owner} uses {made.name}"
                     )
                     yield Problem("wrong-model", message, path)
+
+
+def _unknown(path: Path, use: Use, known: Collection[str]) -> Problem:
+    """That something is not there; of what is only forbidden, how to allow it."""
+    message, hint = f"there is no {use.resource} {use.name}", nearest(use.name, known)
+    if use.resource == "host":
+        message = f"the host {use.name} may not be called from this deployment"
+        hint = f"its config can allow it: http: {{hosts: [{use.name}]}}"
+    elif use.resource == "secret":
+        message = f"the environment variable {use.name} may not be read"
+        hint = f"the deploy config can allow it: http: {{env: [{use.name}]}}"
+    return Problem(f"unknown-{use.resource}", message, path, hint=hint)

@@ -19,6 +19,7 @@ from cluster.interface import Pool
 from cluster.messages import Usage
 from graphs.bindings import Ref
 from graphs.documents import Document
+from runtime.http_client import HttpClient
 
 Values = dict[str, Any]
 """By port. Values are shared between nodes and never changed."""
@@ -38,6 +39,7 @@ class Resources(msgspec.Struct, frozen=True):
 
     pools: Mapping[str, Pool]
     indexes: Mapping[str, Searchable]
+    http: HttpClient = msgspec.field(default_factory=HttpClient)
 
 
 class Passed(NamedTuple):

@@ -6,6 +6,7 @@ import pytest
 from graphs.nodes.classify import Classify
 from graphs.nodes.embed import Embed
 from graphs.nodes.guardrail import Guardrail
+from graphs.nodes.http import Http
 from graphs.nodes.llm import Llm
 from graphs.nodes.prompt import Prompt
 from graphs.nodes.registry import KINDS, AnySpec
@@ -24,6 +25,7 @@ SPECS = [
     Classify(model="m", labels={"yes": "it agrees", "no": "it does not"}),
     Rerank(model="m"),
     Guardrail(),
+    Http(url="https://example.com/{id}"),
 ]
 
 

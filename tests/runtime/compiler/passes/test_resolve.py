@@ -10,6 +10,7 @@ from cluster.interface import ModelInfo
 from graphs.builder import Builder
 from graphs.errors import PipelineError
 from graphs.nodes.embed import Embed
+from graphs.nodes.http import Http, Secret
 from graphs.nodes.llm import Llm
 from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.spec import TokenBound, Use
@@ -71,6 +72,23 @@ def test_a_prompt_that_cannot_fit():
     (problem,) = problems(rag(), Catalog({**KNOWN.models, "small": narrow}, KNOWN.indexes))
     assert problem.code == "window"
     assert problem.hint == "max_prompt_tokens can be 872 at most"
+
+
+def test_what_may_be_called_is_listed():
+    b = Builder("x")
+    headers = {"authorization": Secret("TOKEN")}
+    node = b.add("ask", Http(url="https://api.example.com/", headers=headers))
+    b.output("body", node["body"])
+    hosts, secrets = frozenset({"api.example.com"}), frozenset({"TOKEN"})
+    allowed = msgspec.structs.replace(KNOWN, hosts=hosts, secrets=secrets)
+    draft = validate(b.build(), allowed)
+    assert resolve(draft).nodes == draft.nodes
+    host, secret = problems(b.build(), KNOWN)
+    assert (host.code, host.path) == ("unknown-host", ("nodes", "ask", "http", "url"))
+    assert host.message == "the host api.example.com may not be called from this deployment"
+    assert host.hint == "its config can allow it: http: {hosts: [api.example.com]}"
+    assert (secret.code, secret.path) == ("unknown-secret", ("nodes", "ask", "http", "headers"))
+    assert secret.message == "the environment variable TOKEN may not be read"
 
 
 class Wide(Embed, frozen=True, tag="wide"):

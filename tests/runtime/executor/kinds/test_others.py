@@ -14,7 +14,7 @@ from graphs.nodes.value import Value
 from graphs.schema import example
 from runtime.errors import NodeError
 from runtime.executor.kinds.kind import Resources
-from runtime.executor.kinds.registry import evaluator, performer
+from runtime.executor.kinds.registry import evaluator, performer, runs_inline
 from runtime.executor.loop import Call
 from runtime.executor.queue import EventQueue
 from runtime.executor.run import RunScope
@@ -67,5 +67,5 @@ def test_every_kind_runs_in_one_of_the_two_ways():
     resources = Resources({"x": generator("x")}, {"x": Shelf()})
     for kind in KINDS.values():
         spec = example(kind)
-        prepare = performer if spec.uses() and spec.uses()[0].resource == "model" else evaluator
+        prepare = evaluator if runs_inline(spec) else performer
         assert callable(prepare(spec, resources))

@@ -34,12 +34,29 @@ class Searchable(Protocol):
     def search(self, vector: list[float], top_k: int) -> list[Document]: ...
 
 
+class ToolResult(msgspec.Struct, frozen=True):
+    """What a tool of a server answered."""
+
+    text: str
+    data: Any = None
+    """The same as JSON, where the server gives it so."""
+
+
+class ToolServer(Protocol):
+    """What a `tool` node needs of a server."""
+
+    async def call(self, tool: str, arguments: Mapping[str, Any], deadline: float) -> ToolResult:
+        """`deadline` is in Unix seconds. Raises `ClusterError`."""
+        ...
+
+
 class Resources(msgspec.Struct, frozen=True):
     """What plans may call, by name."""
 
     pools: Mapping[str, Pool]
     indexes: Mapping[str, Searchable]
     http: HttpClient = msgspec.field(default_factory=HttpClient)
+    servers: Mapping[str, ToolServer] = {}
 
 
 class Passed(NamedTuple):

@@ -96,8 +96,13 @@ class AnswerSchema:
 
     def misfit(self, value: object) -> str | None:
         """Why a value does not fit, with its place; None where it does."""
-        error = best_match(self._validator.iter_errors(value))
-        return None if error is None else f"{error.json_path}: {error.message[:200]}"
+        return misfit(self._validator, value)
+
+
+def misfit(validator: Draft202012Validator, value: object) -> str | None:
+    """Why a value does not fit, with its place; None where it does."""
+    error = best_match(validator.iter_errors(value))
+    return None if error is None else f"{error.json_path}: {error.message[:200]}"
 
 
 def read_schema(schema: Schema) -> AnswerSchema:

@@ -79,7 +79,7 @@ class NodeSkipped(_Event, frozen=True, tag="node_skipped"):
 
 class NodeFailed(_Event, frozen=True, tag="node_failed"):
     """The node broke. Its siblings are being cancelled and `RunFailed` follows, unless a node that it is in
-    is tried again or has a fallback."""
+    is tried again, has a fallback, or is an agent that goes on without its tool."""
 
     node: str
     failure: Failure

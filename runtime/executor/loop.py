@@ -267,4 +267,8 @@ class Call:
 
     async def run(self, body: str, given: Mapping[Ref, Any], label: str) -> Passed:
         await self._run.queue.room()
-        return await Execution(self._node.bodies[body], self._run, given, self, label).run()
+        try:
+            return await Execution(self._node.bodies[body], self._run, given, self, label).run()
+        except NodeBroke:
+            self._run.forget_inside(f"{self.node}{label}")
+            raise

@@ -53,18 +53,14 @@ def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
 
 
-def parsed(answer: Answer, schema: Mapping[str, Any], max_tokens: int) -> Any:
-    """The value that was written. Raises `NodeError` where it was cut off or does not fit `schema`."""
+def decoded(answer: Answer, max_tokens: int) -> Any:
+    """The JSON value that was written. Raises `NodeError` where it was cut off or is none."""
     if answer.reason == "length":
         raise NodeError(f"the answer was cut off at {max_tokens} tokens, before it was a whole value")
     try:
-        value = msgspec.json.decode(answer.text)
+        return msgspec.json.decode(answer.text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise NodeError(f"the answer is no JSON: {error}") from error
-    misfit = read_schema(schema).misfit(value)
-    if misfit is not None:
-        raise NodeError(f"the answer does not fit the schema: {misfit}")
-    return value
 
 
 def _prompt(spec: Llm) -> Callable[[Values], str]:
@@ -81,5 +77,8 @@ def _outputs(spec: Llm, answers: list[Answer]) -> Values:
     if spec.n > 1:
         outputs["texts"] = [answer.text for answer in answers]
     if spec.schema is not None:
-        outputs["data"] = parsed(first, spec.schema, spec.max_tokens)
+        outputs["data"] = decoded(first, spec.max_tokens)
+        misfit = read_schema(spec.schema).misfit(outputs["data"])
+        if misfit is not None:
+            raise NodeError(f"the answer does not fit the schema: {misfit}")
     return outputs

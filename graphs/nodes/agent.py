@@ -73,6 +73,10 @@ class Agent(NodeSpec, frozen=True, tag_field="kind", tag="agent"):
         return {"text": STRING, "steps": list_of(OBJECT)}
 
     @property
+    def streams(self) -> str | None:
+        return "text"
+
+    @property
     def effects(self) -> Effects:
         return "idempotent"
 

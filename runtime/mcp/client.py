@@ -141,7 +141,7 @@ class _Link:
                     self.tools = await _tools(client)
                 self._client.set_result(client)
                 await self.over.wait()
-        except Exception as error:  # whatever the library and the server make of it, the connection is gone
+        except Exception as error:  # noqa: BLE001  (whatever the library makes of it, the connection is gone)
             logger.warning("the connection to the MCP server %s ended: %s", self._name, _kind(error))
             if not self._client.done():
                 self._client.set_exception(_unavailable(self._name))

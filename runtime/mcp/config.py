@@ -1,4 +1,4 @@
-"""What a deploy config says of an MCP server. Only the config names commands and addresses, never a pipeline."""
+"""What a deploy config says of an MCP server. Only it names commands and addresses, never a pipeline."""
 
 from __future__ import annotations
 

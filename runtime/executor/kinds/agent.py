@@ -1,6 +1,6 @@
 """`agent`: a chat model and its tools, in turns, until it answers.
 
-    prompt ─► model ─► {"tool": "search", "arguments": {…}} ─► body `search` ─► result ─► model ─► {"answer": …}
+    prompt ─► model ─► {"tool": "search", "arguments": {…}} ─► its nodes ─► result ─► model ─► {"answer": …}
 
 Every reply is held to a JSON Schema: a call of one of the tools with arguments that fit its inputs, or the
 answer; in the last step, and when there is no room for more, the answer only. Tool calls stand in plain
@@ -119,7 +119,7 @@ class _Talk:
             model=self.agent.spec.model,
             max_tokens=self.agent.spec.max_tokens,
             deadline=call.deadline,
-            messages=_hurried(self.messages) if last else self.messages,
+            messages=_hurried(self.messages) if last else list(self.messages),
             sampling=self.agent.bound if last else self.agent.free,
             tenant=call.tenant,
             priority=call.priority,

@@ -121,8 +121,8 @@ class NodeCall(Protocol):
         """Runs a body once; many may run at the same time. `given` are the values of its locals.
 
         `label` follows the path of this node in those of the nodes inside: `[3]` makes `search[3].each`. It
-        must be another for each run of a body. A node that fails in there ends the run with its `NodeBroke`,
-        unless this one is tried again, has a fallback or can go on without: else let it pass. Waits while the reader of the run is behind.
+        must be another for each run of a body. A node that fails in there raises `NodeBroke`: let it pass,
+        but where this kind can go on without. Waits while the reader of the run is behind.
         """
         ...
 

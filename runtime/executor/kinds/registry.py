@@ -7,6 +7,7 @@ from typing import Any
 
 from graphs.nodes.registry import AnySpec
 from runtime.executor.kinds import (
+    agent,
     branch,
     classify,
     embed,
@@ -31,6 +32,7 @@ _INLINE: Mapping[str, Callable[[Any, Resources], Evaluate]] = {
     "value": value.prepare,
 }
 _AWAITED: Mapping[str, Callable[[Any, Resources], Perform]] = {
+    "agent": agent.prepare,
     "branch": branch.prepare,
     "classify": classify.prepare,
     "embed": embed.prepare,

@@ -1,4 +1,4 @@
-"""A small MCP server, run as a process: over its standard streams, or with `http` over a port that it prints."""
+"""A small MCP server in a process: over its standard streams, or with `http` over a port that it prints."""
 
 import os
 import socket

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphs.drawing.heat import LIGHT
 from graphs.drawing.picture import Arrow, Box, Picture
 
 _HEAD = (
@@ -33,6 +34,11 @@ def _box(box: Box) -> str:
         looks.append("shape=oval")
     if box.critical:
         looks.append("penwidth=3")
+    if box.skipped:
+        looks.append('style="rounded,dashed"')
+    if box.heat is not None:
+        shade = LIGHT[box.heat]
+        looks.append(f'style="rounded,filled", fillcolor="{shade.fill}", fontcolor="{shade.ink}"')
     return f"{box.id} [{', '.join(looks)}]"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphs.drawing.heat import LIGHT
 from graphs.drawing.picture import Box, Picture
 
 
@@ -24,10 +25,18 @@ def mermaid(picture: Picture) -> str:
         line = "-.->" if not arrow.data else "==>" if arrow.critical else "-->"
         label = f'|"{_text(arrow.label)}"|' if arrow.label else ""
         lines.append(f"  {arrow.source} {line}{label} {arrow.target}")
-    critical = [box.id for box in picture.boxes if box.critical]
-    if critical:
-        lines += ["  classDef critical stroke-width:3px", f"  class {','.join(critical)} critical"]
+    lines += _class("critical", "stroke-width:3px", [box for box in picture.boxes if box.critical])
+    lines += _class("skipped", "stroke-dasharray:4 4", [box for box in picture.boxes if box.skipped])
+    for heat, shade in enumerate(LIGHT):
+        # One fill for every theme: it brings the ink that can be read on it.
+        style = f"fill:{shade.fill},color:{shade.ink}"
+        lines += _class(f"heat{heat}", style, [box for box in picture.boxes if box.heat == heat])
     return "\n".join(lines) + "\n"
+
+
+def _class(name: str, style: str, boxes: list[Box]) -> list[str]:
+    ids = ",".join(box.id for box in boxes)
+    return [f"  classDef {name} {style}", f"  class {ids} {name}"] if boxes else []
 
 
 def _box(box: Box) -> str:

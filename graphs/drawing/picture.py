@@ -27,6 +27,10 @@ class Box(msgspec.Struct, frozen=True):
     """Boxes of one group run as one step."""
     calls_model: bool = False
     critical: bool = False
+    heat: int | None = None
+    """How long it took, as a step of the scale; absent where nothing was measured."""
+    skipped: bool = False
+    """Whether the measured run went past it."""
 
 
 class Arrow(msgspec.Struct, frozen=True):

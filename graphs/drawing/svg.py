@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
+from graphs.drawing.heat import DARK, LIGHT, Shade
 from graphs.drawing.layout import Layout, Size, arrange
 from graphs.drawing.picture import Arrow, Box, Picture
 
@@ -30,6 +31,7 @@ _STYLE = """
   .node { fill: var(--box); stroke: var(--edge); stroke-width: 1.2 }
   .model { fill: var(--model); stroke: var(--model-edge) }
   .outside { fill: var(--outside); stroke: var(--outside-edge); stroke-width: 1.2 }
+  .skipped { stroke-dasharray: 5 4 }
   .hot { stroke: var(--hot); stroke-width: 2.2 }
   .edge { fill: none; stroke: var(--line); stroke-width: 1.4 } .dashed { stroke-dasharray: 4 4 }
   .edge.hot { stroke: var(--hot); stroke-width: 2.2 }
@@ -37,6 +39,25 @@ _STYLE = """
   .group { fill: var(--group); stroke: var(--group); stroke-width: 18; stroke-linejoin: round }
   .tie { fill: none; stroke: var(--group); stroke-width: 26 }
 """
+
+
+def _heats(shades: Sequence[Shade]) -> str:
+    steps = (f"--heat{step}: {shade.fill}; --on{step}: {shade.ink}" for step, shade in enumerate(shades))
+    return f"svg {{ {'; '.join(steps)} }}"
+
+
+_HEAT_STYLE = "\n".join(
+    [
+        f"  {_heats(LIGHT)}",
+        f"  @media (prefers-color-scheme: dark) {{ {_heats(DARK)} }}",
+        *(
+            f"  .heat{step} {{ fill: var(--heat{step}) }} text.on{step} {{ fill: var(--on{step}) }}"
+            for step in range(len(LIGHT))
+        ),
+        "",
+    ]
+)
+"""Only of pictures that are measured."""
 
 
 class TooLarge(ValueError):
@@ -61,13 +82,14 @@ def svg(picture: Picture) -> str:
         *_labels(picture.arrows, [middle for _, middle in paths]),
     ]
     title = escape(picture.title)
+    heats = _HEAT_STYLE if any(box.heat is not None for box in picture.boxes) else ""
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"'
             f' height="{height}" role="img">',
             f"<title>{title}</title>",
             f"<desc>The graph {title}: {len(picture.boxes)} boxes, {len(picture.arrows)} arrows.</desc>",
-            f"<style>{_STYLE}</style>",
+            f"<style>{_STYLE}{heats}</style>",
             f'<rect class="paper" width="{width}" height="{height}" rx="10"/>',
             *body,
             "</svg>\n",
@@ -122,10 +144,13 @@ def _box(box: Box, place: tuple[float, float], size: Size) -> str:
     left, top = x - size.width / 2, y - size.height / 2
     looks = ["node", *(["model"] if box.calls_model else [])] if box.role == "node" else ["outside"]
     looks += ["hot"] if box.critical else []
+    looks += ["skipped"] if box.skipped else []
+    looks += [] if box.heat is None else [f"heat{box.heat}"]
+    ink = "" if box.heat is None else f" on{box.heat}"
     radius = 8 if box.role == "node" else size.height / 2
-    rows = [f'<text class="title" x="{x:.1f}" y="{top + 20:.1f}">{escape(box.title)}</text>']
+    rows = [f'<text class="title{ink}" x="{x:.1f}" y="{top + 20:.1f}">{escape(box.title)}</text>']
     rows += [
-        f'<text class="small" x="{x:.1f}" y="{top + 38 + 16 * index:.1f}">{escape(line)}</text>'
+        f'<text class="small{ink}" x="{x:.1f}" y="{top + 38 + 16 * index:.1f}">{escape(line)}</text>'
         for index, line in enumerate(box.lines)
     ]
     return (

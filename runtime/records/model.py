@@ -57,6 +57,8 @@ class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     attempts: int = 1
     reason: str = ""
     """For people: why it was skipped."""
+    fell_back_to: str = ""
+    """`model NAME` or `value`, where something else took its place."""
 
 
 class Kept(msgspec.Struct, frozen=True):

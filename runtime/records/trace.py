@@ -10,6 +10,7 @@ and of their text nothing.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -18,7 +19,9 @@ from cluster.messages import Usage
 from runtime.errors import RunCancelled
 from runtime.events import (
     NodeFailed,
+    NodeFellBack,
     NodeFinished,
+    NodeRetried,
     NodeSkipped,
     NodeStarted,
     RunEvent,
@@ -29,6 +32,7 @@ from runtime.events import (
 from runtime.records.model import MAX_NODES, NodeRecord, NodeStatus, RunFault, RunRecord, RunStatus, keep
 from runtime.runner import RunRequest
 
+_INDEX = re.compile(r"\[[0-9]+\]$")
 _CANCELLED = RunCancelled.__name__
 
 
@@ -40,7 +44,9 @@ class _Node(msgspec.Struct):
     started: float
     seconds: float = 0.0
     usage: Usage | None = None
+    attempts: int = 1
     reason: str = ""
+    fell_back_to: str = ""
 
 
 class Trace:
@@ -53,6 +59,8 @@ class Trace:
         self._accepted: RunStarted | None = None
         self._ended: RunFinished | RunFailed | None = None
         self._nodes: dict[str, _Node] = {}
+        self._inside: dict[str, set[str]] = {}
+        """By node that holds others: those of them that run."""
         self._left_out = 0
         self._seconds = 0.0
 
@@ -75,6 +83,14 @@ class Trace:
                 self._leave(node, "succeeded", seconds, usage)
             case NodeFailed(node=node):
                 self._leave(node, "failed", None, None)
+            case NodeRetried(node=node, attempt=attempt):
+                self._give_up_inside(node)
+                if node in self._nodes:
+                    self._nodes[node].attempts = attempt
+            case NodeFellBack(node=node, to=to):
+                self._give_up_inside(node)
+                if node in self._nodes:
+                    self._nodes[node].fell_back_to = to
             case RunFinished() | RunFailed():
                 self._ended = event
             case _:
@@ -104,17 +120,37 @@ class Trace:
         )
 
     def _enter(self, name: str, node: _Node) -> None:
-        if len(self._nodes) < MAX_NODES:
-            self._nodes[name] = node
-        else:
+        if len(self._nodes) >= MAX_NODES and name not in self._nodes:
             self._left_out += 1
+            return
+        self._nodes[name] = node
+        if node.status == "running" and (holder := self._holder(name)):
+            self._inside.setdefault(holder, set()).add(name)
 
     def _leave(self, name: str, status: NodeStatus, seconds: float | None, usage: Usage | None) -> None:
         node = self._nodes.get(name)
-        if node is not None:
-            node.status = status
-            node.seconds = self._seconds - node.started if seconds is None else seconds
-            node.usage = usage
+        if node is None:
+            return
+        node.status = status
+        node.seconds = self._seconds - node.started if seconds is None else seconds
+        node.usage = usage
+        self._inside.get(self._holder(name), set()).discard(name)
+
+    def _give_up_inside(self, holder: str) -> None:
+        """What runs inside a node that starts over ends without a word of its own."""
+        for name in self._inside.pop(holder, set()):
+            self._leave(name, "cancelled", None, None)
+            self._give_up_inside(name)
+
+    def _holder(self, name: str) -> str:
+        """The node that a node is in: `search` of `search[3].each`, `pick` of `pick.0.step`; else nothing."""
+        path = name
+        while path:
+            path = path.rpartition(".")[0]
+            holder = _INDEX.sub("", path)
+            if holder in self._nodes:
+                return holder
+        return ""
 
     def _usage(self) -> Usage:
         return sum((node.usage for node in self._nodes.values() if node.usage is not None), Usage())
@@ -124,7 +160,17 @@ class Trace:
         if status == "running":
             seconds = self._seconds - node.started
             status = "running" if self._ended is None else "cancelled"
-        return NodeRecord(name, node.kind, status, node.started, seconds, node.usage, 1, node.reason)
+        return NodeRecord(
+            name,
+            node.kind,
+            status,
+            node.started,
+            seconds,
+            node.usage,
+            node.attempts,
+            node.reason,
+            node.fell_back_to,
+        )
 
 
 def _status(ended: RunFinished | RunFailed | None) -> RunStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from rich.console import Console
 
@@ -20,13 +21,17 @@ def store_url(settings: Settings) -> str:
     return settings.store.url or EmbeddedValkey(settings.store_dir).url
 
 
+def demo_key_file(settings: Settings) -> Path:
+    return settings.data_dir / "secrets" / "demo-key"
+
+
 def demo_key(settings: Settings) -> str:
     """The demo key of this data directory: the one of the last start if it still works, else a new one."""
     return asyncio.run(_demo_key(settings))
 
 
 async def _demo_key(settings: Settings) -> str:
-    file = settings.data_dir / "secrets" / "demo-key"
+    file = demo_key_file(settings)
     store = Store.connect(store_url(settings))
     keys = KeyStore(store, load_or_create_pepper(settings.pepper_file))
     try:

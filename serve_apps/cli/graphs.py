@@ -14,6 +14,7 @@ from rich.table import Table
 
 from graphs.bindings import references
 from graphs.drawing.dot import dot
+from graphs.drawing.measured import NodeRun, measured
 from graphs.drawing.mermaid import mermaid
 from graphs.drawing.picture import Picture, picture_of
 from graphs.drawing.svg import TooLarge, svg
@@ -28,6 +29,9 @@ from runtime.compiler.explain import differences, show_condition
 from runtime.compiler.lower import lower
 from runtime.compiler.picture import picture_of_draft
 from runtime.plan import ExecutionPlan
+from runtime.records.model import RunRecord
+from serve_apps.cli.calls import GatewayClient
+from serve_apps.cli.options import KEY, LOCAL_URL, URL
 from serve_apps.pipelines import catalog
 from serve_apps.settings import load_settings
 
@@ -115,12 +119,20 @@ def draw(
         typer.Option("--output", "-o", help="The file to write; else it is printed.", dir_okay=False),
     ] = None,
     config: Config = None,
+    run: Annotated[
+        str | None,
+        typer.Option(help="Colour it by what this run took; dashed is what it skipped."),
+    ] = None,
+    url: URL = LOCAL_URL,
+    key: KEY = None,
 ) -> None:
     """Draw a pipeline: kinds, types, order, and after the stages what runs where and what takes longest."""
     if stage is not None:
         _check_stage(stage, "--stage")
     loaded, drafts = _drafts(file, _catalog(config), stage or STAGES[0])
     picture = picture_of(loaded.pipeline) if stage is None else picture_of_draft(drafts[stage])
+    if run is not None:
+        picture = _in_colours(picture, loaded, GatewayClient(url, key).run(run))
     try:
         text = _WRITERS[form](picture)
     except TooLarge as error:
@@ -130,6 +142,18 @@ def draw(
         typer.echo(text, nl=False)
     else:
         output.write_text(text)
+
+
+def _in_colours(picture: Picture, loaded: Loaded, record: RunRecord) -> Picture:
+    """The picture with the times of a run of the same graph."""
+    about = loaded.pipeline.metadata
+    if record.graph != about.name:
+        raise typer.BadParameter(f"that is a run of {record.graph}, not of {about.name}", param_hint="--run")
+    if record.version != about.version:
+        typer.echo(f"warning: the run was of version {record.version}, this is {about.version}", err=True)
+    return measured(
+        picture, [NodeRun(node.node, node.status, node.started, node.seconds) for node in record.nodes]
+    )
 
 
 @app.command()

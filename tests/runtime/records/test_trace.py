@@ -10,7 +10,9 @@ from runtime.events import (
     NodeCalled,
     NodeDelta,
     NodeFailed,
+    NodeFellBack,
     NodeFinished,
+    NodeRetried,
     NodeSkipped,
     NodeStarted,
     RunFailed,
@@ -113,3 +115,27 @@ def test_a_refused_run_has_no_record():
     refused = Trace(REQUEST, 1_000.0)
     refused.add(RunFailed(RunCancelled("x").as_failure(), Usage(), 0.0), 0.0)
     assert not refused.accepted
+
+
+def test_what_runs_inside_a_node_that_starts_over_is_given_up():
+    whole = record(
+        BEGUN,
+        (0.1, NodeStarted("search", "map")),
+        (0.1, NodeStarted("search[3].pick", "branch")),
+        (0.2, NodeStarted("search[3].pick.0.step", "llm")),
+        (0.2, NodeStarted("searching", "llm")),
+        (0.3, NodeStarted("search[4].pick", "branch")),
+        (0.4, NodeFinished("search[4].pick", 0.1)),
+        (0.5, NodeRetried("search", 2, "unavailable")),
+        (0.6, NodeStarted("search[4].pick", "branch")),
+        (0.7, NodeFellBack("search", "value", "unavailable")),
+        (0.8, NodeFinished("search", 0.7)),
+    )
+    assert [(node.node, node.status, round(node.seconds, 3)) for node in whole.nodes] == [
+        ("search", "succeeded", 0.7),
+        ("search[3].pick", "cancelled", 0.4),
+        ("search[3].pick.0.step", "cancelled", 0.3),
+        ("searching", "running", 0.6),
+        ("search[4].pick", "cancelled", 0.1),
+    ]
+    assert (whole.nodes[0].attempts, whole.nodes[0].fell_back_to) == (2, "value")

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -11,6 +12,7 @@ from graphs.reference import node_reference
 from graphs.schema import language_schema
 from graphs.writer import to_yaml
 from runtime.compiler.compile import STAGES, compile_pipeline
+from runtime.records.model import NodeRecord, RunRecord
 from serve_apps.cli.graphs import app
 from tests.graphs.shapes import conditional, inline_chain, ordered, rag
 
@@ -226,3 +228,38 @@ def test_markup_in_a_pipeline_is_printed_as_it_is(tmp_path):
     )
     assert run("explain", file).exit_code == 0
     assert run("validate", file).exit_code == 0
+
+
+RAN = RunRecord(
+    *("r-1", "acme", "rag", "0.0.0", "hash", "succeeded", 1_000.0, 1_030.0, 1.2),
+    nodes=[
+        NodeRecord("vector", "embed", "succeeded", 0.0, 0.1),
+        NodeRecord("answer", "llm", "succeeded", 0.2, 1.0),
+    ],
+)
+
+
+def draw_run(file, gateway, *arguments):
+    return run("draw", file, "--run", "r-1", "--url", gateway.url, "--key", "secret", *arguments)
+
+
+@pytest.mark.parametrize("stage", [(), ("--stage", "order")])
+def test_draw_in_the_colours_of_a_run(rag_file, gateway, stage):
+    gateway.answer("GET /v1/runs/r-1", RAN)
+    drawn = draw_run(rag_file, gateway, *stage)
+    assert drawn.exit_code == 0
+    assert "1.00 s" in drawn.output
+    assert "classDef heat4" in drawn.output
+    assert draw_run(rag_file, gateway, "--format", "svg").output.count("--heat4:") == 2
+    assert gateway.asked[0] == ("GET /v1/runs/r-1", "Bearer secret")
+
+
+def test_a_run_of_another_version_is_told_and_one_of_another_graph_refused(rag_file, gateway):
+    gateway.answer("GET /v1/runs/r-1", msgspec.structs.replace(RAN, version="9.9.9"))
+    older = draw_run(rag_file, gateway)
+    assert older.exit_code == 0
+    assert "the run was of version 9.9.9, this is 0.0.0" in older.stderr
+    gateway.answer("GET /v1/runs/r-1", msgspec.structs.replace(RAN, graph="other"))
+    other = draw_run(rag_file, gateway)
+    assert other.exit_code == 2
+    assert "that is a run of other, not of rag" in other.output

@@ -69,7 +69,7 @@ class Taken(msgspec.Struct, frozen=True):
                 f"longest {show_seconds(self.longest)}",
             )
         (run,) = self.runs
-        after = "" if run.status == "succeeded" else f"{run.status} after "
+        after = "took " if run.status == "succeeded" else f"{run.status} after "
         return (after + show_seconds(run.seconds),)
 
 

@@ -68,7 +68,7 @@ def test_heat_grows_with_time():
 def test_what_is_not_measured_stays_as_it_is():
     coloured = measured(DIAMOND, [ran(START, 0, 0.1), ran("gone", 0, 5.0)])
     assert box(coloured, LEFT) == box(DIAMOND, LEFT)
-    assert box(coloured, START).lines == (*box(DIAMOND, START).lines, "100 ms")
+    assert box(coloured, START).lines == (*box(DIAMOND, START).lines, "took 100 ms")
     assert measured(DIAMOND, []) == DIAMOND
 
 
@@ -114,7 +114,7 @@ RAG = measured(
 
 def test_mermaid():
     lines = mermaid(RAG).splitlines()
-    assert '  n3["answer<br/>llm<br/>1.00 s"]' in lines
+    assert '  n3["answer<br/>llm<br/>took 1.00 s"]' in lines
     assert "  classDef heat4 fill:#54309f,color:#ffffff" in lines
     assert "  class n3 heat4" in lines
     assert "  class n2 skipped" in lines
@@ -124,7 +124,7 @@ def test_mermaid():
 def test_dot():
     lines = dot(RAG).splitlines()
     heat = 'style="rounded,filled", fillcolor="#54309f", fontcolor="#ffffff"'
-    assert f'  n3 [label="answer\\nllm\\n1.00 s", penwidth=3, {heat}]' in lines
+    assert f'  n3 [label="answer\\nllm\\ntook 1.00 s", penwidth=3, {heat}]' in lines
     assert '  n2 [label="ask\\nprompt\\nskipped", style="rounded,dashed"]' in lines
 
 

@@ -1,0 +1,98 @@
+"""Runs of the shipped graph, looked at from outside: their records, their end, their drawing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from typing import Any
+
+import httpx
+
+from tests.e2e.system import COMMAND, REPOSITORY, RunningSystem
+
+RUNS = "/v1/graphs/support-rag/runs"
+PIPELINE = "graphs/library/support-rag.yaml"
+
+
+def _client(system: RunningSystem) -> httpx.Client:
+    headers = {"authorization": f"Bearer {system.demo_key}"}
+    return httpx.Client(base_url=system.url, headers=headers, timeout=120)
+
+
+def _ended(client: httpx.Client, run_id: str) -> dict[str, Any]:
+    """The record once the run has ended: it is written off the run's path."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        answer = client.get(f"/v1/runs/{run_id}")
+        if answer.status_code == 200 and answer.json()["status"] != "running":
+            record: dict[str, Any] = answer.json()
+            return record
+        time.sleep(0.05)
+    raise AssertionError(f"run {run_id} has no end: {answer.status_code} {answer.text}")
+
+
+def _command(system: RunningSystem, *arguments: str) -> str:
+    environment = os.environ | {
+        "COLUMNS": "160",
+        "CLUSTERGRAPH_URL": system.url,
+        "CLUSTERGRAPH_KEY": system.demo_key,
+    }
+    done = subprocess.run(
+        [*COMMAND, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_run_is_recorded_and_drawn(system: RunningSystem) -> None:
+    with _client(system) as client:
+        answer = client.post(RUNS, json={"inputs": {"question": "How do I create an API key?"}})
+        run_id = answer.headers["x-run-id"]
+        record = _ended(client, run_id)
+        newest = client.get("/v1/runs?graph=support-rag&limit=1").json()["data"][0]
+    assert (record["status"], record["run_id"], newest["run_id"]) == ("succeeded", run_id, run_id)
+    nodes = {node["node"]: node for node in record["nodes"]}
+    assert {"vector", "search", "answer"} <= nodes.keys()
+    assert nodes["search"]["started"] >= nodes["vector"]["seconds"]
+    assert nodes["answer"]["usage"]["completion_tokens"] == record["usage"]["completion_tokens"]
+    drawn = _command(system, "draw", PIPELINE, "--run", run_id)
+    assert "heat4" in drawn
+    assert "took" in drawn
+    shown = _command(system, "runs", "show", run_id)
+    assert "succeeded" in shown
+    assert all(name in shown for name in nodes)
+
+
+def test_a_run_is_cancelled_within_a_second(system: RunningSystem) -> None:
+    body = {"inputs": {"question": "Tell me everything about quotas, at length."}, "stream": True}
+    with _client(system) as client, client.stream("POST", RUNS, json=body) as events:
+        run_id = events.headers["x-run-id"]
+        asked_at = 0.0
+        last: dict[str, Any] = {}
+        for line in events.iter_lines():
+            if not line.startswith("data: "):
+                continue
+            last = json.loads(line[6:])
+            if last["type"] == "node_delta" and not asked_at:
+                with _client(system) as other:
+                    cancelled = other.post(f"/v1/runs/{run_id}/cancel")
+                asked_at = time.monotonic()
+        took = time.monotonic() - asked_at
+        assert cancelled.status_code == 200, cancelled.text
+        assert (last["type"], last["failure"]["kind"]) == ("run_failed", "RunCancelled")
+        record = _ended(client, run_id)
+    assert took < 1.5  # a second, and what a busy test machine adds
+    assert record["status"] == "cancelled"
+
+
+def test_another_tenant_sees_no_run(system: RunningSystem) -> None:
+    token, _ = system.key()
+    with _client(system) as client:
+        run_id = client.post(RUNS, json={"inputs": {"question": "Why?"}}).headers["x-run-id"]
+        _ended(client, run_id)
+        client.headers["authorization"] = f"Bearer {token}"
+        assert client.get(f"/v1/runs/{run_id}").status_code == 404
+        assert client.post(f"/v1/runs/{run_id}/cancel").status_code == 404
+        assert client.get("/v1/runs").json()["data"] == []

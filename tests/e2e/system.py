@@ -32,6 +32,8 @@ REPOSITORY = Path(__file__).parents[2]
 PORT = 8000
 READY_TIMEOUT_S = 400.0
 SETTLED_WITHIN_S = 5.0
+AT_LENGTH = "at great length"
+"""Scripted engines give a long answer to a question that says so."""
 COMMAND = [str(Path(sys.executable).parent / "clustergraph")]
 
 
@@ -185,6 +187,8 @@ def write_config(kind: str, folder: Path, **changes: object) -> Path:
         index["corpus"] = [str((base / path).resolve()) for path in index["corpus"]]
     config.update(changes)
     for model in config["models"]:
+        if rules := model.get("script", {}).get("rules"):
+            rules.append({"contains": AT_LENGTH, "reply": "so " * 300})
         if str(model.get("source", "")).startswith("bundled/"):
             _link_model(model["source"], folder / "data")
     file = folder / f"{kind}.yaml"

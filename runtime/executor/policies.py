@@ -150,9 +150,11 @@ def _asked_for_s(failure: ClusterError | NodeBroke) -> float:
 def _fallback(spec: AnySpec, fallback: Fallback, resources: Resources) -> _Way:
     if fallback.model is not None:
         return _Way(performer(replace(spec, model=fallback.model), resources), f"model {fallback.model}")
-    outputs = dict(spec.stand_in(fallback.value) or {})
+    outputs = spec.stand_in(fallback.value)
+    assert outputs is not None, "validation refuses a value for a kind that has none"
+    values = dict(outputs)
 
     async def give(_call: NodeCall, _inputs: Values) -> Values:
-        return outputs
+        return values
 
     return _Way(give, "value")

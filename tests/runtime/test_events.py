@@ -10,7 +10,9 @@ from runtime.events import (
     NodeCalled,
     NodeDelta,
     NodeFailed,
+    NodeFellBack,
     NodeFinished,
+    NodeRetried,
     NodeSkipped,
     NodeStarted,
     RunFailed,
@@ -33,6 +35,8 @@ EVENTS = [
     RunFinished({"text": "x"}, Usage(7, 3), 1.5),
     RunFailed(Failure("NodeError", "no"), Usage(1), 0.5, "b"),
     NodeSkipped("c", "llm", "its condition does not hold"),
+    NodeRetried("a", 2, "unavailable"),
+    NodeFellBack("a", "model m", "error"),
 ]
 
 
@@ -72,3 +76,13 @@ def test_tally_takes_a_failure_at_its_word():
     tally.add(EVENTS[2])
     tally.add(EVENTS[8])
     assert tally.usage == Usage(1)
+
+
+@pytest.mark.parametrize("again", [NodeRetried("a", 2, "timeout"), NodeFellBack("a", "value", "timeout")])
+def test_tally_keeps_what_was_begun_inside_a_node_that_starts_over(again):
+    tally = Tally()
+    began = [NodeCalled("a[0].say", "m", 5), NodeDelta("a[0].say", "abc"), NodeCalled("ab", "m", 2)]
+    for event in (*began, again, *began[:1], NodeFinished("a[0].say", 0.5, Usage(5, 4))):
+        tally.add(event)
+    # cut off: 5 and 1; beside it: 2; the second time: 5 and 4
+    assert tally.usage == Usage(5 + 2 + 5, 1 + 4)

@@ -74,3 +74,14 @@ async def test_a_watcher_is_told_at_once():
     await queue.put_when_room(NodeDelta("a", "x"))
     assert seen == [NodeStarted("a", "llm"), NodeDelta("a", "x")]
     assert await queue.take() == seen
+
+
+async def test_room_is_waited_for():
+    queue = EventQueue(limit=1)
+    await queue.room()
+    queue.put(NodeStarted("a", "value"))
+    waiting = asyncio.create_task(queue.room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await queue.take()
+    await waiting

@@ -21,6 +21,7 @@ from cluster.messages import Failure, Message, Usage
 from runtime.events import (
     NodeFailed,
     NodeFinished,
+    NodeSkipped,
     NodeStarted,
     RunEvent,
     RunFailed,
@@ -28,6 +29,7 @@ from runtime.events import (
     RunStarted,
     to_json,
 )
+from runtime.records.model import MAX_NODES
 from runtime.runner import ChatBinding, GraphInfo, RunRequest, validate_inputs
 from serve_apps.api.common import json_response, key_of
 from serve_apps.gateway.conversation import Conversation, open_conversation
@@ -55,12 +57,17 @@ class RunBody(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NodeReport(Struct, frozen=True):
-    """One node of a finished run."""
+    """One node of a finished run. One inside a `map` or `loop` is told of for each item or pass."""
 
     node: str
+    """Its path: `search[3].each` for one inside another."""
     kind: str
+    status: Literal["succeeded", "skipped"]
     seconds: float
     usage: Usage | UnsetType = UNSET
+    """Of its own model calls; absent where it made none."""
+    reason: str | UnsetType = UNSET
+    """For people: why it was skipped."""
 
 
 class RunAnswer(Struct, frozen=True):
@@ -75,6 +82,8 @@ class RunAnswer(Struct, frozen=True):
     seconds: float
     nodes: list[NodeReport]
     """In the order in which they finished."""
+    nodes_left_out: int
+    """Further nodes, past the first thousand."""
     status: Literal["succeeded"] = "succeeded"
 
 
@@ -88,6 +97,7 @@ class RunReport:
     def __init__(self) -> None:
         self._kinds: dict[str, str] = {}
         self._nodes: list[NodeReport] = []
+        self._left_out = 0
         self._started: RunStarted | None = None
 
     def add(self, event: RunEvent) -> None:
@@ -96,16 +106,32 @@ class RunReport:
                 self._started = event
             case NodeStarted(node=node, kind=kind):
                 self._kinds[node] = kind
+            case NodeSkipped(node=node, kind=kind, reason=reason):
+                self._tell(NodeReport(node, kind, "skipped", 0.0, reason=reason))
             case NodeFinished(node=node, seconds=seconds, usage=usage):
-                self._nodes.append(
-                    NodeReport(node, self._kinds.get(node, ""), seconds, UNSET if usage is None else usage)
-                )
+                kind, used = self._kinds.pop(node, ""), UNSET if usage is None else usage
+                self._tell(NodeReport(node, kind, "succeeded", seconds, used))
             case _:
                 pass
 
+    def _tell(self, report: NodeReport) -> None:
+        if len(self._nodes) < MAX_NODES:
+            self._nodes.append(report)
+        else:
+            self._left_out += 1
+
     def answer(self, run: RunRequest, version: str, end: RunFinished) -> RunAnswer:
         version = self._started.version if self._started else version
-        return RunAnswer(run.run_id, run.graph, version, end.outputs, end.usage, end.seconds, self._nodes)
+        return RunAnswer(
+            run_id=run.run_id,
+            graph=run.graph,
+            version=version,
+            outputs=end.outputs,
+            usage=end.usage,
+            seconds=end.seconds,
+            nodes=self._nodes,
+            nodes_left_out=self._left_out,
+        )
 
 
 async def run_graph(request: Request) -> None:

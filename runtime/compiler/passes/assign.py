@@ -35,7 +35,8 @@ def _assigned(node: DraftNode) -> DraftNode:
     bodies = {key: dataclasses.replace(body, nodes=_placed(body.nodes)) for key, body in node.bodies.items()}
     model = next((use.name for use in node.spec.uses() if use.resource == "model"), None)
     awaited: Backend = "task" if bodies or model is None else "pool"
-    return replace(node, backend="inline" if runs_inline(node.spec) else awaited, pool=model, bodies=bodies)
+    inline = runs_inline(node.spec) and not node.has_policies
+    return replace(node, backend="inline" if inline else awaited, pool=model, bodies=bodies)
 
 
 def _place(node: DraftNode) -> tuple[str, str]:
@@ -44,4 +45,6 @@ def _place(node: DraftNode) -> tuple[str, str]:
         return "task", "awaits the nodes inside it"
     if node.pool is not None:
         return f"pool {node.pool}", "calls this model; meets other runs in its batches"
-    return (node.backend, "needs no model" if node.backend == "inline" else "awaits what is no model")
+    if node.backend == "inline":
+        return "inline", "needs no model"
+    return "task", "its policies may await" if runs_inline(node.spec) else "awaits what is no model"

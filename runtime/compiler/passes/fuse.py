@@ -59,7 +59,7 @@ class _Groups:
 
     def __init__(self, scope: Scope, order: list[NodeId]) -> None:
         self._graph = scope.graph
-        self._cheap = {node_id: scope.nodes[node_id].spec.cheap for node_id in order}
+        self._cheap = {node_id: _is_cheap(scope.nodes[node_id]) for node_id in order}
         self._of = {node_id: node_id for node_id in order}
         self._members = {node_id: [node_id] for node_id in order}
 
@@ -95,3 +95,8 @@ class _Groups:
         for member in self._members.pop(small):
             self._of[member] = large
             self._members[large].append(member)
+
+
+def _is_cheap(node: DraftNode) -> bool:
+    """Whether it is computed at once, whatever happens."""
+    return node.spec.cheap and not node.has_policies

@@ -17,7 +17,18 @@ from cluster.messages import Failure, Usage
 from graphs.loader import load
 from runtime.compiler.catalog import Catalog
 from runtime.compiler.compile import compile_pipeline
-from runtime.events import RunEvent, RunFailed, RunFinished, RunStarted
+from runtime.events import (
+    NodeFailed,
+    NodeFellBack,
+    NodeFinished,
+    NodeRetried,
+    NodeSkipped,
+    NodeStarted,
+    RunEvent,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+)
 from runtime.runner import ChatBinding, GraphInfo, Runner, RunRequest
 from serve_apps.gateway.keys import Limits
 from tests.serve_apps.conftest import CHAT, EMBED, Site, Start, chat_pool, embed_pool, eventually
@@ -147,6 +158,53 @@ async def test_run(start: Start) -> None:
     usage = answer["usage"]
     assert usage["completion_tokens"] == 5
     assert (await site.settled()).tokens == usage["prompt_tokens"] + 5
+
+
+async def test_a_run_tells_of_its_nodes_by_their_paths(start: Start) -> None:
+    events = [
+        NodeStarted("all", "map"),
+        NodeStarted("all[0].each", "llm"),
+        NodeFinished("all[0].each", 0.5, Usage(3, 2)),
+        NodeFinished("all", 0.75),
+        NodeSkipped("extra", "value", "its condition does not hold"),
+        *(NodeFinished(f"more[{index}].each", 0.5) for index in range(1_000)),
+        RunFinished({"text": "so"}, Usage(3, 2), 1.0),
+    ]
+    site = await start(graphs={"scripted": info()}, runner=Scripted(*events))
+    response = await site.http.post("/v1/graphs/scripted/runs", json={"inputs": {"question": "why"}})
+    answer = response.json()
+    used = {"type": "usage", "prompt_tokens": 3, "completion_tokens": 2}
+    assert answer["nodes"][:3] == [
+        {"node": "all[0].each", "kind": "llm", "status": "succeeded", "seconds": 0.5, "usage": used},
+        {"node": "all", "kind": "map", "status": "succeeded", "seconds": 0.75},
+        {
+            "node": "extra",
+            "kind": "value",
+            "status": "skipped",
+            "seconds": 0.0,
+            "reason": "its condition does not hold",
+        },
+    ]
+    assert (len(answer["nodes"]), answer["nodes_left_out"]) == (1_000, 3)
+
+
+async def test_a_streamed_run_tells_of_retries_and_of_nodes_inside_others(start: Start) -> None:
+    events = [
+        NodeFailed("all[0].each", Failure("EngineFailed", "secret")),
+        NodeRetried("all", 2, "error"),
+        NodeFellBack("all[0].each", "model tiny", "error"),
+        RunFinished({"text": "so"}, Usage(3, 2), 1.0),
+    ]
+    site = await start(graphs={"scripted": info()}, runner=Scripted(*events))
+    body = {"inputs": {"question": "why"}, "stream": True}
+    response = await site.http.post("/v1/graphs/scripted/runs", json=body)
+    assert "secret" not in response.text
+    told = [(name, data["node"]) for name, data in events_of(response.text)[:3]]
+    assert told == [
+        ("node_failed", "all[0].each"),
+        ("node_retried", "all"),
+        ("node_fell_back", "all[0].each"),
+    ]
 
 
 @pytest.mark.parametrize("ask", [{"json": {"stream": True}}, {"headers": {"accept": "text/event-stream"}}])

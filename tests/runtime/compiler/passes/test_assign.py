@@ -1,8 +1,12 @@
 """Stage 6: every node has a place."""
 
+from msgspec.structs import replace
+
+from graphs.pipeline import Fallback
 from runtime.compiler.passes.assign import assign
+from runtime.compiler.passes.fuse import fuse
 from runtime.compiler.passes.validate import validate
-from tests.graphs.shapes import rag
+from tests.graphs.shapes import inline_chain, rag
 
 
 def test_models_in_pools_the_rest_inline():
@@ -14,3 +18,16 @@ def test_models_in_pools_the_rest_inline():
         "answer": ("pool", "small"),
     }
     assert {change.node: change.what for change in draft.changes}["vector"] == "pool embedder"
+
+
+def test_what_has_policies_is_a_task_of_its_own():
+    chain = inline_chain(3)
+    careful = replace(chain.nodes["n1"], fallback=(Fallback(value="?"),))
+    draft = validate(replace(chain, nodes={**chain.nodes, "n1": careful}), None)
+    placed = assign(fuse(draft))
+    assert [(node.backend, node.group) for node in placed.nodes.values()] == [
+        ("inline", None),
+        ("task", None),
+        ("inline", None),
+    ]
+    assert {change.node: change.reason for change in placed.changes}["n1"] == "its policies may await"

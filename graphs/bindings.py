@@ -1,7 +1,8 @@
 """What a port is given: a constant, a reference, or a list or record of such.
 
-In YAML a reference is the whole of a string, `${embed.embedding}`. Text with a reference inside it is
-refused: joining texts is what a prompt node does. Where a text needs `${` itself, it is written `$${`.
+In YAML a reference is the whole of a string, `${embed.embedding}`; `${item}` is `${item.value}`. Text with
+a reference inside it is refused: joining texts is what a prompt node does. Where a text needs `${` itself, it
+is written `$${`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ INPUTS = "inputs"
 CONTEXT = "context"
 RESERVED = frozenset({INPUTS, CONTEXT})
 """Owners of references that are not nodes, and so no names for nodes."""
+VALUE = "value"
+"""The port that a reference means which names none."""
 
-_REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][A-Za-z0-9_-]*)\.([A-Za-z_][A-Za-z0-9_]*)\s*\}")
+_REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][A-Za-z0-9_-]*)(?:\.([A-Za-z_][A-Za-z0-9_]*))?\s*\}")
 _OPENING = re.compile(r"(?<!\$)\$\{")
 
 
@@ -30,10 +33,10 @@ class Literal(msgspec.Struct, frozen=True, tag="literal"):
 
 
 class Ref(msgspec.Struct, frozen=True, tag="ref", order=True):
-    """The value of a port: of a node, of the pipeline's inputs, or of the context."""
+    """The value of a port: of a node, of the pipeline's inputs, of the context, or of a local of a body."""
 
     owner: str
-    """A node's name, `inputs` or `context`."""
+    """A node's name, `inputs`, `context`, or what a body calls something only it sees, as `item`."""
     port: str
 
     def __str__(self) -> str:
@@ -110,11 +113,11 @@ def located(binding: Binding, path: Path) -> Iterator[tuple[Path, Ref]]:
 
 def _parse_text(text: str) -> Binding:
     found = _REFERENCE.fullmatch(text.strip())
-    if found:
-        return Ref(found[1], found[2])
+    if found and not (found[2] is None and found[1] in RESERVED):
+        return Ref(found[1], found[2] or VALUE)
     if not _OPENING.search(text):
         return Literal(text.replace("$${", "${"))
-    if _REFERENCE.search(text):
+    if not found and _REFERENCE.search(text):
         raise BadReference("a reference must be the whole value; join texts in a prompt node")
     raise BadReference("a reference is written ${node.port}, ${inputs.name} or ${context.field}")
 

@@ -3,9 +3,10 @@
     size(rank.hits) > 0 && inputs.lang == "en"   ─►   size ( _0 ) > 0 && _1 == "en"      _0: rank.hits
                                                                                          _1: inputs.lang
 
-References stand bare in a condition, as `node.port`, `inputs.name` or `context.field`. Each becomes a
-numbered operand, so that a condition knows nothing of names: two that say the same are equal, and a stage of
-the compiler replaces operands as it replaces what is bound to inputs. A value that is absent is `null`.
+References stand bare in a condition, as `node.port`, `inputs.name` or `context.field`; `item` alone is
+`item.value`. Each becomes a numbered operand, so that a condition knows nothing of names: two that say the
+same are equal, and a stage of the compiler replaces operands as it replaces what is bound to inputs. A value
+that is absent is `null`.
 
 Bounds: the length, the depth, a list of functions, no loop inside a loop, and the size of lists.
 https://github.com/google/cel-spec
@@ -21,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import cel
 import msgspec
 
-from graphs.bindings import Binding, Ref
+from graphs.bindings import RESERVED, VALUE, Binding, Ref
 from graphs.errors import nearest, word_pattern
 from graphs.ports import PortType, type_of
 
@@ -374,6 +375,8 @@ class _Scanner:
                 self._fault(f"{token.text} three times in a row", token)
             elif token.text == "." and not self._ends_value(place - 1):
                 self._fault(". is not expected here", token)
+            elif token.text == "{" and self._text(place - 1) != "in" and self._ends_value(place - 1):
+                self._fault("{ is not expected here", token)
             elif token.text in _OPEN and token.kind == "sign":
                 self._open(place)
             elif token.text in _CLOSE and token.kind == "sign" and self._brackets:
@@ -402,8 +405,11 @@ class _Scanner:
         elif token.text in self._brackets:
             pass
         elif self._text(place + 1) == "." and self._is_port(place + 2):
-            self._reference(place)
+            self._reference(place, 3)
             return 3
+        elif token.text not in RESERVED:
+            self._reference(place, 1)
+            return 1
         else:
             hint = "write node.port, inputs.name or context.field"
             self._fault(f"{token.text} is no reference", token, hint)
@@ -414,12 +420,13 @@ class _Scanner:
         is_name = place < len(self._tokens) and self._tokens[place].kind == "name"
         return is_name and self._text(place + 1) != "("
 
-    def _reference(self, place: int) -> None:
-        owner, port = self._tokens[place], self._tokens[place + 2]
-        ref = Ref(owner.text, port.text)
-        written = self._source[owner.start : port.start + len(port.text)]
-        if (self._text(place - 2), self._text(place - 1), self._text(place + 3)) == ("has", "(", ")"):
-            self._fault(f"has({ref.owner}.{ref.port}) always holds", owner, f"write {written} != null")
+    def _reference(self, place: int, width: int) -> None:
+        """Takes in the reference that begins at a token; the port is its third, where it names one."""
+        owner, last = self._tokens[place], self._tokens[place + width - 1]
+        ref = Ref(owner.text, VALUE if last is owner else last.text)
+        written = self._source[owner.start : last.start + len(last.text)]
+        if (self._text(place - 2), self._text(place - 1), self._text(place + width)) == ("has", "(", ")"):
+            self._fault(f"has({written}) always holds", owner, f"write {written} != null")
         self.mentions.setdefault(ref, Mention(ref, *_where(self._source, owner.start, written)))
         self.words.append(f"_{list(self.mentions).index(ref)}")
 

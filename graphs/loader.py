@@ -8,69 +8,86 @@ A node that cannot be read is left out, and references to it are not complained 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path as FilePath
 
-import msgspec
+from msgspec.structs import replace
 
 from graphs import validation, yaml_tree
-from graphs.errors import PipelineError, Position, Problem
+from graphs.errors import Path, PipelineError, Position, Problem
+from graphs.known import NOTHING_KNOWN, Known
 from graphs.pipeline import Pipeline
-from graphs.reader import read_pipeline
+from graphs.reading.pipeline import read_pipeline
 from graphs.yaml_tree import YamlTree
 
 MAX_PROBLEMS = 100
 """Problems that one refusal holds."""
 
 
+class Source:
+    """A file that was read, and where the parts of its pipeline stand."""
+
+    def __init__(self, tree: YamlTree, file: str, moved: Mapping[Path, Path]) -> None:
+        self._tree = tree
+        self._file = file
+        self._moved = moved
+        """Where nodes stand that are the only ones of their bodies, by where they would stand in full."""
+
+    def place(self, problem: Problem) -> Problem:
+        """The problem with its position in the file."""
+        path = problem.path
+        for length in range(len(path), 0, -1):
+            if path[:length] in self._moved:
+                path = (*self._moved[path[:length]], *path[length:])
+                break
+        found = replace(problem, path=path)
+        return replace(found, position=problem.position or self._tree.locate(found), file=self._file)
+
+
 class Loaded:
     """A pipeline that is right, and where its parts stand in its file."""
 
-    def __init__(self, pipeline: Pipeline, tree: YamlTree, file: str, warnings: list[Problem]) -> None:
+    def __init__(self, pipeline: Pipeline, source: Source, warnings: list[Problem]) -> None:
         self.pipeline = pipeline
         self.warnings = warnings
-        self._tree = tree
-        self._file = file
+        self._source = source
 
     def place(self, problem: Problem) -> Problem:
         """The problem with its position in the file: for what is found later, by a compilation."""
-        return _placed(problem, self._tree, self._file)
+        return self._source.place(problem)
 
 
-def load_file(path: FilePath) -> Loaded:
+def load_file(path: FilePath, known: Known = NOTHING_KNOWN) -> Loaded:
     """Reads a pipeline from a file. Raises `PipelineError`, and `OSError` when there is no such file."""
     with path.open("rb") as file:
         content = file.read(yaml_tree.MAX_BYTES + 1)
     try:
-        return load(content.decode(), str(path))
+        return load(content.decode(), str(path), known)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         problem = Problem("bad-yaml", "not UTF-8", position=Position(line, 1), file=str(path))
         raise PipelineError([problem]) from error
 
 
-def load(text: str, file: str = "<pipeline>") -> Loaded:
+def load(text: str, file: str = "<pipeline>", known: Known = NOTHING_KNOWN) -> Loaded:
     """Reads a pipeline from YAML or JSON. `file` is its name in messages. Raises `PipelineError`."""
     tree = yaml_tree.read(text)
     problems = list(tree.problems)
     pipeline: Pipeline | None = None
+    source = Source(tree, file, {})
     if tree.data is not None:
-        draft = read_pipeline(tree.data)
-        problems += draft.problems
-        pipeline = draft.pipeline
+        pipeline, reading = read_pipeline(tree.data, known)
+        source = Source(tree, file, reading.moved)
+        problems += reading.problems
         if pipeline is not None:
-            problems += validation.check(pipeline, draft.unreadable, draft.loose)
+            problems += validation.check(pipeline, reading.unreadable, reading.loose)
     elif not problems:
         problems.append(Problem("empty", "there is no pipeline in here"))
-    placed = [_placed(problem, tree, file) for problem in problems]
+    placed = [source.place(problem) for problem in problems]
     placed.sort(key=_order)
     if pipeline is None or any(problem.severity == "error" for problem in placed):
         raise PipelineError(placed[:MAX_PROBLEMS])
-    return Loaded(pipeline, tree, file, placed)
-
-
-def _placed(problem: Problem, tree: YamlTree, file: str) -> Problem:
-    position = problem.position or tree.locate(problem)
-    return msgspec.structs.replace(problem, position=position, file=file)
+    return Loaded(pipeline, source, placed)
 
 
 def _order(problem: Problem) -> tuple[int, int]:

@@ -20,13 +20,16 @@ from msgspec import UNSET, Meta
 from graphs.bindings import RESERVED, Binding, Ref, references
 from graphs.conditions import references_of
 from graphs.nodes.registry import AnySpec
-from graphs.nodes.spec import Effects
+from graphs.nodes.spec import EFFECTS, Effects
 from graphs.ports import ANY, MESSAGE, Port, PortType, list_of
 
 NodeId = NewType("NodeId", str)
 
 API_VERSION = "clustergraph/v1"
 MAX_NODES = 10_000
+"""Of one pipeline, those inside nodes included."""
+MAX_BODY_DEPTH = 8
+"""Bodies inside bodies."""
 MAX_NAME_CHARS = 64
 
 Priority = Literal["low", "normal", "high"]
@@ -106,6 +109,8 @@ class Body(msgspec.Struct, frozen=True, omit_defaults=True):
     """A condition in CEL, over what is around the node: whether a case applies."""
     until: str | None = None
     """A condition in CEL, over what the body sees: whether a loop ends after this pass."""
+    defaults: Mapping[str, Any] = {}
+    """By name of an output: its value where what it refers to is absent, in place of null."""
 
     def references(self) -> Iterator[Ref]:
         """Every value that is referred to in here, whether it is of the body or from around it."""
@@ -148,6 +153,13 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     def ports(self) -> tuple[str, ...]:
         """The names of its outputs."""
         return port_names(self.spec, {key: body.outputs for key, body in self.bodies.items()})
+
+    def all_effects(self) -> Effects:
+        """Its side effects: the author's word, else the worst of its kind's and of its nodes'."""
+        if self.effects is not None:
+            return self.effects
+        inner = (node.all_effects() for body in self.bodies.values() for node in body.nodes.values())
+        return max((self.spec.effects, *inner), key=EFFECTS.index)
 
     @property
     def kind(self) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 from msgspec.structs import fields as fields_of
 
+from graphs.fields import bounds, example, field_schemas, sentence
 from graphs.nodes.registry import KINDS, AnySpec
 from graphs.ports import Port
-from graphs.schema import bounds, example, field_schemas, sentence
 
 _HEAD = """\
 # Node kinds
@@ -39,7 +39,11 @@ def _section(spec_type: type[AnySpec]) -> str:
     lines += _inputs(spec_type, spec)
     outputs = ((f"`{name}`", str(port_type)) for name, port_type in spec.outputs({}).items())
     lines += _table(("output", "type"), outputs)
-    return "\n".join([*lines, _EFFECTS[spec.effects], ""])
+    if spec_type.holds_nodes:
+        lines += ["It has nodes inside it, whose outputs and effects are its own too.", ""]
+    if not spec_type.holds_nodes or spec.effects != "pure":
+        lines += [_EFFECTS[spec.effects], ""]
+    return "\n".join(lines)
 
 
 def _settings(spec_type: type[AnySpec]) -> Iterator[tuple[str, ...]]:

@@ -19,7 +19,7 @@ import yaml
 from graphs.errors import Position, Problem, word_pattern
 
 MAX_BYTES = 4 * 1024 * 1024
-MAX_DEPTH = 32
+MAX_DEPTH = 48
 MAX_VALUES = 500_000
 """Scalars, lists and mappings of one file together."""
 

@@ -37,6 +37,8 @@ class PlannedBody(msgspec.Struct, frozen=True, omit_defaults=True):
     """Over what is around the node: whether a case applies."""
     until: Condition | None = None
     """Over what the body sees: whether a loop ends after this pass."""
+    defaults: Mapping[str, Any] = {}
+    """By name of an output: its value where what it refers to is absent, in place of null."""
 
     def names(self) -> Iterator[NodeId]:
         """Its nodes."""

@@ -9,9 +9,9 @@ import msgspec
 
 from graphs.bindings import CONTEXT, INPUTS, Binding, Ref, references
 from graphs.conditions import references_of
+from graphs.inference import typed
 from graphs.pipeline import NodeId, Pipeline
 from graphs.ports import PortType
-from graphs.validation import typed
 
 Role = Literal["input", "context", "node", "output"]
 

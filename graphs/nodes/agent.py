@@ -18,7 +18,7 @@ tools and their inputs, so it calls nothing else. Steps and tokens are bounded.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -41,6 +41,8 @@ class AgentTool(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
 
 class Agent(NodeSpec, frozen=True, tag_field="kind", tag="agent"):
     summary: ClassVar[str] = "a chat model calls tools until it has an answer, in bounded steps"
+    holds_nodes: ClassVar[bool] = True
+    example: ClassVar[Mapping[str, Any]] = {"tools": {"a": {"description": "does something"}}}
 
     model: Annotated[str, Meta(min_length=1, max_length=128)]
     """Name of a pool that generates."""
@@ -71,6 +73,16 @@ class Agent(NodeSpec, frozen=True, tag_field="kind", tag="agent"):
         self, _given: Mapping[str, PortType], _bodies: BodyTypes = NO_BODIES, /
     ) -> Mapping[str, PortType]:
         return {"text": STRING, "steps": list_of(OBJECT)}
+
+    def stand_in(self, value: Any, /) -> Mapping[str, Any] | None:
+        return {"text": value, "steps": []}
+
+    def place(self, body: str, /) -> tuple[str | int, ...]:
+        return (self.kind(), "tools", body)
+
+    @property
+    def most_visits(self) -> int:
+        return self.max_steps
 
     @property
     def streams(self) -> str | None:

@@ -21,6 +21,8 @@ from graphs.ports import Port, PortType, common, optional
 
 class Branch(NodeSpec, frozen=True, tag_field="kind", tag="branch"):
     summary: ClassVar[str] = "runs the first of its cases whose condition holds"
+    holds_nodes: ClassVar[bool] = True
+    set_when_read: ClassVar[frozenset[str]] = frozenset({"exhaustive"})
 
     exhaustive: bool = False
     """Whether its last case has no condition, so that one always applies. Set when it is read."""
@@ -32,6 +34,9 @@ class Branch(NodeSpec, frozen=True, tag_field="kind", tag="branch"):
         self, _given: Mapping[str, PortType], bodies: BodyTypes = NO_BODIES, /
     ) -> Mapping[str, PortType]:
         return either(bodies, always=self.exhaustive)
+
+    def place(self, body: str, /) -> tuple[str | int, ...]:
+        return (self.kind(), int(body))
 
     def bound(self, bodies: Mapping[str, TokenBound], /) -> TokenBound:
         return largest(bodies.values())

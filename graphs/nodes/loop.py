@@ -11,7 +11,7 @@ state and the outputs of the last pass come out, with the number of passes as `i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -23,14 +23,17 @@ from graphs.ports import ANY, INTEGER, Port, PortType
 
 class Loop(NodeSpec, frozen=True, tag_field="kind", tag="loop"):
     summary: ClassVar[str] = "runs its nodes until a condition holds, a bounded number of times"
+    holds_nodes: ClassVar[bool] = True
+    example: ClassVar[Mapping[str, Any]] = {"max_iterations": 1}
     open_inputs: ClassVar[bool] = True
+    set_when_read: ClassVar[frozenset[str]] = frozenset({"state"})
 
     max_iterations: Annotated[int, Meta(ge=1, le=100)]
     """Most passes. It ends after them whether or not its condition holds."""
     as_: Annotated[str, Meta(min_length=1, max_length=64)] = msgspec.field(default="state", name="as")
     """What its nodes call the state."""
     state: tuple[str, ...] = ()
-    """Names of the state: those in `with`. Set when it is read."""
+    """Names of the state: those in `with`, sorted. Set when it is read."""
 
     def inputs(self) -> Mapping[str, Port]:
         return {name: Port(ANY) for name in self.state}
@@ -43,6 +46,10 @@ class Loop(NodeSpec, frozen=True, tag_field="kind", tag="loop"):
     ) -> Mapping[str, PortType]:
         state = {name: given.get(name, ANY) for name in self.state}
         return {**bodies.get(BODY, {}), **state, "iterations": INTEGER}
+
+    @property
+    def most_visits(self) -> int:
+        return self.max_iterations
 
     def bound(self, bodies: Mapping[str, TokenBound], /) -> TokenBound:
         return bodies[BODY].times(self.max_iterations)

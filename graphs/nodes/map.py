@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from graphs.nodes.spec import NO_BODIES, BodyTypes, NodeSpec, TokenBound
-from graphs.ports import ANY, BOOLEAN, EMBEDDING, INTEGER, NUMBER, STRING, Port, PortType, list_of
+from graphs.ports import ANY, BOOLEAN, EMBEDDING, INTEGER, NUMBER, STRING, Port, PortType, list_of, optional
 
 Reducer = Literal["collect", "flatten", "join", "sum", "min", "max", "any", "all"]
 """`collect`: the list of all. `flatten`: lists put one behind the other. `join`: texts, an empty line between
@@ -29,6 +29,8 @@ BODY = "body"
 
 class Map(NodeSpec, frozen=True, tag_field="kind", tag="map"):
     summary: ClassVar[str] = "runs its nodes once for each item of a list, several at a time"
+    holds_nodes: ClassVar[bool] = True
+    among_settings: ClassVar[frozenset[str]] = frozenset({"over"})
 
     as_: Annotated[str, Meta(min_length=1, max_length=64)] = msgspec.field(default="item", name="as")
     """What its nodes call the item."""
@@ -53,6 +55,10 @@ class Map(NodeSpec, frozen=True, tag_field="kind", tag="map"):
             for name, port_type in bodies.get(BODY, {}).items()
         }
 
+    @property
+    def most_visits(self) -> int:
+        return self.max_items
+
     def bound(self, bodies: Mapping[str, TokenBound], /) -> TokenBound:
         return bodies[BODY].times(self.max_items)
 
@@ -61,7 +67,7 @@ class Map(NodeSpec, frozen=True, tag_field="kind", tag="map"):
 
 
 def reduced(reducer: Reducer, port_type: PortType) -> PortType:
-    """The type of many values of a type, put together."""
+    """The type of many values of a type, put together. Of no values there is no least and no most."""
     match reducer:
         case "collect":
             return list_of(port_type)
@@ -71,8 +77,10 @@ def reduced(reducer: Reducer, port_type: PortType) -> PortType:
             return STRING
         case "any" | "all":
             return BOOLEAN
-        case _:
+        case "sum":
             return port_type if port_type == INTEGER else NUMBER
+        case _:
+            return optional(port_type if port_type == INTEGER else NUMBER)
 
 
 def _item(port_type: PortType) -> PortType:

@@ -13,7 +13,7 @@ A generating model is held to the names of the choices; an embedding one takes t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
@@ -25,6 +25,8 @@ from graphs.ports import STRING, Port, PortType
 
 class Router(NodeSpec, frozen=True, tag_field="kind", tag="router"):
     summary: ClassVar[str] = "a model chooses which one of several bodies is run"
+    holds_nodes: ClassVar[bool] = True
+    example: ClassVar[Mapping[str, Any]] = {"choices": {"a": "one", "b": "another"}}
 
     model: Annotated[str, Meta(min_length=1, max_length=128)]
     """Name of a pool that generates or embeds."""
@@ -40,6 +42,9 @@ class Router(NodeSpec, frozen=True, tag_field="kind", tag="router"):
         self, _given: Mapping[str, PortType], bodies: BodyTypes = NO_BODIES, /
     ) -> Mapping[str, PortType]:
         return {**either(bodies, always=True), "choice": STRING}
+
+    def place(self, body: str, /) -> tuple[str | int, ...]:
+        return (self.kind(), "choices", body)
 
     @property
     def effects(self) -> Effects:

@@ -18,6 +18,8 @@ from graphs.ports import Port, PortType
 Effects = Literal["pure", "idempotent", "effectful"]
 """`pure`: same inputs, same outputs, nothing else happens; may be merged, folded, cached and skipped.
 `idempotent`: may be run again, but answers may differ. `effectful`: neither."""
+EFFECTS: tuple[Effects, ...] = ("pure", "idempotent", "effectful")
+"""From the harmless to the worst."""
 
 
 class TokenBound(msgspec.Struct, frozen=True):
@@ -86,6 +88,12 @@ class NodeSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
 
     example: ClassVar[Mapping[str, Any]] = {}
     """Settings of the least node of its kind, for documentation: those that no text can stand for."""
+    among_settings: ClassVar[frozenset[str]] = frozenset()
+    """Input ports that are bound among the settings, and not in `with`."""
+    set_when_read: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the author does not write: they follow from the rest of the node."""
+    holds_nodes: ClassVar[bool] = False
+    """Whether it has bodies."""
     open_inputs: ClassVar[bool] = False
     """Whether its input ports depend on its settings."""
     closed: ClassVar[bool] = False
@@ -110,6 +118,15 @@ class NodeSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
         """What only the nodes of a body may refer to: by owner, as `item`, the types of its ports."""
         return {}
 
+    def place(self, _body: str, /) -> tuple[str | int, ...]:
+        """Where in its YAML a body stands: keys and indexes from the node down."""
+        return (self.kind(),)
+
+    @property
+    def most_visits(self) -> int:
+        """Most runs of one body in one run of the node."""
+        return 1
+
     def bound(self, _bodies: Mapping[str, TokenBound], /) -> TokenBound:
         """Most tokens that one run of the node uses, from those that one run of each body uses."""
         return self.tokens
@@ -119,7 +136,12 @@ class NodeSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
         return {}
 
     def stand_in(self, value: Any, /) -> Mapping[str, Any] | None:
-        """The outputs where a fallback gives `value`; None where the kind cannot have one."""
+        """The outputs where a fallback gives `value`; None where the kind cannot have one, or not this.
+
+        For a kind with bodies a value is a mapping of all outputs.
+        """
+        if self.holds_nodes:
+            return value if isinstance(value, dict) else None
         ports = tuple(self.outputs({}))
         return {ports[0]: value} if len(ports) == 1 else None
 

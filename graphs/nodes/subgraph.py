@@ -18,7 +18,9 @@ from graphs.ports import Port, PortType
 
 class Subgraph(NodeSpec, frozen=True, tag_field="kind", tag="subgraph"):
     summary: ClassVar[str] = "runs another pipeline"
+    holds_nodes: ClassVar[bool] = True
     open_inputs: ClassVar[bool] = True
+    set_when_read: ClassVar[frozenset[str]] = frozenset({"ports"})
     closed: ClassVar[bool] = True
 
     graph: Annotated[str, Meta(min_length=1, max_length=64)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import msgspec
 import networkx as nx
@@ -20,10 +21,10 @@ from msgspec.structs import replace as replace_field
 
 from graphs.bindings import RESERVED, Binding, Items, Literal, Record, Ref, references
 from graphs.conditions import Condition, operands_of
+from graphs.inference import Typed
 from graphs.nodes.registry import AnySpec
 from graphs.nodes.spec import Effects
 from graphs.pipeline import Fallback, NodeId, Pipeline, Retry, port_names
-from graphs.validation import Typed
 from runtime.compiler.catalog import Catalog
 from runtime.plan import Backend
 
@@ -77,6 +78,8 @@ class DraftBody(Scope):
     """Over what is around the node: whether a case applies."""
     until: Condition | None = None
     """Over what the body sees: whether a loop ends after this pass."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """By name of an output: its value where what it refers to is absent, in place of null."""
 
     def results(self) -> Iterator[Binding]:
         """As of every scope; the last is what its condition looks at."""

@@ -63,8 +63,8 @@ def structure(scope: Scope, around: Names | None = None, level: int = 0) -> list
     for node_id in numbers:
         node = scope.nodes[node_id]
         nodes.append([_node(node, names, level), sorted(numbers[other] for other in node.after)])
-    until = scope.until if isinstance(scope, DraftBody) else None
-    return [nodes, _inputs(scope.outputs, names), _condition(until, names)]
+    until, defaults = (scope.until, scope.defaults) if isinstance(scope, DraftBody) else (None, {})
+    return [nodes, _inputs(scope.outputs, names), _condition(until, names), defaults]
 
 
 def number(scope: Scope, around: Names | None = None) -> dict[NodeId, int]:

@@ -84,6 +84,7 @@ def _planned(scope: Scope, node_id: NodeId, digests: Names) -> PlannedNode:
                 outputs=body.outputs,
                 when=body.when,
                 until=body.until,
+                defaults=body.defaults,
             )
             for key, body in node.bodies.items()
         },

@@ -12,6 +12,8 @@ from tests.graphs.shapes import JSON
     [
         ("${a.text}", Ref("a", "text")),
         (" ${ inputs.q } ", Ref("inputs", "q")),
+        ("${item}", Ref("item", "value")),
+        ("${ some-node }", Ref("some-node", "value")),
         ("plain", Literal("plain")),
         ("$5", Literal("$5")),
         ("$${a.text}", Literal("${a.text}")),
@@ -25,7 +27,7 @@ def test_parse(data, binding):
     assert parse(data) == binding
 
 
-@pytest.mark.parametrize("text", ["${a}", "${a.b.c}", "${}", "${1a.b}", "${a.b"])
+@pytest.mark.parametrize("text", ["${inputs}", "${context}", "${a.}", "${a.b.c}", "${}", "${1a.b}", "${a.b"])
 def test_malformed_reference_is_refused(text):
     with pytest.raises(BadReference, match="is written"):
         parse(text)

@@ -115,7 +115,15 @@ NODES = {
         "add it to context: {reads: [sessionHistory]}",
     ),
     "reference inside a list": ('  a: {value: [1, "${b.x}"]}\n', "unknown-node", 6, 18, None),
-    "bad reference": ('  a: {value: "${b}"}\n', "bad-reference", 6, 14, None),
+    "bad reference": ('  a: {value: "${b.c.d}"}\n', "bad-reference", 6, 14, None),
+    "inputs without a name": ('  a: {value: "${inputs}"}\n', "bad-reference", 6, 14, None),
+    "node without an output called value": (
+        '  a: {value: "${answer}"}\n',
+        "unknown-port",
+        6,
+        14,
+        "known: finish_reason, text",
+    ),
     "reference inside text": ('  a: {value: "hello ${answer.text}"}\n', "bad-reference", 6, 14, None),
     "with of a value": ("  a: {value: 1, with: {x: 1}}\n", "unknown-field", 6, 17, None),
     "unknown input port": (
@@ -207,6 +215,13 @@ NODES = {
     ),
     "name alone in a condition": (
         "  a: {value: 1, when: answer != ''}\n",
+        "unknown-port",
+        6,
+        23,
+        "known: finish_reason, text",
+    ),
+    "inputs alone in a condition": (
+        "  a: {value: 1, when: inputs != ''}\n",
         "bad-condition",
         6,
         23,

@@ -9,10 +9,11 @@ from jsonschema import Draft202012Validator
 
 import graphs
 from graphs import yaml_tree
+from graphs.fields import example, field_docs, field_schemas, sentence
 from graphs.nodes.llm import Llm
 from graphs.nodes.registry import KINDS
-from graphs.pipeline import Chat, Context, Metadata, Policies
-from graphs.schema import example, field_docs, field_schemas, language_schema, sentence
+from graphs.pipeline import Chat, Context, Fallback, Metadata, Policies, Retry
+from graphs.schema import language_schema
 from graphs.writer import to_data
 from tests.graphs.shapes import SHAPES, pipelines
 from tests.graphs.test_loader import ABSENT, ANSWER, HEAD, NODES, PARTS, TAIL, TOP
@@ -92,7 +93,7 @@ def test_a_pipeline_of_every_section_that_is_missing_is_refused():
         assert accepts(without) == (section == "inputs")
 
 
-@pytest.mark.parametrize("struct", [*KINDS.values(), Metadata, Context, Chat, Policies])
+@pytest.mark.parametrize("struct", [*KINDS.values(), Metadata, Context, Chat, Policies, Retry, Fallback])
 def test_every_field_is_explained(struct):
     assert all("description" in described for described in field_schemas(struct).values())
 

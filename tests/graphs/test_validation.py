@@ -5,19 +5,15 @@ import pytest
 
 from graphs.bindings import Items, Literal, Record, Ref
 from graphs.builder import Builder
+from graphs.checks.nodes import binding_place
 from graphs.errors import PipelineError
+from graphs.inference import binding_type, dependencies, reaching_outputs, typed
 from graphs.nodes.llm import Llm
+from graphs.nodes.map import Map
 from graphs.nodes.value import Value
 from graphs.pipeline import Metadata, Node, NodeId, Pipeline
 from graphs.ports import ANY, EMBEDDING, INTEGER, NUMBER, STRING, Field, list_of, record_of
-from graphs.validation import (
-    binding_path,
-    binding_type,
-    check,
-    dependencies,
-    output_types,
-    reaching_outputs,
-)
+from graphs.validation import check
 from tests.graphs.shapes import SHAPES, diamond, rag, uneven
 
 
@@ -28,7 +24,7 @@ def test_shapes_are_right():
 
 def test_dependencies():
     edges = {("left", "join"), ("right", "join")}
-    assert set(dependencies(diamond()).edges) == edges
+    assert set(dependencies(diamond().nodes).edges) == edges
 
 
 def test_reaching_outputs():
@@ -36,9 +32,9 @@ def test_reaching_outputs():
     assert reaching_outputs(graph, [Ref("c", "text"), Ref("inputs", "x")]) == {"a", "b", "c", "d"}
 
 
-def test_output_types():
-    assert output_types(rag())[NodeId("vector")] == {"embedding": EMBEDDING}
-    assert set(output_types(uneven())) == {"fast", "then_fast", "slow"}
+def test_types_of_ports():
+    assert typed(rag()).ports[NodeId("vector")] == {"embedding": EMBEDDING}
+    assert set(typed(uneven()).ports) == {"fast", "then_fast", "slow"}
 
 
 def test_binding_type():
@@ -51,9 +47,10 @@ def test_binding_type():
     assert binding_type(Record({"x": Ref("a", "n")}), types) == record_of([Field("x", INTEGER)])
 
 
-def test_binding_path_of_a_shorthand():
-    assert binding_path("v", Node(Value()), "value") == ("nodes", "v", "value")
-    assert binding_path("a", Node(Llm(model="m")), "prompt") == ("nodes", "a", "with", "prompt")
+def test_places_of_bindings():
+    assert binding_place(Node(Value()), "value") == ("value",)
+    assert binding_place(Node(Map()), "over") == ("map", "over")
+    assert binding_place(Node(Llm(model="m")), "prompt") == ("with", "prompt")
 
 
 def test_an_empty_pipeline_lacks_everything():

@@ -22,11 +22,11 @@ from cluster.errors import ClusterError
 from graphs.bindings import Binding, Literal, Ref, references
 from graphs.conditions import Condition, ConditionError, operands_of, predicate_of
 from graphs.errors import PipelineError, Problem
+from graphs.inference import reaching_outputs
 from graphs.nodes.branch import Branch
 from graphs.nodes.map import Map
 from graphs.nodes.value import Value
 from graphs.pipeline import NodeId
-from graphs.validation import reaching_outputs
 from runtime.compiler.absence import may_be_skipped
 from runtime.compiler.draft import (
     Change,

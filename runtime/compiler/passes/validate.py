@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from msgspec import UNSET
 
 from graphs import validation
-from graphs.bindings import Literal, Ref
+from graphs.bindings import Literal
 from graphs.conditions import condition
 from graphs.errors import PipelineError
-from graphs.pipeline import Node, NodeId, Pipeline
-from graphs.ports import PortType
+from graphs.inference import Typed, typed
+from graphs.pipeline import Body, Node, NodeId, Pipeline
 from runtime.compiler.catalog import Catalog
 from runtime.compiler.draft import Change, Draft, DraftBody, DraftNode, inside
 
@@ -27,9 +27,9 @@ def validate(pipeline: Pipeline, catalog: Catalog | None) -> Draft:
     problems = validation.check(pipeline)
     if any(problem.severity == "error" for problem in problems):
         raise PipelineError(problems)
-    types = validation.typed(pipeline)
+    types = typed(pipeline)
     changes: list[Change] = []
-    nodes = _nodes(pipeline.nodes, types.refs, "", changes)
+    nodes = _nodes(pipeline.nodes, types, "", changes)
     return Draft(
         pipeline=pipeline,
         catalog=catalog,
@@ -41,7 +41,7 @@ def validate(pipeline: Pipeline, catalog: Catalog | None) -> Draft:
 
 
 def _nodes(
-    nodes: Mapping[NodeId, Node], types: Mapping[Ref, PortType], path: str, changes: list[Change]
+    nodes: Mapping[NodeId, Node], types: Typed, path: str, changes: list[Change]
 ) -> dict[NodeId, DraftNode]:
     """The nodes of one scope, which see values of `types`."""
     drafted = {}
@@ -51,12 +51,15 @@ def _nodes(
             Change(path + node_id, f"{port} = {binding.value!r:.40}", "not given, so the default")
             for port, binding in defaults.items()
         ]
-        bodies = {key: _body(node, key, types, inside(path + node_id, key), changes) for key in node.bodies}
+        bodies = {
+            key: _body(body, types, types.bodies[node_id][key], inside(path + node_id, key), changes)
+            for key, body in node.bodies.items()
+        }
         drafted[node_id] = DraftNode(
             spec=node.spec,
             inputs={**defaults, **node.inputs},
             after=node.after,
-            when=None if node.when is None else condition(node.when, types),
+            when=None if node.when is None else condition(node.when, types.refs),
             bodies=bodies,
             retry=node.retry,
             timeout_s=node.timeout_s,
@@ -66,16 +69,13 @@ def _nodes(
     return drafted
 
 
-def _body(
-    node: Node, key: str, around: Mapping[Ref, PortType], path: str, changes: list[Change]
-) -> DraftBody:
-    body = node.bodies[key]
-    types = around
+def _body(body: Body, around: Typed, types: Typed, path: str, changes: list[Change]) -> DraftBody:
     return DraftBody(
         nodes=_nodes(body.nodes, types, path, changes),
         outputs=dict(body.outputs),
-        when=None if body.when is None else condition(body.when, around),
-        until=None if body.until is None else condition(body.until, types),
+        when=None if body.when is None else condition(body.when, around.refs),
+        until=None if body.until is None else condition(body.until, types.refs),
+        defaults=body.defaults,
     )
 
 

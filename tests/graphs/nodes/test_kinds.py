@@ -3,18 +3,24 @@
 import msgspec
 import pytest
 
+from graphs.nodes.agent import Agent, AgentTool
+from graphs.nodes.branch import Branch
 from graphs.nodes.classify import Classify
 from graphs.nodes.embed import Embed
 from graphs.nodes.guardrail import Guardrail
 from graphs.nodes.http import Http
 from graphs.nodes.llm import Llm
+from graphs.nodes.loop import Loop
+from graphs.nodes.map import Map
 from graphs.nodes.prompt import Prompt
 from graphs.nodes.registry import KINDS, AnySpec
 from graphs.nodes.rerank import Rerank
 from graphs.nodes.retrieve import Retrieve
+from graphs.nodes.router import Router
 from graphs.nodes.spec import TokenBound
+from graphs.nodes.subgraph import Subgraph
 from graphs.nodes.value import Value
-from graphs.ports import ANY, STRING, list_of
+from graphs.ports import ANY, STRING, Port, list_of
 
 SPECS = [
     Llm(model="m"),
@@ -26,7 +32,14 @@ SPECS = [
     Rerank(model="m"),
     Guardrail(),
     Http(url="https://example.com/{id}"),
+    Map(),
+    Branch(),
+    Loop(max_iterations=3, state=("draft",)),
+    Subgraph(graph="g", ports={"question": Port(STRING)}),
+    Router(model="m", choices={"a": "one", "b": "another"}),
+    Agent(model="m", tools={"a": AgentTool("does something")}),
 ]
+BODIES = {"body": {"x": STRING}}
 
 
 def test_registry_has_every_kind():
@@ -36,8 +49,8 @@ def test_registry_has_every_kind():
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind())
 def test_common_to_all(spec):
     assert spec.summary
-    assert spec.inputs()
-    assert spec.outputs({})
+    assert spec.inputs() or isinstance(spec, Branch)
+    assert spec.outputs({}, BODIES)
     assert list(spec.faults()) == []
     assert msgspec.json.decode(msgspec.json.encode(spec), type=AnySpec) == spec
     assert spec.streams is None or spec.streams in spec.outputs({})

@@ -42,7 +42,7 @@ def test_out_of_a_loop():
     loop = looped(
         body(
             {"vector": VECTOR, "next": value({"v": "${vector.embedding}", "s": "${state.s}"})},
-            s="${next.value}",
+            last="${next.value}",
         ),
         s="x",
     )
@@ -106,7 +106,7 @@ def test_what_stays(reason):
         over = "${list.value}"
     search = mapped(over, body(nodes, text="${each.text}"))
     if reason == "fallback":
-        search = msgspec.structs.replace(search, fallback=(Fallback(value=[]),))
+        search = msgspec.structs.replace(search, fallback=(Fallback(value={"text": []}),))
     if reason == "condition":
         search = msgspec.structs.replace(search, when="inputs.level == 'a'")
     outputs = {"text": "${search.text}"}

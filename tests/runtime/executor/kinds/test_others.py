@@ -6,12 +6,12 @@ import pytest
 
 from cluster.errors import InvalidCall
 from cluster.messages import Usage
+from graphs.fields import example
 from graphs.nodes.embed import Embed
 from graphs.nodes.prompt import Prompt
 from graphs.nodes.registry import KINDS
 from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.value import Value
-from graphs.schema import example
 from runtime.errors import NodeError
 from runtime.executor.kinds.kind import Resources
 from runtime.executor.kinds.registry import evaluator, performer, runs_inline
@@ -63,9 +63,15 @@ def test_value():
     assert evaluator(Value())({"value": [1]}) == {"value": [1]}
 
 
+NOT_YET = {"map", "branch", "loop", "subgraph", "router", "agent"}
+"""Kinds that can be written, and that the executor does not run."""
+
+
 def test_every_kind_runs_in_one_of_the_two_ways():
     resources = Resources({"x": generator("x")}, {"x": Shelf()})
-    for kind in KINDS.values():
+    for name, kind in KINDS.items():
+        if name in NOT_YET:
+            continue
         spec = example(kind)
         prepare = evaluator if runs_inline(spec) else performer
         assert callable(prepare(spec, resources))

@@ -1,0 +1,19 @@
+"""What a pipeline may use that stands in other files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from graphs.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was loaded before."""
+
+    graphs: Mapping[str, Pipeline] = field(default_factory=dict)
+    """By name: the pipelines that others may run as a `subgraph`."""
+
+
+NOTHING_KNOWN = Known()

@@ -98,6 +98,10 @@ class RunnerReplica:
             if task.done():
                 await task
 
+    async def __del__(self) -> None:
+        """Awaited by Serve once the last run of this replica has ended."""
+        await self._log.flush()
+
     async def _build(self) -> Runner:
         indexes = {name: await self._build_index(name) for name in self._settings.indexes}
         plans = load_plans(self._settings).values()

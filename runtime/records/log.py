@@ -28,8 +28,10 @@ from runtime.store.naming import check_name
 
 MAX_WAITING = 1_000
 """Runs whose records wait to be written."""
-BATCH = 16
+BATCH = 64
 """Records of one round trip."""
+GATHER_S = 0.02
+"""How long records wait for company. A run that is over by then is written once."""
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +46,7 @@ class RunLog:
         self._waiting: dict[str, Trace] = {}
         """By run id: a run that ends before its beginning was written is written once."""
         self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._lost = 0
         """Records since the last one that was written."""
 
@@ -63,7 +66,13 @@ class RunLog:
         """Writes what waits, until cancelled."""
         while True:
             await self._wake.wait()
+            await asyncio.sleep(GATHER_S)
             self._wake.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Writes what waits now, and returns when that is done or lost."""
+        async with self._writing:
             while self._waiting:
                 await self._write_some()
 

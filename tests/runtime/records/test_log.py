@@ -147,6 +147,16 @@ async def test_without_a_store_runs_go_on_and_it_is_said_once() -> None:
     assert {record.run_id for record in memory.written} == {"run-9"}
 
 
+async def test_what_waits_is_written_before_the_end() -> None:
+    memory = Memory()
+    log = RunLog(memory)
+    runner = runner_with(log, rag())
+    await events_of(runner, request(rag(), tenant="acme"))
+    assert memory.written == []
+    await log.flush()
+    assert [record.status for record in memory.written] == ["succeeded"]
+
+
 async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 2)
     memory = Memory()

@@ -22,12 +22,15 @@ HEATS = 5
 _INDEX = re.compile(r"\[[0-9]+\]")
 
 
+Status = Literal["running", "succeeded", "failed", "skipped", "cancelled"]
+
+
 class NodeRun(msgspec.Struct, frozen=True):
     """One run of one node, as it was measured."""
 
     path: str
     """As `search[3].each`."""
-    status: Literal["running", "succeeded", "failed", "skipped", "cancelled"]
+    status: Status
     started: float
     """Seconds since the run began."""
     seconds: float
@@ -76,7 +79,8 @@ class Taken(msgspec.Struct, frozen=True):
 def measured(picture: Picture, runs: Iterable[NodeRun]) -> Picture:
     """The picture with what the runs took. A node that no run tells of stays as it is."""
     taken = taken_by_node(runs)
-    by_box = {box.id: taken[box.title] for box in picture.boxes if box.role == "node" and box.title in taken}
+    found = {box.id: _taken_by(box.title, taken) for box in picture.boxes if box.role == "node"}
+    by_box = {box_id: each for box_id, each in found.items() if each is not None}
     ran = {box_id: each for box_id, each in by_box.items() if not each.skipped}
     most = max((each.seconds for each in ran.values()), default=0.0)
     critical = _critical(picture.arrows, ran)
@@ -98,6 +102,19 @@ def taken_by_node(runs: Iterable[NodeRun]) -> dict[str, Taken]:
         ran = [run for run in each if run.status != "skipped"]
         taken[path] = Taken(tuple(ran or each))
     return taken
+
+
+def _taken_by(path: str, taken: Mapping[str, Taken]) -> Taken | None:
+    """What a node took. One that was compiled away: from the first to the last of what was inside it."""
+    if path in taken:
+        return taken[path]
+    inside = [run for other, each in taken.items() if other.startswith(f"{path}.") for run in each.runs]
+    ran = [run for run in inside if run.status != "skipped"]
+    if not ran:
+        return None
+    began = min(run.started for run in ran)
+    status: Status = "failed" if any(run.status == "failed" for run in ran) else "succeeded"
+    return Taken((NodeRun(path, status, began, max(run.ended for run in ran) - began),))
 
 
 def show_seconds(seconds: float) -> str:

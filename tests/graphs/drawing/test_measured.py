@@ -99,6 +99,15 @@ def test_indexes_at_every_depth_are_left_out():
     assert {path: len(taken.runs) for path, taken in taken_by_node(deep).items()} == {"a.b.c": 2, "a.b.d": 1}
 
 
+def test_a_node_that_was_compiled_away_shows_what_it_held():
+    runs = [ran(f"{LEFT}.a", 0.5, 0.5), ran(f"{LEFT}.b[1].c", 1.0, 1.0), ran(f"{LEFT}.d", 0, 0, "skipped")]
+    assert box(measured(DIAMOND, runs), LEFT).lines[-1] == "took 1.50 s"
+    broken = [*runs, ran(f"{LEFT}.e", 2.0, 0.5, "failed")]
+    assert box(measured(DIAMOND, broken), LEFT).lines[-1] == "failed after 2.00 s"
+    assert box(measured(DIAMOND, runs[2:]), LEFT) == box(DIAMOND, LEFT)
+    assert box(measured(DIAMOND, [ran(f"{LEFT}ish.a", 0, 1)]), LEFT) == box(DIAMOND, LEFT)
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(0.0004, "under 1 ms"), (0.031, "31 ms"), (1.0, "1.00 s"), (75.5, "75.50 s")]
 )

@@ -227,7 +227,8 @@ def rewired(node: DraftNode, by: Mapping[Ref, Binding]) -> DraftNode:
 
 def rewired_body(body: DraftBody, by: Mapping[Ref, Binding]) -> DraftBody:
     """A body with references to what is around it replaced, or to nodes of it that have moved out."""
-    return DraftBody(
+    return replace(
+        body,
         nodes={node_id: rewired(node, by) for node_id, node in body.nodes.items()},
         outputs={name: substitute(binding, by) for name, binding in body.outputs.items()},
         when=substituted(body.when, by),

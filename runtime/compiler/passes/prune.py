@@ -149,7 +149,7 @@ class _Folder:
             outputs = {name: folder.given(binding, None) for name, binding in body.outputs.items()}
             nodes = folder.wanted([*outputs.values(), *operands_of(until)])
             when = substituted(body.when, self._known.instead)
-            bodies[key] = DraftBody(nodes=nodes, outputs=outputs, when=when, until=until)
+            bodies[key] = dataclasses.replace(body, nodes=nodes, outputs=outputs, when=when, until=until)
             self.changes += folder.changes
         return bodies
 

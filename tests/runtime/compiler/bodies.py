@@ -39,8 +39,8 @@ def mapped(over: Any, inner: Body, *, called="item", **settings: Any) -> Node:
     return node(Map(as_=called, **settings), bodies={"body": inner}, over=over)
 
 
-def looped(inner: Body, *, max_iterations=4, **state: Any) -> Node:
-    return node(Loop(max_iterations, state=tuple(sorted(state))), bodies={"body": inner}, **state)
+def looped(inner: Body, *, called="state", max_iterations=4, **state: Any) -> Node:
+    return node(Loop(max_iterations, called, tuple(sorted(state))), bodies={"body": inner}, **state)
 
 
 def branched(*cases: Body) -> Node:

@@ -1,0 +1,129 @@
+"""Random pipelines with nodes inside nodes inside nodes."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import strategies as st
+
+from graphs.bindings import Ref
+from graphs.nodes.llm import Llm
+from graphs.nodes.subgraph import Subgraph
+from graphs.pipeline import Body, Fallback, Node, NodeId, Pipeline, Retry
+from graphs.ports import STRING, Port
+from tests.runtime.compiler.bodies import body, branched, looped, mapped, node, pipeline, prompt, value
+
+CONDITIONS = ("true", "false", "1 < 2", "{0} == null", "{0} == 'why'", "{0} != null && size({0}) > 3")
+
+SURE = Llm(model="small", max_tokens=4, max_prompt_tokens=8192, temperature=0.0)
+SAMPLED = Llm(model="small", max_tokens=4, max_prompt_tokens=8192)
+
+
+class Seen:
+    """What can be referred to."""
+
+    def __init__(self, texts: list[str], anything: list[str], lists: list[str]) -> None:
+        self.texts, self.anything, self.lists = list(texts), [*anything], list(lists)
+
+    def inside(self, *names: str) -> Seen:
+        return Seen(self.texts, [*self.anything, *names], self.lists)
+
+
+def dollar(name: str) -> str:
+    return "${" + name + "}"
+
+
+@st.composite
+def bodied(draw: st.DrawFn) -> Pipeline:
+    """Prompts, values and calls, and maps, loops, branches and subgraphs of these, three deep."""
+    seen = Seen(["inputs.question", "inputs.level"], ["inputs.list"], ["inputs.list"])
+    nodes = draw(scopes(seen, 0))
+    given = draw(st.lists(st.sampled_from(seen.anything + seen.texts), min_size=1, max_size=4))
+    made = pipeline(nodes, **{f"o{index}": dollar(name) for index, name in enumerate(given)})
+    return msgspec.structs.replace(made, defaults=dict.fromkeys(made.outputs))
+
+
+@st.composite
+def scopes(draw: st.DrawFn, seen: Seen, depth: int) -> dict[str, Node]:
+    """Some nodes; what they give is added to what is seen."""
+    nodes: dict[str, Node] = {}
+    kinds = ("prompt", "value", "llm", "list") + ("map", "loop", "branch", "subgraph") * (depth < 3)
+    for index in range(draw(st.integers(1, 4 if depth < 2 else 2))):
+        name = f"{'abcd'[depth]}{index}"
+        kind, texts = draw(st.sampled_from(kinds)), list(seen.texts)
+        values = st.sampled_from(seen.anything + seen.texts).map(dollar)
+        if kind == "prompt":
+            ports = {f"v{place}": draw(values) for place in range(draw(st.integers(0, 2)))}
+            made = prompt("t" + "".join(f"<{{{{ {port} }}}}>" for port in ports), **ports)
+            seen.texts.append(f"{name}.text")
+        elif kind == "llm":
+            made = node(
+                draw(st.sampled_from((SURE, SAMPLED))), prompt=dollar(draw(st.sampled_from(seen.texts)))
+            )
+            seen.texts.append(f"{name}.text")
+        elif kind == "value":
+            shapes = st.lists(values, max_size=2) | st.fixed_dictionaries({"k": values})
+            made = value(draw(values | st.just("c") | shapes))
+            seen.anything.append(f"{name}.value")
+        elif kind == "list":
+            made = value(draw(st.lists(st.sampled_from(seen.texts).map(dollar) | st.just("x"), max_size=2)))
+            seen.lists.append(f"{name}.value")
+            seen.anything.append(f"{name}.value")
+        else:
+            made = draw(containers(kind, seen, depth))
+            seen.anything += [f"{name}.{port}" for port in made.ports()]
+        nodes[name] = draw(decorated(made, texts, list(nodes)))
+    return nodes
+
+
+@st.composite
+def decorated(draw: st.DrawFn, made: Node, texts: list[str], before: list[str]) -> Node:
+    """With what may stand beside its kind."""
+    choice = draw(st.integers(0, 9))
+    if choice == 0:
+        when = draw(st.sampled_from(CONDITIONS)).format(draw(st.sampled_from(texts)))
+        return msgspec.structs.replace(made, when=when)
+    if choice == 1 and before:
+        return msgspec.structs.replace(made, after=(NodeId(draw(st.sampled_from(before))),))
+    if choice == 2:
+        return msgspec.structs.replace(made, retry=Retry(2), timeout_s=60.0)
+    if choice == 3 and isinstance(made.spec, Llm):
+        return msgspec.structs.replace(made, fallback=(Fallback(model="large"),))
+    return made
+
+
+@st.composite
+def containers(draw: st.DrawFn, kind: str, seen: Seen, depth: int) -> Node:
+    if kind == "map":
+        over = draw(st.sampled_from([*map(dollar, seen.lists), [], ["p", "q"]]))
+        called = f"item{depth}"
+        return mapped(over, draw(bodies(seen.inside(f"{called}.value"), depth)), called=called)
+    if kind == "loop":
+        called = f"state{depth}"
+        inner = draw(bodies(seen.inside(f"{called}.s"), depth))
+        last = prompt("{{ r.x }}.", r={"x": dollar(f"{called}.s"), "y": dollar(seen.anything[-1])})
+        inner = Body(
+            {**inner.nodes, NodeId(f"last{depth}"): last},
+            {**inner.outputs, "s": Ref(f"last{depth}", "text")},
+            until=draw(st.none() | st.just(f"size({called}.s) > 4")),
+        )
+        return looped(inner, called=called, max_iterations=2, s=dollar(draw(st.sampled_from(seen.texts))))
+    if kind == "subgraph":
+        spec = Subgraph("other", {"q": Port(STRING)})
+        inner = draw(bodies(Seen(["inputs.q"], ["inputs.q"], []), depth))
+        return node(spec, bodies={"body": inner}, q=dollar(draw(st.sampled_from(seen.texts))))
+    count = draw(st.integers(1, 3))
+    whens = [draw(st.sampled_from(CONDITIONS)).format(seen.texts[0]) for _ in range(count)]
+    last = [None] if draw(st.booleans()) else []
+    cases = [(draw(bodies(seen.inside(), depth)), when) for when in (*whens, *last)]
+    return branched(*(msgspec.structs.replace(case, when=when) for case, when in cases))
+
+
+@st.composite
+def bodies(draw: st.DrawFn, seen: Seen, depth: int) -> Body:
+    """It gives `text`, and maybe more; at times what is from around it."""
+    nodes = draw(scopes(seen, depth + 1))
+    given = st.sampled_from(seen.anything[-4:] + seen.texts[-4:]).map(dollar)
+    outputs = {"text": draw(given | st.lists(given, min_size=1, max_size=2))}
+    if draw(st.booleans()):
+        outputs["more"] = draw(given)
+    return body(nodes, **outputs)

@@ -220,7 +220,8 @@ class _Folder:
         named = {kept: None for other in node.after for kept in self._instead_of(other)}
         through = {kept: None for owner in owners(node.bindings()) for kept in self._waited.get(owner, ())}
         taken = owners(inputs.values())
-        return tuple(other for other in {**named, **through} if other not in taken)
+        waits = {**named, **through}
+        return tuple(other for other in waits if other in self.nodes and other not in taken)
 
     def _holds(self, node_id: NodeId, when: Condition | None) -> bool | None:
         """Whether a condition holds, where that is known now."""

@@ -27,6 +27,7 @@ from msgspec.structs import replace
 
 from graphs.bindings import Literal, Ref
 from graphs.conditions import MAX_ITEMS, Condition, Operand
+from graphs.inference import Typed
 from graphs.nodes.branch import Branch
 from graphs.nodes.loop import Loop
 from graphs.nodes.map import Map
@@ -57,7 +58,7 @@ Types = Mapping[Ref, PortType]
 def hoist(draft: Draft) -> Draft:
     """Moves invariant nodes out of bodies, through as many as they can."""
     changes: list[Change] = []
-    nodes = _hoisted(draft, _Around(ChainMap(), draft.types.refs, "", changes))
+    nodes = _hoisted(draft, _Around(ChainMap(), draft.types, "", changes))
     return draft.becomes(nodes, changes=tuple(changes))
 
 
@@ -66,7 +67,8 @@ class _Around(NamedTuple):
 
     absent: ChainMap[Ref, None]
     """What may be absent."""
-    types: Types
+    types: Typed | None
+    """None where it was not written like this."""
     path: str
     changes: list[Change]
 
@@ -79,7 +81,8 @@ def _hoisted(scope: Scope, around: _Around) -> dict[NodeId, DraftNode]:
         node = scope.nodes[node_id]
         if node.bodies:
             node = _with_bodies_hoisted(node_id, node, around._replace(absent=absent))
-            moved, node = _moved(node_id, node, absent, around.types)
+            types = {} if around.types is None else around.types.refs
+            moved, node = _moved(node_id, node, absent, types)
             nodes.update(moved)
             why = _WHY.get(node.spec.kind(), "")
             around.changes.extend(
@@ -104,7 +107,7 @@ def _with_bodies_hoisted(node_id: NodeId, node: DraftNode, around: _Around) -> D
     for key, body in node.bodies.items():
         inner = around._replace(
             absent=ChainMap() if node.spec.closed else around.absent,
-            types={} if node.spec.closed else around.types,
+            types=around.types and around.types.bodies.get(node_id, {}).get(key),
             path=inside(around.path + node_id, key),
         )
         bodies[key] = dataclasses.replace(body, nodes=_hoisted(body, inner))

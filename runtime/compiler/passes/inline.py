@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Container, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -33,6 +33,8 @@ class Inlined(NamedTuple):
     nodes: Mapping[NodeId, DraftNode]
     """In topological order."""
     outputs: Mapping[str, Binding]
+    defaults: Mapping[str, Any]
+    """By name of an output: its value where it is absent."""
 
 
 def inlined(
@@ -61,7 +63,8 @@ def inlined(
     for name in body.sorted():
         after = tuple(named[other] for other in body.nodes[name].after) if body.graph.pred[name] else waits
         nodes[named[name]] = replace(rewired(body.nodes[name], by), after=after)
-    return Inlined(nodes, {name: substitute(binding, by) for name, binding in body.outputs.items()})
+    outputs = {name: substitute(binding, by) for name, binding in body.outputs.items()}
+    return Inlined(nodes, outputs, body.defaults)
 
 
 def _gives_plain_values(body: DraftBody, absent: ChainMap[Ref, None]) -> bool:

@@ -146,7 +146,9 @@ class _Folder:
             known.names.update(dict.fromkeys(node.spec.locals(key, {})))
             folder = _Folder(body, known, inside(self._path + node_id, key))
             until = substituted(body.until, known.instead)
-            outputs = {name: folder.given(binding, None) for name, binding in body.outputs.items()}
+            outputs = {
+                name: folder.given(binding, body.defaults.get(name)) for name, binding in body.outputs.items()
+            }
             nodes = folder.wanted([*outputs.values(), *operands_of(until)])
             when = substituted(body.when, self._known.instead)
             bodies[key] = dataclasses.replace(body, nodes=nodes, outputs=outputs, when=when, until=until)
@@ -185,7 +187,7 @@ class _Folder:
             self._take(name, inner)
         self._known.instead.update(
             {
-                Ref(node_id, name): substitute(binding, self._known.instead)
+                Ref(node_id, name): self.given(binding, found.defaults.get(name))
                 for name, binding in found.outputs.items()
             }
         )
@@ -256,7 +258,7 @@ class _Folder:
         given = node.inputs.get("value")
         if node.when is not None:
             return False
-        if isinstance(node.spec, Value) and isinstance(given, Ref):
+        if isinstance(node.spec, Value) and isinstance(given, Ref) and node.effect == "pure":
             self._known.instead[Ref(node_id, "value")] = given
             self._waited[node_id] = (*node.after, *owners([given]))
             self.changes.append(Change(self._path + node_id, "left out", f"only passes on {given}"))

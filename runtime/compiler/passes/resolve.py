@@ -55,7 +55,7 @@ class _Resolver:
             for index, other in enumerate(node.fallback):
                 yield from self._fallback((*place, "fallback", index, "model"), node, other)
             for key, body in node.bodies.items():
-                where = (*place, node.spec.kind(), key, "nodes")
+                where = (*place, *node.spec.place(key), "nodes")
                 yield from self.scope(body, where, ChainMap() if node.spec.closed else visible)
 
     def _use(self, path: Path, node: DraftNode, use: Use, visible: Visible) -> Iterator[Problem]:

@@ -96,7 +96,7 @@ def containers(draw: st.DrawFn, kind: str, seen: Seen, depth: int) -> Node:
     if kind == "map":
         over = draw(st.sampled_from([*map(dollar, seen.lists), [], ["p", "q"]]))
         called = f"item{depth}"
-        return mapped(over, draw(bodies(seen.inside(f"{called}.value"), depth)), called=called)
+        return mapped(over, draw(bodies(seen.inside(f"{called}.value"), depth)), called=called, max_items=8)
     if kind == "loop":
         called = f"state{depth}"
         inner = draw(bodies(seen.inside(f"{called}.s"), depth))

@@ -18,6 +18,7 @@ from runtime.compiler.draft import inside
 from runtime.compiler.lower import lower
 from runtime.compiler.passes.assign import assign
 from runtime.compiler.passes.order import order
+from runtime.plan import decode_plan, encode_plan
 from runtime.runner import Runner
 from tests.runtime.compiler.random_bodies import bodied
 from tests.runtime.parts import finished, pools, request
@@ -35,6 +36,7 @@ def test_optimising_changes_no_output(pipeline):
         return (await finished(Runner([plan], pools()), asked)).outputs
 
     plan = compile_pipeline(pipeline)
+    assert decode_plan(encode_plan(plan)) == plan
     for level in ("a", "b"):
         expected, outputs = asyncio.run(run(unoptimised, level)), asyncio.run(run(plan, level))
         assert msgspec.json.encode(outputs, order="sorted") == msgspec.json.encode(expected, order="sorted")

@@ -5,7 +5,7 @@ list[T], Sequence[T], tuple[T, ...]      list[T]
 A | B, Optional[T]                       unions, optional[T]
 Literal["a", "b"]                        string, with these as its enum
 a TypedDict                              a record; NotRequired fields may be left out
-dict, Mapping                            object
+dict, Mapping, a msgspec Struct          object
 Document                                 Document
 Annotated[T, Meta(ge=1)]                 T with bounds and a description
 """
@@ -27,7 +27,7 @@ from typing import (
     is_typeddict,
 )
 
-from msgspec import UNSET, Meta
+from msgspec import UNSET, Meta, Struct
 
 from graphs.documents import Document
 from graphs.ports import (
@@ -103,10 +103,10 @@ def type_of_hint(hint: Any) -> PortType:
         return union_of(type_of_hint(each) for each in arguments)
     if origin in _LISTS and (origin is not tuple or arguments[1:] == (...,)):
         return list_of(type_of_hint(arguments[0]))
-    if hint is Mapping or origin is Mapping:
+    if hint is Mapping or origin is Mapping or (isinstance(hint, type) and issubclass(hint, Struct)):
         return OBJECT
     if is_typeddict(hint):
-        return _record(hint)
+        return record_of(fields_of(hint))
     raise TypeError(f"{getattr(hint, '__name__', hint)} is no type of a port")
 
 
@@ -134,11 +134,15 @@ def _bounds(meta: Meta, allowed: frozenset[str], port_type: PortType) -> Iterato
         yield keyword, value
 
 
-def _record(hint: Any) -> PortType:
-    """What `Required` and the like say goes first: Python overlooks them in hints that are texts."""
+def fields_of(hint: Any) -> list[Field]:
+    """The fields of a TypedDict or NamedTuple. Raises `TypeError` naming what no type of a port can say.
+
+    What `Required` and the like say goes first: Python overlooks them in hints that are texts.
+    """
     fields = get_type_hints(hint, include_extras=True)
     said = {Required: True, NotRequired: False}
-    required = {
-        name: said.get(get_origin(each), name in hint.__required_keys__) for name, each in fields.items()
-    }
-    return record_of(Field(name, type_of_hint(each), required[name]) for name, each in fields.items())
+    sure = getattr(hint, "__required_keys__", fields)
+    return [
+        Field(name, type_of_hint(each), said.get(get_origin(each), name in sure))
+        for name, each in fields.items()
+    ]

@@ -14,6 +14,8 @@ class Known:
 
     graphs: Mapping[str, Pipeline] = field(default_factory=dict)
     """By name: the pipelines that others may run as a `subgraph`."""
+    modules: tuple[str, ...] | None = None
+    """Whose functions may be named, with all modules inside them; None for any that can be imported."""
 
 
 NOTHING_KNOWN = Known()

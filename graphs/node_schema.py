@@ -87,6 +87,9 @@ def kind_schema(spec: type[AnySpec]) -> Schema:
             told = struct_schema(AgentTool)
             told["properties"]["inputs"] = named({"$ref": "#/$defs/input"}, "What the model gives it.")
             properties["tools"] |= {"additionalProperties": _either(told["properties"], told["required"])}
+        case "function":
+            name = {key: value for key, value in properties["call"].items() if key != "description"}
+            return {"description": spec.summary, "anyOf": [name, settings]}
         case _:
             pass
     return settings

@@ -13,6 +13,7 @@ from graphs import bindings
 from graphs.bindings import Ref
 from graphs.nodes.agent import ARGS, Agent, AgentTool
 from graphs.nodes.branch import Branch
+from graphs.nodes.function import Function
 from graphs.nodes.loop import Loop
 from graphs.nodes.map import BODY, Map
 from graphs.nodes.router import Router
@@ -80,6 +81,8 @@ def _node(node: Node, seen: Names) -> dict[str, Any]:
                 name: _write_body({"description": text}, node.bodies[name], seen)
                 for name, text in choices.items()
             }
+        case Function(call=call):
+            data["function"] = call
         case Agent(tools=tools):
             data["agent"]["tools"] = {
                 name: _write_body(_tool(tool), node.bodies[name], Names({ARGS}, seen))

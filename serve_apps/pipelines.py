@@ -5,6 +5,7 @@ from __future__ import annotations
 from cluster.errors import ConfigError
 from cluster.pools.deploy import model_info
 from graphs.errors import PipelineError
+from graphs.known import Known
 from graphs.loader import load_file
 from runtime.compiler.catalog import Catalog, IndexInfo
 from runtime.compiler.compile import compile_pipeline
@@ -22,25 +23,30 @@ def catalog(settings: Settings) -> Catalog:
     )
 
 
+def loadable(settings: Settings) -> Known:
+    """What pipelines may use of other files under these settings."""
+    return Known(modules=None if settings.functions is None else tuple(settings.functions))
+
+
 def load_plans(settings: Settings) -> dict[str, ExecutionPlan]:
     """The plan of every graph, by name.
 
     Raises `PipelineError` with the problems of all graphs, each with its place, and `ConfigError` for a file
     that is not there or a name that two files use.
     """
-    known = catalog(settings)
+    deployed, known = catalog(settings), loadable(settings)
     plans: dict[str, ExecutionPlan] = {}
     problems = []
     for path in settings.graphs:
         try:
-            loaded = load_file(path)
+            loaded = load_file(path, known)
         except PipelineError as error:
             problems += error.problems
             continue
         except OSError as error:
             raise ConfigError(f"graphs: cannot read {path}: {error.strerror}") from error
         try:
-            plan = compile_pipeline(loaded.pipeline, known)
+            plan = compile_pipeline(loaded.pipeline, deployed)
         except PipelineError as error:
             problems += [loaded.place(problem) for problem in error.problems]
             continue

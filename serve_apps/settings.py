@@ -16,6 +16,7 @@ from runtime.records.store import DEFAULT_KEEP_S
 MAX_CONFIG_BYTES = 1024 * 1024
 
 HostName = Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$")]
+ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 
 
@@ -113,6 +114,8 @@ class Settings(Spec):
     context: ContextSettings = ContextSettings()
     runs: RunsSettings = RunsSettings()
     http: HttpSettings = HttpSettings()
+    functions: list[ModuleName] | None = None
+    """Modules whose functions graphs may name, with all inside them. Default: any that can be imported."""
 
     @model_validator(mode="after")
     def _names_agree(self) -> Settings:

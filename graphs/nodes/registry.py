@@ -9,6 +9,7 @@ from graphs.nodes.agent import Agent
 from graphs.nodes.branch import Branch
 from graphs.nodes.classify import Classify
 from graphs.nodes.embed import Embed
+from graphs.nodes.function import Function
 from graphs.nodes.guardrail import Guardrail
 from graphs.nodes.http import Http
 from graphs.nodes.llm import Llm
@@ -31,6 +32,7 @@ AnySpec = (
     | Rerank
     | Guardrail
     | Http
+    | Function
     | Map
     | Branch
     | Loop

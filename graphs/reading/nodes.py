@@ -13,11 +13,15 @@ from graphs.nodes.spec import EFFECTS, Effects
 from graphs.pipeline import Fallback, Node, NodeId, Retry
 from graphs.reading.base import Loose, Place, Reading
 from graphs.reading.bodies import READERS, Parts
+from graphs.reading.functions import read_function
 from graphs.sugar import Names
 
 POLICIES = ("retry", "timeout", "fallback", "effects")
 NODE_FIELDS = ("with", "after", "when", *POLICIES)
 """What a node may have beside its kind."""
+
+
+_READERS = {**READERS, "function": read_function}
 
 
 class Nodes:
@@ -60,7 +64,8 @@ class Nodes:
         effects = self._effects(data, at.path)
         if kind is None:
             return None
-        parts = READERS[kind](self, data, at, seen) if kind in READERS else self._leaf(kind, data, at.path)
+        read = _READERS.get(kind)
+        parts = self._leaf(kind, data, at.path) if read is None else read(self, data, at, seen)
         if parts.spec is not None:
             return Node(
                 parts.spec, parts.inputs, after, when, parts.bodies, retry, timeout, fallback, effects

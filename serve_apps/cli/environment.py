@@ -23,6 +23,8 @@ def system_environment(data_dir: Path, base: Mapping[str, str]) -> dict[str, str
             # Keeps titles such as "ray::ServeReplica" from overwriting the environment we look for.
             "SPT_NOENV": "1",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{base.get('PATH', os.defpath)}",
+            # Functions of pipelines may be in the working directory.
+            "PYTHONPATH": os.pathsep.join([*filter(None, [base.get("PYTHONPATH")]), os.getcwd()]),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(ray_token_file(data_dir)),
             "RAY_USAGE_STATS_ENABLED": "0",

@@ -19,6 +19,7 @@ from graphs.drawing.mermaid import mermaid
 from graphs.drawing.picture import Picture, picture_of
 from graphs.drawing.svg import TooLarge, svg
 from graphs.errors import PipelineError, Problem
+from graphs.known import NOTHING_KNOWN
 from graphs.loader import Loaded, load_file
 from graphs.reference import node_reference
 from graphs.schema import language_schema
@@ -32,7 +33,7 @@ from runtime.plan import ExecutionPlan
 from runtime.records.model import RunRecord
 from serve_apps.cli.calls import GatewayClient
 from serve_apps.cli.options import KEY, LOCAL_URL, URL
-from serve_apps.pipelines import catalog
+from serve_apps.pipelines import catalog, loadable
 from serve_apps.settings import load_settings
 
 app = typer.Typer(help="Pipelines.", no_args_is_help=True)
@@ -63,7 +64,7 @@ def validate(
     known = _catalog(config)
     wrong = False
     for file in files:
-        loaded = _load(file)
+        loaded = _load(file, config)
         wrong |= loaded is None or not _compiles(loaded, file, known)
     if known is None:
         typer.echo(ASSUMED)
@@ -88,7 +89,7 @@ def explain(
     if diff is not None:
         _check_diff(diff)
     known = _catalog(config)
-    loaded, drafts = _drafts(file, known, stage or STAGES[-1])
+    loaded, drafts = _drafts(file, config, stage or STAGES[-1])
     console = Console(markup=False, highlight=False)
     if diff is not None:
         _print_differences(console, drafts, diff)
@@ -129,7 +130,7 @@ def draw(
     """Draw a pipeline: kinds, types, order, and after the stages what runs where and what takes longest."""
     if stage is not None:
         _check_stage(stage, "--stage")
-    loaded, drafts = _drafts(file, _catalog(config), stage or STAGES[0])
+    loaded, drafts = _drafts(file, config, stage or STAGES[0])
     picture = picture_of(loaded.pipeline) if stage is None else picture_of_draft(drafts[stage])
     if run is not None:
         picture = _in_colours(picture, loaded, GatewayClient(url, key).run(run))
@@ -181,9 +182,9 @@ def _check_diff(diff: tuple[str, str]) -> None:
         raise typer.BadParameter(f"{first} does not come before {last}", param_hint="--diff")
 
 
-def _drafts(file: Path, known: Catalog | None, until: str) -> tuple[Loaded, dict[str, Draft]]:
+def _drafts(file: Path, config: Path | None, until: str) -> tuple[Loaded, dict[str, Draft]]:
     """The pipeline and its drafts. Ends the command, its problems printed, where there are none."""
-    loaded = _load(file)
+    loaded, known = _load(file, config), _catalog(config)
     if loaded is None:
         raise typer.Exit(1)
     try:
@@ -207,10 +208,10 @@ def _catalog(config: Path | None) -> Catalog | None:
     return None if config is None else catalog(load_settings(config))
 
 
-def _load(file: Path) -> Loaded | None:
+def _load(file: Path, config: Path | None) -> Loaded | None:
     """The pipeline, its warnings printed; None, its problems printed, where there is none."""
     try:
-        loaded = load_file(file)
+        loaded = load_file(file, NOTHING_KNOWN if config is None else loadable(load_settings(config)))
     except PipelineError as error:
         _show(error.problems, file)
         return None

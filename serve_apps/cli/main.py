@@ -52,6 +52,7 @@ def prepare_command(
 
 def main() -> None:
     """Entry point: an error on purpose is one line, not a traceback."""
+    sys.path.append("")  # functions of pipelines may be in the working directory, behind what is installed
     try:
         app()
     except (ClusterError, StoreError) as error:

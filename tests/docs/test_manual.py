@@ -126,7 +126,7 @@ def test_json_examples_are_json(text):
 def test_every_kind_of_node_has_its_section():
     headings = [section.heading for section in sections() if section.page.stem == "graphs"]
     for kind in KINDS:
-        article = "an" if kind[0] in "aeiou" or kind == "llm" else "a"
+        article = "an" if kind[0] in "aeiou" or kind in ("llm", "http") else "a"
         assert f"What does {article} {kind} node do?" in headings
 
 

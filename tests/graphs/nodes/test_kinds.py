@@ -7,6 +7,7 @@ from graphs.nodes.agent import Agent, AgentTool
 from graphs.nodes.branch import Branch
 from graphs.nodes.classify import Classify
 from graphs.nodes.embed import Embed
+from graphs.nodes.function import Function
 from graphs.nodes.guardrail import Guardrail
 from graphs.nodes.http import Http
 from graphs.nodes.llm import Llm
@@ -32,6 +33,7 @@ SPECS = [
     Rerank(model="m"),
     Guardrail(),
     Http(url="https://example.com/{id}"),
+    Function("package.module:function", takes={"text": Port(STRING)}),
     Map(),
     Branch(),
     Loop(max_iterations=3, state=("draft",)),

@@ -16,6 +16,12 @@ def test_ray_is_asked_for_tokens_haproxy_and_throughput(tmp_path: Path) -> None:
     assert "PYTHONDONTWRITEBYTECODE" not in environment
 
 
+def test_functions_of_the_working_directory_are_found_behind_what_is_named(tmp_path: Path) -> None:
+    assert system_environment(tmp_path, {})["PYTHONPATH"] == os.getcwd()
+    named = system_environment(tmp_path, {"PYTHONPATH": "/a:/b"})
+    assert named["PYTHONPATH"] == f"/a:/b:{os.getcwd()}"
+
+
 def test_the_token_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
     file = ray_token_file(tmp_path)
     token = file.read_text()

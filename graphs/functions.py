@@ -1,0 +1,213 @@
+"""Functions of Python that pipelines may name, and what their type hints say of their ports.
+
+    @function(effects="pure")
+    def shout(text: str, times: int = 1) -> str:
+        return text.upper() + "!" * times
+
+    loud: {function: my_package.text:shout, with: {text: ${inputs.text}}}
+
+Only what is marked so can be named, so that a pipeline reaches nothing else of what can be imported. Where
+the function is called in Python, the mark changes nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple, TypeVar, get_type_hints, is_typeddict, overload
+
+import msgspec
+from msgspec import UNSET
+
+from graphs.errors import GraphError, nearest
+from graphs.hints import fields_of, port_of, type_of_hint
+from graphs.nodes.function import Function
+from graphs.nodes.spec import Effects
+from graphs.ports import Port, PortType, faults, optional
+
+VALUE = "value"
+"""The output of a function that has one."""
+MAX_REASON_CHARS = 200
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+_MARK = "__pipeline_function__"
+
+
+class Mark(NamedTuple):
+    """What the author says of a function."""
+
+    effects: Effects
+    cheap: bool
+    """Whether it takes microseconds and waits for nothing, so that it needs no thread."""
+
+
+class Signature(NamedTuple):
+    """What a function takes and gives."""
+
+    inputs: Mapping[str, Port]
+    outputs: Mapping[str, PortType]
+    in_fields: bool
+    """Whether the outputs are the fields of what it returns."""
+    mark: Mark
+    hints: Mapping[str, Any]
+    """By input."""
+
+
+class FunctionRefused(GraphError):
+    """No function of pipelines. `message` says why, `token` names the part at fault, `hint` what to do."""
+
+    def __init__(self, message: str, token: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.token = token
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return FunctionRefused, (self.message, self.token, self.hint)
+
+
+@overload
+def function(call: FunctionT, /) -> FunctionT: ...
+@overload
+def function(*, effects: Effects = ..., cheap: bool = ...) -> Callable[[FunctionT], FunctionT]: ...
+def function(call: Any = None, /, *, effects: Effects = "effectful", cheap: bool = False) -> Any:
+    """Marks a function as one that pipelines may name.
+
+    Args:
+        effects: `pure` if the same inputs always give the same outputs and nothing else happens; `idempotent`
+            if it may be run again though answers may differ; else it runs exactly as often as the graph says.
+        cheap: whether it takes microseconds and waits for nothing.
+    """
+
+    def mark(marked: FunctionT) -> FunctionT:
+        setattr(marked, _MARK, Mark(effects, cheap))
+        return marked
+
+    return mark if call is None else mark(call)
+
+
+def mark_of(call: object) -> Mark | None:
+    """The mark of a function; None of anything else."""
+    mark = getattr(call, _MARK, None) if inspect.isfunction(call) else None
+    return mark if isinstance(mark, Mark) else None
+
+
+def find(name: str, modules: Sequence[str] | None = None) -> Callable[..., Any]:
+    """The marked function that `package.module:function` names.
+
+    Args:
+        modules: those that may be imported, with all that is inside them; None for any.
+
+    Raises `FunctionRefused`. A module that is not allowed is not imported.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
+        raise FunctionRefused("a function is named as package.module:function", name)
+    if modules is not None and not any(f"{module_name}.".startswith(f"{each}.") for each in modules):
+        allowed = f"allowed: {', '.join(modules)}" if modules else "no functions may be named here"
+        raise FunctionRefused(f"functions of {module_name} may not be named here", module_name, allowed)
+    module = _import(module_name)
+    call = getattr(module, attribute, None)
+    if call is None:
+        hint = nearest(attribute, [key for key, value in vars(module).items() if mark_of(value)])
+        raise FunctionRefused(f"{module_name} has no function {attribute}", attribute, hint)
+    if mark_of(call) is None:
+        hint = "put @graphs.functions.function above a function that they may"
+        raise FunctionRefused(f"{name} is not marked as one that pipelines may name", attribute, hint)
+    found: Callable[..., Any] = call
+    return found
+
+
+def signature_of(call: Callable[..., Any]) -> Signature:
+    """What a marked function takes and gives. Raises `FunctionRefused` where its hints do not say it."""
+    mark, name = mark_of(call), call.__name__
+    if mark is None:
+        raise FunctionRefused(f"{name} is not marked as one that pipelines may name", name)
+    if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+        raise FunctionRefused(f"{name} yields, a function of pipelines returns", name)
+    try:
+        hints = get_type_hints(call, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise FunctionRefused(f"the type hints of {name} cannot be read: {_reason(error)}", name) from error
+    inputs = {key: _input(name, each, hints) for key, each in inspect.signature(call).parameters.items()}
+    if "return" not in hints:
+        raise FunctionRefused(f"{name} has no hint of what it returns", name, "as -> str")
+    returns = hints["return"]
+    in_fields = is_typeddict(returns) or is_named_tuple(returns)
+    outputs = _fields(name, returns) if in_fields else {VALUE: _output(name, returns)}
+    return Signature(inputs, outputs, in_fields, mark, {key: hints[key] for key in inputs})
+
+
+def spec_of(name: str, modules: Sequence[str] | None = None) -> Function:
+    """The node that calls what `find` finds. Raises `FunctionRefused`."""
+    signature = signature_of(find(name, modules))
+    return Function(name, signature.inputs, signature.outputs, signature.mark.effects)
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            hint = "looked for in the working directory and among what is installed"
+            raise FunctionRefused(f"there is no module {error.name}", name, hint) from error
+        raise FunctionRefused(f"{name} cannot be imported: {_reason(error)}", name) from error
+    except (Exception, SystemExit) as error:  # whatever the code of a module does
+        raise FunctionRefused(f"{name} cannot be imported: {_reason(error)}", name) from error
+
+
+def _input(name: str, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Port:
+    key = parameter.name
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+        raise FunctionRefused(f"{name} takes {parameter}, inputs have names", name)
+    if key not in hints or not key.isascii():
+        raise FunctionRefused(f"the input {key} of {name} has no type hint", name, f"as {key}: str")
+    default = UNSET if parameter.default is parameter.empty else parameter.default
+    try:
+        port = port_of(hints[key], default)
+        _fits(None, hints[key])
+        wrong = [] if default is UNSET else faults(port, msgspec.to_builtins(default))
+    except TypeError as error:
+        raise FunctionRefused(f"the input {key} of {name}: {_reason(error)}", name) from error
+    if wrong:
+        raise FunctionRefused(f"the default of {key} of {name} does not fit: {wrong[0]}", name)
+    return port
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value can be converted to a hint. Raises `TypeError` for a hint that nothing can be."""
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _output(name: str, hint: Any) -> PortType:
+    try:
+        return type_of_hint(hint)
+    except TypeError as error:
+        raise FunctionRefused(f"what {name} returns: {_reason(error)}", name) from error
+
+
+def _fields(name: str, hint: Any) -> dict[str, PortType]:
+    """A port for each field of a NamedTuple or TypedDict."""
+    try:
+        fields = fields_of(hint)
+    except (NameError, TypeError) as error:
+        raise FunctionRefused(f"what {name} returns: {_reason(error)}", name) from error
+    if not fields:
+        raise FunctionRefused(f"what {name} returns has no fields", name)
+    return {field.name: field.type if field.required else optional(field.type) for field in fields}
+
+
+def is_named_tuple(hint: Any) -> bool:
+    """Whether it is the class of a NamedTuple."""
+    return isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields")
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_CHARS]

@@ -1,0 +1,174 @@
+"""Functions that tests name in pipelines, and some that cannot be named."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
+
+import msgspec
+from msgspec import Meta
+
+from cluster.errors import ModelUnavailable
+from graphs.documents import Document
+from graphs.functions import function
+
+THREADS: list[threading.Thread] = []
+"""In which `where` and `where_cheap` ran."""
+
+
+class Point(msgspec.Struct):
+    x: int
+    y: int = 0
+
+
+class Split(NamedTuple):
+    head: str
+    rest: list[str]
+
+
+class Found(TypedDict):
+    text: str
+    score: NotRequired[float]
+
+
+@function(effects="pure")
+def shout(text: Annotated[str, Meta(description="what to say")], times: int = 1) -> str:
+    return text.upper() + "!" * times
+
+
+@function
+async def later(text: str) -> str:
+    await asyncio.sleep(0)
+    return text[::-1]
+
+
+@function(effects="idempotent", cheap=True)
+def where_cheap() -> None:
+    THREADS.append(threading.current_thread())
+
+
+@function
+def where() -> None:
+    THREADS.append(threading.current_thread())
+
+
+@function
+def split(text: str) -> Split:
+    head, *rest = text.split()
+    return Split(head, rest)
+
+
+@function
+def found(text: str | None = None) -> Found:
+    return {"text": text or "nothing"}
+
+
+@function
+def titles(documents: list[Document]) -> list[Document]:
+    return [Document(each.id, each.text.title()) for each in documents]
+
+
+@function
+def move(point: Point, by: dict[str, Any]) -> Point:
+    return Point(point.x + by["x"], point.y + by.get("y", 0))
+
+
+@function
+def keys(item: dict[str, Any]) -> list[str]:
+    return sorted(item)
+
+
+@function
+def give(what: Any) -> Any:
+    odd = {
+        "set": {1},
+        "big": 2**70,
+        "lone": "\ud800",
+        "document": [Document("1", "a", score=0.5)],
+        "points": {"all": (Point(1), Point(2, 3))},
+    }
+    return odd[what] if isinstance(what, str) else what
+
+
+@function
+def wrong() -> int:
+    return "seven"  # type: ignore[return-value]
+
+
+@function
+def wrong_fields() -> Found:
+    return {"score": 0.5}  # type: ignore[typeddict-item]
+
+
+@function
+def no_fields() -> Split:
+    return "a b"  # type: ignore[return-value]
+
+
+@function
+def fail(how: str) -> str:
+    raise {
+        "value": ValueError("no such\nthing"),
+        "long": KeyError("x" * 1000),
+        "exit": SystemExit(3),
+        "stop": StopIteration(),
+        "busy": ModelUnavailable("later"),
+    }[how]
+
+
+@function
+async def fail_later(how: str) -> str:
+    return fail(how)
+
+
+def unmarked(text: str) -> str:
+    return text
+
+
+@function
+def unhinted(text) -> str:
+    return str(text)
+
+
+@function
+def no_return(text: str):
+    return text
+
+
+@function
+def many(*texts: str) -> str:
+    return "".join(texts)
+
+
+@function
+def bytes_in(data: bytes) -> str:
+    return data.decode()
+
+
+@function
+def set_out() -> set[str]:
+    return set()
+
+
+@function
+def unknown_hint(text: Nowhere) -> str:  # type: ignore[name-defined]  # noqa: F821
+    return str(text)
+
+
+@function
+def bad_default(count: int = "many") -> int:  # type: ignore[assignment]
+    return count
+
+
+@function
+def two_records(item: dict[str, Any] | Document) -> str:
+    return str(item)
+
+
+@function
+def yields() -> Any:
+    yield 1
+
+
+NOT_CALLED = 1

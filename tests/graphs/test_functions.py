@@ -1,0 +1,123 @@
+"""Which functions can be named, and what their hints say."""
+
+import pickle
+import sys
+
+import pytest
+
+from graphs.functions import FunctionRefused, Mark, find, function, mark_of, signature_of, spec_of
+from graphs.nodes.function import Function
+from graphs.ports import ANY, DOCUMENT, INTEGER, NULL, NUMBER, OBJECT, STRING, list_of, optional
+from tests.graphs import sample_functions as sample
+
+HERE = "tests.graphs.sample_functions"
+
+
+def refused(name: str, modules=None) -> FunctionRefused:
+    with pytest.raises(FunctionRefused) as error:
+        spec_of(name, modules)
+    return error.value
+
+
+def test_a_marked_function_is_what_it_was():
+    assert sample.shout("a", 2) == "A!!"
+    assert mark_of(sample.shout) == Mark("pure", cheap=False)
+    assert mark_of(sample.later) == Mark("effectful", cheap=False)
+    assert mark_of(sample.where_cheap) == Mark("idempotent", cheap=True)
+    assert mark_of(sample.unmarked) is None
+    assert function(effects="pure")(sample.give) is sample.give
+    function(sample.give)
+
+
+def test_ports_are_the_hints():
+    signature = signature_of(find(f"{HERE}:shout"))
+    assert {name: port.type for name, port in signature.inputs.items()} == {"text": STRING, "times": INTEGER}
+    assert signature.inputs["text"].description == "what to say"
+    assert (signature.inputs["text"].required, signature.inputs["times"].default) == (True, 1)
+    assert signature.outputs == {"value": STRING}
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "outputs"),
+    [
+        ("later", {"text": STRING}, {"value": STRING}),
+        ("split", {"text": STRING}, {"head": STRING, "rest": list_of(STRING)}),
+        ("found", {"text": optional(STRING)}, {"text": STRING, "score": optional(NUMBER)}),
+        ("titles", {"documents": list_of(DOCUMENT)}, {"value": list_of(DOCUMENT)}),
+        ("move", {"point": OBJECT, "by": OBJECT}, {"value": OBJECT}),
+        ("give", {"what": ANY}, {"value": ANY}),
+        ("where", {}, {"value": NULL}),
+    ],
+)
+def test_hints(name, inputs, outputs):
+    spec = spec_of(f"{HERE}:{name}")
+    assert {name: port.type for name, port in spec.inputs().items()} == inputs
+    assert spec.outputs({}) == outputs
+
+
+def test_the_spec_says_what_the_mark_does():
+    spec = spec_of(f"{HERE}:shout")
+    assert isinstance(spec, Function)
+    assert (spec.call, spec.effects, spec.cheap) == (f"{HERE}:shout", "pure", False)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "token", "hint"),
+    [
+        ("shout", "named as package.module:function", "shout", None),
+        ("a.b:c.d", "named as package.module:function", "a.b:c.d", None),
+        ("a..b:c", "named as package.module:function", "a..b:c", None),
+        ("no.such:f", "there is no module no", "no.such", "working directory"),
+        ("graphs.such:f", "there is no module graphs.such", "graphs.such", "working directory"),
+        (f"{HERE}:shuot", "has no function shuot", "shuot", "did you mean shout?"),
+        (f"{HERE}:unmarked", "is not marked", "unmarked", "@graphs.functions.function"),
+        (f"{HERE}:NOT_CALLED", "is not marked", "NOT_CALLED", "@graphs.functions.function"),
+        (f"{HERE}:Point", "is not marked", "Point", "@graphs.functions.function"),
+        ("os:system", "is not marked", "system", "@graphs.functions.function"),
+        ("builtins:eval", "is not marked", "eval", "@graphs.functions.function"),
+        ("unittest.mock:call", "is not marked", "call", "@graphs.functions.function"),
+        ("tests.graphs.sample_broken:f", "cannot be imported: RuntimeError: broken", None, None),
+        ("tests.graphs.sample_script:f", "cannot be imported: SystemExit: 1", None, None),
+        ("tests.graphs.sample_needs:f", "cannot be imported: ModuleNotFoundError", None, None),
+        (f"{HERE}:unhinted", "the input text of unhinted has no type hint", "unhinted", "as text: str"),
+        (f"{HERE}:no_return", "no hint of what it returns", "no_return", "as -> str"),
+        (f"{HERE}:many", "many takes *texts", "many", None),
+        (f"{HERE}:bytes_in", "the input data of bytes_in: TypeError: bytes is no type", "bytes_in", None),
+        (f"{HERE}:set_out", "what set_out returns: TypeError", "set_out", None),
+        (f"{HERE}:unknown_hint", "hints of unknown_hint cannot be read", "unknown_hint", None),
+        (f"{HERE}:bad_default", "the default of count of bad_default does not fit", "bad_default", None),
+        (f"{HERE}:two_records", "the input item of two_records", "two_records", None),
+        (f"{HERE}:yields", "yields yields", "yields", None),
+    ],
+)
+def test_what_cannot_be_named(name, message, token, hint):
+    error = refused(name)
+    assert message in error.message
+    assert token is None or error.token == token
+    assert (hint is None) or hint in error.hint
+
+
+@pytest.mark.parametrize(
+    "modules", [(), ("graphs",), ("tests.graphs.sample",), ("tests.graphs.sample_functions.x",)]
+)
+def test_modules_that_are_not_allowed(modules):
+    error = refused(f"{HERE}:shout", modules)
+    assert error.message == f"functions of {HERE} may not be named here"
+    assert error.hint == (f"allowed: {modules[0]}" if modules else "no functions may be named here")
+
+
+@pytest.mark.parametrize("modules", [None, ("tests",), ("other", "tests.graphs"), (HERE,)])
+def test_modules_that_are_allowed(modules):
+    assert find(f"{HERE}:shout", modules) is sample.shout
+
+
+def test_a_module_that_is_not_allowed_is_not_imported():
+    sys.modules.pop("antigravity", None)
+    refused("antigravity:fly", ("tests",))
+    assert "antigravity" not in sys.modules
+
+
+def test_it_survives_pickling():
+    error = refused(f"{HERE}:shuot")
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.message, again.token, again.hint) == (error.message, error.token, error.hint)

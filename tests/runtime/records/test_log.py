@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
 import structlog
 
-from cluster.engines.fake import FakeScript
+from cluster.engines.fake import FakeScript, Rule
+from cluster.messages import Failure
+from graphs.loader import load
 from graphs.pipeline import Pipeline
 from runtime.compiler.compile import compile_pipeline
-from runtime.events import NodeStarted, RunFinished, RunStarted
+from runtime.events import NodeFinished, NodeStarted, RunFinished, RunStarted
 from runtime.records import log as module
 from runtime.records.log import RunLog
 from runtime.records.store import RunStore
-from runtime.runner import Runner
+from runtime.runner import Runner, RunRequest
 from runtime.store.client import Store
 from runtime.store.errors import StoreUnavailable
 from tests.graphs.shapes import rag
@@ -168,3 +171,51 @@ async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         await memory.ended()
         await memory.ended()
     assert [record.run_id for record in memory.written] == ["run-0", "run-1"]
+
+
+MAPPED = """
+apiVersion: clustergraph/v1
+kind: Pipeline
+metadata: {name: mapped}
+inputs: {questions: "list[string]"}
+nodes:
+  each:
+    map:
+      over: ${inputs.questions}
+      as: q
+      nodes:
+        ask: {prompt: {template: "{{ q }}"}, with: {q: "${q}"}}
+        answer:
+          llm: {model: small, max_tokens: 4}
+          with: {prompt: "${ask.text}"}
+          fallback: [{value: none}]
+      outputs: {text: "${answer.text}"}
+outputs: {texts: "${each.text}"}
+"""
+
+
+async def test_nodes_inside_nodes_are_told_of_by_item() -> None:
+    memory = Memory()
+    log = RunLog(memory)
+    failing = Rule(contains="bad", failure=Failure("EngineFailed", "it broke"))
+    runner = runner_with(log, load(MAPPED).pipeline, FakeScript(rules=[failing]))
+    inputs = {"questions": ["good", "bad"]}
+    events = await events_of(
+        runner, RunRequest("run-1", "mapped", inputs, time.time() + 30, tenant="acme", stream=True)
+    )
+    await log.flush()
+    (record,) = memory.written
+    nodes = {node.node: node for node in record.nodes}
+    assert set(nodes) == {
+        *("each", "each[0].ask", "each[0].answer"),
+        *("each[1].ask", "each[1].answer"),
+    }
+    assert {node.status for node in record.nodes} == {"succeeded"}
+    assert nodes["each[1].answer"].fell_back_to == "value"
+    assert nodes["each[0].answer"].usage is not None
+    told = {event.node: event.seconds for event in events if isinstance(event, NodeFinished)}
+    assert {name: node.seconds for name, node in nodes.items()} == told
+    whole = nodes["each"]
+    for node in record.nodes:
+        assert whole.started <= node.started
+        assert node.started + node.seconds <= whole.started + whole.seconds + 0.2

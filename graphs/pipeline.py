@@ -184,19 +184,21 @@ class Pipeline(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def content_hash(self) -> str:
         """32 hexadecimal digits, independent of the order in which anything was written."""
-        data = msgspec.to_builtins(self)
-        _sort_after(data["nodes"])
-        content = msgspec.json.Encoder(order="sorted").encode(data)
+        content = msgspec.json.Encoder(order="sorted").encode(_whole(self))
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _sort_after(nodes: dict[str, Any]) -> None:
-    """Puts what nodes come after in an order of its own, in bodies too."""
-    for node in nodes.values():
-        if "after" in node:
-            node["after"] = sorted(node["after"])
-        for body in node.get("bodies", {}).values():
-            _sort_after(body["nodes"])
+def _whole(value: Any) -> Any:
+    """Plain data with every field in it: msgspec leaves out what is the default only by identity."""
+    if isinstance(value, Node):
+        value = msgspec.structs.replace(value, after=tuple(sorted(value.after)))
+    if isinstance(value, msgspec.Struct):
+        fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
+        given = {name: _whole(each) for name, each in fields if each is not UNSET}
+        return [value.__struct_config__.tag, given]
+    if isinstance(value, Mapping):
+        return {name: _whole(each) for name, each in value.items()}
+    return [_whole(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def name_fault(name: str) -> str | None:

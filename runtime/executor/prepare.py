@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any
 
 from msgspec import UNSET
 
@@ -85,8 +84,8 @@ class PreparedBody:
 
 def prepare(plan: ExecutionPlan, resources: Resources) -> PreparedBody:
     """Raises `KeyError` naming a model or index of the plan that is not there."""
-    body = PlannedBody(plan.steps, plan.outputs)
-    return _body(body, AROUND, Slots({}, frozenset()), resources, plan.defaults)
+    body = PlannedBody(plan.steps, plan.outputs, defaults=plan.defaults)
+    return _body(body, AROUND, Slots({}, frozenset()), resources)
 
 
 def _body(
@@ -94,7 +93,6 @@ def _body(
     given: Set[str],
     around: Slots,
     resources: Resources,
-    defaults: Mapping[str, Any],
 ) -> PreparedBody:
     """`given` are the owners of what it is given when it runs."""
     refs = dict.fromkeys(body.references())
@@ -114,7 +112,7 @@ def _body(
             (around.numbers[ref], slot) for ref, slot in slots.numbers.items() if ref.owner not in own
         ),
         outputs=tuple(
-            (name, slots.getter(binding, defaults.get(name))) for name, binding in body.outputs.items()
+            (name, slots.getter(binding, body.defaults.get(name))) for name, binding in body.outputs.items()
         ),
         readers=tuple(readers),
         holds=None if body.when is None else around.test(body.when),
@@ -178,7 +176,7 @@ def _node(node: PlannedNode, step: ExecutionStep, slots: Slots, resources: Resou
 def _bodies(node: PlannedNode, slots: Slots, resources: Resources) -> dict[str, PreparedBody]:
     around = Slots(slots.numbers, frozenset()) if node.spec.closed else slots
     return {
-        key: _body(body, node.spec.locals(key, {}).keys(), around, resources, {})
+        key: _body(body, node.spec.locals(key, {}).keys(), around, resources)
         for key, body in node.bodies.items()
     }
 

@@ -2,9 +2,11 @@
 
 import msgspec
 import pytest
+from hypothesis import given
+from msgspec.structs import replace
 
 from graphs.pipeline import Node, NodeId, Pipeline, name_fault
-from tests.graphs.shapes import SHAPES, chain, rag
+from tests.graphs.shapes import SHAPES, chain, pipelines_with_bodies, rag
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -21,6 +23,45 @@ def test_hash_does_not_depend_on_order(name):
     )
     assert turned == pipeline
     assert turned.content_hash() == pipeline.content_hash()
+
+
+def turned(nodes):
+    """The same nodes, everything in them written the other way round."""
+    return {
+        node_id: replace(
+            node,
+            inputs=dict(reversed(node.inputs.items())),
+            bodies={
+                key: replace(body, nodes=turned(body.nodes), outputs=dict(reversed(body.outputs.items())))
+                for key, body in reversed(node.bodies.items())
+            },
+        )
+        for node_id, node in reversed(nodes.items())
+    }
+
+
+@given(pipelines_with_bodies())
+def test_hash_does_not_depend_on_order_inside_nodes(pipeline):
+    other = replace(pipeline, nodes=turned(pipeline.nodes))
+    assert other == pipeline
+    assert other.content_hash() == pipeline.content_hash()
+
+
+@given(pipelines_with_bodies())
+def test_wire_round_trip_of_bodies(pipeline):
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(pipeline), type=Pipeline) == pipeline
+
+
+def test_hash_does_not_depend_on_whether_defaults_are_said():
+    pipeline = chain()
+    said = msgspec.json.decode(
+        b'{"metadata": {"name": "chain", "version": "0.0.0"}, "context": {"reads": []}, "policies": {},'
+        b' "nodes": {}, "outputs": {}}',
+        type=Pipeline,
+    )
+    other = replace(said, nodes=pipeline.nodes, outputs=pipeline.outputs, inputs=pipeline.inputs)
+    assert other == pipeline
+    assert other.content_hash() == pipeline.content_hash()
 
 
 def test_hash_sees_every_part():

@@ -15,7 +15,7 @@ from graphs.nodes.registry import KINDS
 from graphs.pipeline import Chat, Context, Fallback, Metadata, Policies, Retry
 from graphs.schema import language_schema
 from graphs.writer import to_data
-from tests.graphs.shapes import SHAPES, pipelines
+from tests.graphs.shapes import SHAPES, pipelines, pipelines_with_bodies
 from tests.graphs.test_loader import ABSENT, ANSWER, HEAD, NODES, PARTS, TAIL, TOP
 
 ROOT = Path(graphs.__file__).parent.parent
@@ -58,6 +58,11 @@ def test_shapes_are_accepted(name):
 
 @given(pipelines())
 def test_any_pipeline_is_accepted(pipeline):
+    assert accepts(to_data(pipeline))
+
+
+@given(pipelines_with_bodies())
+def test_any_pipeline_with_bodies_is_accepted(pipeline):
     assert accepts(to_data(pipeline))
 
 

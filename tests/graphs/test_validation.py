@@ -2,6 +2,7 @@
 
 import networkx as nx
 import pytest
+from hypothesis import given
 
 from graphs.bindings import Items, Literal, Record, Ref
 from graphs.builder import Builder
@@ -14,12 +15,17 @@ from graphs.nodes.value import Value
 from graphs.pipeline import Metadata, Node, NodeId, Pipeline
 from graphs.ports import ANY, EMBEDDING, INTEGER, NUMBER, STRING, Field, list_of, record_of
 from graphs.validation import check
-from tests.graphs.shapes import SHAPES, diamond, rag, uneven
+from tests.graphs.shapes import SHAPES, diamond, pipelines_with_bodies, rag, uneven
 
 
 def test_shapes_are_right():
     for shape in SHAPES.values():
         assert check(shape()) == []
+
+
+@given(pipelines_with_bodies())
+def test_random_bodies_are_right(pipeline):
+    assert [problem for problem in check(pipeline) if problem.severity == "error"] == []
 
 
 def test_dependencies():

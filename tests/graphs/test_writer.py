@@ -5,7 +5,7 @@ from hypothesis import given
 
 from graphs.loader import load
 from graphs.writer import to_data, to_yaml
-from tests.graphs.shapes import SHAPES, pipelines, rag
+from tests.graphs.shapes import SHAPES, pipelines, pipelines_with_bodies, rag
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -19,6 +19,14 @@ def test_shapes_survive(name):
 @given(pipelines())
 def test_any_pipeline_survives(pipeline):
     again = load(to_yaml(pipeline)).pipeline
+    assert again.content_hash() == pipeline.content_hash()
+    assert to_yaml(again) == to_yaml(pipeline)
+
+
+@given(pipelines_with_bodies())
+def test_any_pipeline_with_bodies_survives(pipeline):
+    again = load(to_yaml(pipeline)).pipeline
+    assert again == pipeline
     assert again.content_hash() == pipeline.content_hash()
     assert to_yaml(again) == to_yaml(pipeline)
 

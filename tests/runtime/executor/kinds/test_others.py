@@ -64,15 +64,9 @@ def test_value():
     assert evaluator(Value())({"value": [1]}) == {"value": [1]}
 
 
-NOT_YET = {"map", "branch", "loop", "subgraph", "router", "agent"}
-"""Kinds that can be written, and that the executor does not run."""
-
-
 def test_every_kind_runs_in_one_of_the_two_ways():
     resources = Resources({"x": generator("x")}, {"x": Shelf()})
     for name, kind in KINDS.items():
-        if name in NOT_YET:
-            continue
         there = {"call": "tests.graphs.sample_functions:shout"} if name == "function" else {}
         spec = replace(example(kind), **there)
         prepare = evaluator if runs_inline(spec) else performer

@@ -1,7 +1,7 @@
 """The compiler and the executor together give what a reference interpreter of a few lines gives."""
 
 import asyncio
-import contextlib
+from collections.abc import Mapping
 
 import cel
 import msgspec
@@ -9,64 +9,113 @@ from hypothesis import given, settings
 
 from cluster.engines.fake import FakeScript
 from cluster.messages import Delta, Generate, Message, Sampling
-from graphs.bindings import Items, Literal, Record, Ref
+from graphs.bindings import Binding, Items, Literal, Record, Ref
 from graphs.conditions import references_of
+from graphs.nodes.branch import Branch
 from graphs.nodes.llm import Llm
+from graphs.nodes.loop import Loop
+from graphs.nodes.map import Map
 from graphs.nodes.prompt import Prompt
-from graphs.pipeline import Pipeline
+from graphs.nodes.subgraph import Subgraph
+from graphs.pipeline import Node, NodeId, Pipeline
 from graphs.templates import PromptTemplate
 from runtime.compiler.compile import compile_pipeline, stages
 from runtime.compiler.lower import lower
 from runtime.compiler.passes.assign import assign
 from runtime.compiler.passes.order import order
-from runtime.events import NodeFinished, NodeSkipped, NodeStarted, RunFinished
+from runtime.events import NodeCalled, NodeFinished, NodeSkipped, NodeStarted, RunFinished, Tally
+from runtime.plan import ExecutionPlan
 from runtime.runner import Runner
 from tests.graphs.shapes import pipelines
+from tests.runtime.compiler.random_bodies import bodied
 from tests.runtime.parts import events_of, finished, pools, request
 
 ABSENT = object()
 
 
+Values = dict[Ref, object]
+
+
 async def interpret(pipeline: Pipeline, inputs: dict[str, object], models) -> dict[str, object]:
     """One node after the other, straight from the pipeline."""
-    values = {Ref("inputs", name): inputs.get(name, port.default) for name, port in pipeline.inputs.items()}
+    given = {Ref("inputs", name): inputs.get(name, port.default) for name, port in pipeline.inputs.items()}
+    values = await fill(pipeline.nodes, given, models)
+    return {name: look(ref, values) for name, ref in pipeline.outputs.items()}
 
-    def look(binding, direct=False):
-        match binding:
-            case Literal(value=value):
-                return value
-            case Ref():
-                return None if values[binding] is ABSENT and not direct else values[binding]
-            case Items(items=items):
-                return [look(item) for item in items]
-            case Record(fields=fields):
-                return {name: look(item) for name, item in fields.items()}
 
-    waiting = dict(pipeline.nodes)
+async def fill(nodes: Mapping[NodeId, Node], values: Values, models) -> Values:
+    """The values, and those that the nodes add."""
+    values, waiting = dict(values), dict(nodes)
     while waiting:
-        for name, node in list(waiting.items()):
-            with contextlib.suppress(KeyError):
-                direct = {port: look(binding, True) for port, binding in node.inputs.items()}
-                given = {port: look(binding) for port, binding in node.inputs.items()}
-                (port, *_) = node.spec.outputs({})
-                skipped = ABSENT in direct.values() or not holds(node.when, look)
-                values[Ref(name, port)] = ABSENT if skipped else await run(node.spec, given, models)
-                del waiting[name]
-    return {name: look(ref) for name, ref in pipeline.outputs.items()}
+        name = next(name for name, node in waiting.items() if all(ref in values for ref in node.references()))
+        node = waiting.pop(name)
+        inputs = {port: look(binding, values) for port, binding in node.inputs.items()}
+        if any(values.get(each) is ABSENT for each in node.inputs.values() if isinstance(each, Ref)) or not (
+            holds(node.when, values)
+        ):
+            outputs = dict.fromkeys(node.ports(), ABSENT)
+        else:
+            outputs = dict.fromkeys(node.ports()) | await run(node, inputs, values, models)
+        values |= {Ref(name, port): value for port, value in outputs.items()}
+    return values
 
 
-def holds(condition: str | None, look) -> bool:
+def look(binding: Binding, values: Values) -> object:
+    match binding:
+        case Literal(value=value):
+            return value
+        case Ref():
+            return None if values[binding] is ABSENT else values[binding]
+        case Items(items=items):
+            return [look(item, values) for item in items]
+        case Record(fields=fields):
+            return {name: look(item, values) for name, item in fields.items()}
+
+
+def holds(condition: str | None, values: Values) -> bool:
     named: dict[str, dict[str, object]] = {}
     for ref in references_of(condition):
-        named.setdefault(ref.owner, {})[ref.port] = look(ref)
+        named.setdefault(ref.owner, {})[ref.port] = look(ref, values)
     return condition is None or cel.evaluate(condition, named)
 
 
-async def run(spec, given: dict[str, object], models) -> object:
-    """The first output of a node."""
-    if isinstance(spec, Prompt):
-        return PromptTemplate(spec.template).render(given)
-    return await ask(spec, given["prompt"], models) if isinstance(spec, Llm) else given["value"]
+async def run(node: Node, given: dict[str, object], values: Values, models) -> dict[str, object]:
+    """What the node gives."""
+
+    async def inside(key: str, **owners: dict[str, object]) -> tuple[dict[str, object], Values]:
+        body = node.bodies[key]
+        told = {Ref(owner, port): value for owner, ports in owners.items() for port, value in ports.items()}
+        seen = await fill(body.nodes, told if node.spec.closed else values | told, models)
+        return {name: look(binding, seen) for name, binding in body.outputs.items()}, seen
+
+    match node.spec:
+        case Prompt(template=template):
+            return {"text": PromptTemplate(template).render(given)}
+        case Llm() as spec:
+            return {"text": await ask(spec, given["prompt"], models)}
+        case Map(as_=name):
+            each = [
+                (await inside("body", **{name: {"value": item, "index": index}}))[0]
+                for index, item in enumerate(given["over"])
+            ]
+            return {port: [outputs[port] for outputs in each] for port in node.bodies["body"].outputs}
+        case Branch():
+            for key, body in node.bodies.items():
+                if holds(body.when, values):
+                    return (await inside(key))[0]
+            return {}
+        case Loop(as_=name, max_iterations=most):
+            state, passes, ended, outputs = dict(given), 0, False, {}
+            while passes < most and not ended:
+                outputs, seen = await inside("body", **{name: state | {"iteration": passes}})
+                until = node.bodies["body"].until
+                passes, ended = passes + 1, until is not None and holds(until, seen)
+                state = {key: outputs.get(key, value) for key, value in state.items()}
+            return outputs | state | {"iterations": passes}
+        case Subgraph():
+            return (await inside("body", inputs=given))[0]
+        case _:
+            return {"value": given["value"]}
 
 
 async def ask(spec: Llm, prompt: str, models) -> str:
@@ -76,14 +125,24 @@ async def ask(spec: Llm, prompt: str, models) -> str:
     return "".join(event.text for batch in batches for event in batch if isinstance(event, Delta))
 
 
-@given(pipelines())
-@settings(deadline=None)
+def unoptimised(pipeline: Pipeline) -> ExecutionPlan:
+    """The plan with only back ends assigned."""
+    return lower(order(assign(stages(pipeline)["resolve"])))
+
+
+INPUTS = {"question": "why", "level": "a", "list": ["one", "two"]}
+
+
+@given(pipelines() | bodied())
+@settings(deadline=None, max_examples=300)
 def test_same_outputs_as_the_reference(pipeline):
+    inputs = {name: value for name, value in INPUTS.items() if name in pipeline.inputs}
+
     async def both():
         models = pools(small=FakeScript(output_tokens=3), large=FakeScript(output_tokens=2))
-        expected = await interpret(pipeline, {"question": "why"}, models)
+        expected = await interpret(pipeline, inputs, models)
         runner = Runner([compile_pipeline(pipeline)], models)
-        return expected, (await finished(runner, request(pipeline))).outputs
+        return expected, (await finished(runner, request(pipeline, inputs=inputs))).outputs
 
     expected, outputs = asyncio.run(both())
     assert msgspec.json.encode(outputs, order="sorted") == msgspec.json.encode(expected, order="sorted")
@@ -92,14 +151,11 @@ def test_same_outputs_as_the_reference(pipeline):
 @given(pipelines())
 @settings(deadline=None, max_examples=50)
 def test_optimising_changes_no_output(pipeline):
-    """The plan with only back ends assigned against the plan with every stage."""
-    plain = stages(pipeline)
-    unoptimised = lower(order(assign(plain["resolve"])))
 
     async def run(plan):
         return (await finished(Runner([plan], pools()), request(pipeline))).outputs
 
-    assert asyncio.run(run(unoptimised)) == asyncio.run(run(compile_pipeline(pipeline)))
+    assert asyncio.run(run(unoptimised(pipeline))) == asyncio.run(run(compile_pipeline(pipeline)))
 
 
 @given(pipelines())
@@ -123,3 +179,25 @@ def test_events_tell_the_whole_story(pipeline):
 
 def _index(events, kind, name):
     return next(i for i, event in enumerate(events) if isinstance(event, kind) and event.node == name)
+
+
+@given(bodied())
+@settings(deadline=None, max_examples=50)
+def test_events_of_nodes_inside_others_lie_between_those_of_the_others(pipeline):
+    """As long as the compiler has moved none out of where it was written."""
+    runner = Runner([unoptimised(pipeline)], pools())
+    events = asyncio.run(events_of(runner, request(pipeline, inputs=INPUTS)))
+    starts = {event.node: at for at, event in enumerate(events) if isinstance(event, NodeStarted)}
+    ends = {event.node: at for at, event in enumerate(events) if isinstance(event, NodeFinished)}
+    assert len(starts) == len([event for event in events if isinstance(event, NodeStarted)])
+    assert starts.keys() == ends.keys()
+    for path, start in starts.items():
+        around = [other for other in starts if path.startswith((f"{other}.", f"{other}["))]
+        assert all(starts[other] < start < ends[path] < ends[other] for other in around)
+    calls = [event.node for event in events if isinstance(event, NodeCalled)]
+    owing = [event.node for event in events if isinstance(event, NodeFinished) and event.usage is not None]
+    assert sorted(calls) == sorted(owing)
+    tally = Tally()
+    for event in events[:-1]:
+        tally.add(event)
+    assert tally.usage == events[-1].usage

@@ -1,6 +1,7 @@
 """What a run says of itself while it goes: the events from runner to gateway.
 
     RunStarted ─► NodeStarted ─► NodeCalled ─► NodeDelta … ─► NodeFinished ─► … ─► RunFinished
+                 │               NodeWaiting ───────────────┘
                  └► NodeSkipped      └► NodeRetried, NodeFellBack ─► …
                                      └► NodeFailed ──────────────────────────────► RunFailed
 
@@ -54,6 +55,14 @@ class NodeDelta(_Event, frozen=True, tag="node_delta"):
 
     node: str
     text: str
+
+
+class NodeWaiting(_Event, frozen=True, tag="node_waiting"):
+    """The node waits for a person to decide."""
+
+    node: str
+    message: str
+    """What the person is asked. The value that it is about is in the run's approvals."""
 
 
 class NodeFinished(_Event, frozen=True, tag="node_finished"):
@@ -130,6 +139,7 @@ RunEvent = (
     | NodeStarted
     | NodeCalled
     | NodeDelta
+    | NodeWaiting
     | NodeFinished
     | NodeSkipped
     | NodeFailed

@@ -22,7 +22,7 @@ from graphs.pipeline import Priority
 from graphs.ports import Port, object_schema
 from runtime.errors import InputProblem, InvalidInputs, RunCancelled, RunError, UnknownGraph
 from runtime.events import RunEvent, RunFailed, RunFinished, RunStarted
-from runtime.executor.kinds.kind import Resources, Searchable
+from runtime.executor.kinds.kind import Approvals, Resources, Searchable, ToolServer
 from runtime.executor.loop import execute
 from runtime.executor.prepare import PreparedBody, prepare
 from runtime.executor.queue import EventQueue, Watch
@@ -126,8 +126,10 @@ class Runner:
         indexes: Mapping[str, Searchable] | None = None,
         witness: Witness | None = None,
         http: HttpClient | None = None,
+        servers: Mapping[str, ToolServer] | None = None,
+        approvals: Approvals | None = None,
     ) -> None:
-        resources = Resources(pools, indexes or {}, http or HttpClient())
+        resources = Resources(pools, indexes or {}, http or HttpClient(), servers or {}, approvals)
         self._plans = {plan.graph: (plan, prepare(plan, resources)) for plan in plans}
         self.infos = {name: info_of(plan) for name, (plan, _) in self._plans.items()}
         """By the name of the graph."""

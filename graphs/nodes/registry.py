@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import get_args
 
 from graphs.nodes.agent import Agent
+from graphs.nodes.approval import Approval
 from graphs.nodes.branch import Branch
 from graphs.nodes.classify import Classify
 from graphs.nodes.embed import Embed
@@ -33,6 +34,7 @@ AnySpec = (
     | Guardrail
     | Http
     | Function
+    | Approval
     | Map
     | Branch
     | Loop

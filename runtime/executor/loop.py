@@ -33,6 +33,7 @@ from runtime.events import (
     NodeRetried,
     NodeSkipped,
     NodeStarted,
+    NodeWaiting,
 )
 from runtime.executor.kinds.kind import Passed, Values
 from runtime.executor.prepare import PreparedBody, PreparedNode, PreparedStep
@@ -212,6 +213,10 @@ class Call:
         return f"{self.try_id}+{self._calls + 1}" if self._calls else self.try_id
 
     @property
+    def run_id(self) -> str:
+        return self._run.scope.run_id
+
+    @property
     def tenant(self) -> str:
         return self._run.scope.tenant
 
@@ -231,6 +236,9 @@ class Call:
 
     def owe(self, usage: Usage) -> None:
         self.ledger.owe(usage)
+
+    def waiting(self, message: str) -> None:
+        self._run.queue.put(NodeWaiting(self.node, message))
 
     async def delta(self, text: str) -> None:
         speaker: Call | None = self

@@ -19,6 +19,7 @@ from cluster.interface import Pool
 from cluster.messages import Usage
 from graphs.bindings import Ref
 from graphs.documents import Document
+from runtime.approvals.model import Answer, Asked
 from runtime.http_client import HttpClient
 
 Values = dict[str, Any]
@@ -50,6 +51,17 @@ class ToolServer(Protocol):
         ...
 
 
+class Approvals(Protocol):
+    """What an `approval` node needs: somebody to ask."""
+
+    async def wait(self, tenant: str, run_id: str, asked: Asked, told: Callable[[], None]) -> Answer:
+        """What a person says. Calls `told` once it can be decided. Cancelling it withdraws the question.
+
+        Raises `ClusterError`.
+        """
+        ...
+
+
 class Resources(msgspec.Struct, frozen=True):
     """What plans may call, by name."""
 
@@ -57,6 +69,7 @@ class Resources(msgspec.Struct, frozen=True):
     indexes: Mapping[str, Searchable]
     http: HttpClient = msgspec.field(default_factory=HttpClient)
     servers: Mapping[str, ToolServer] = {}
+    approvals: Approvals | None = None
 
 
 class Passed(NamedTuple):
@@ -75,6 +88,9 @@ class NodeCall(Protocol):
     def request_id(self) -> str:
         """Unique over all model calls of all runs: another one after each `called`."""
         ...
+
+    @property
+    def run_id(self) -> str: ...
 
     @property
     def node(self) -> str:
@@ -104,6 +120,9 @@ class NodeCall(Protocol):
 
     def owe(self, usage: Usage) -> None:
         """Sets what is owed for the last model call. Those before it stay owed too."""
+
+    def waiting(self, message: str) -> None:
+        """Reports that it waits for a person."""
 
     async def delta(self, text: str) -> None:
         """Reports more text. Waits while the reader of the run is behind."""

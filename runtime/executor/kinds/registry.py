@@ -8,6 +8,7 @@ from typing import Any
 from graphs.nodes.registry import AnySpec
 from runtime.executor.kinds import (
     agent,
+    approval,
     branch,
     classify,
     embed,
@@ -34,6 +35,7 @@ _INLINE: Mapping[str, Callable[[Any, Resources], Evaluate]] = {
 }
 _AWAITED: Mapping[str, Callable[[Any, Resources], Perform]] = {
     "agent": agent.prepare,
+    "approval": approval.prepare,
     "branch": branch.prepare,
     "classify": classify.prepare,
     "embed": embed.prepare,

@@ -1,0 +1,1 @@
+"""What runs ask of people, and what people decide."""

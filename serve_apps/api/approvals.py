@@ -1,0 +1,117 @@
+"""`/v1/runs/{run_id}/approvals`: what a run asks of people, and their decisions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Response
+from fastapi import Request as HTTPRequest
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from runtime.approvals.model import MAX_COMMENT_CHARS, MAX_VALUE_BYTES, Approval, Decision
+from serve_apps.api.common import exchange_of, json_response, key_of
+from serve_apps.api.runs import find_run
+from serve_apps.gateway.deps import Gateway
+from serve_apps.gateway.errors import BadRequest, Conflict, NotFound
+from serve_apps.translators.decoding import BodyDecoder, check_free_form
+
+
+class ApprovalBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """`POST /v1/runs/{run_id}/approvals/{node}`."""
+
+    approved: bool
+    comment: Annotated[str, Meta(max_length=MAX_COMMENT_CHARS)] | None = None
+    value: Any | UnsetType = UNSET
+    """In place of the value that was shown, of the same type. Absent: that goes on as it is."""
+
+
+class ApprovalObject(Struct, frozen=True):
+    """Something a run asks of a person."""
+
+    node: str
+    """Path of the node that waits."""
+    message: str
+    value: Any
+    """What the person looks at."""
+    asked: float
+    """Unix seconds."""
+    until: float
+    """Unix seconds. The node waits no longer."""
+    status: Literal["waiting", "approved", "rejected"]
+    comment: str | None = None
+    decided: float | None = None
+    """Unix seconds."""
+    by: str | None = None
+    """Id of the key that the decision came with."""
+
+
+class ApprovalList(Struct, frozen=True):
+    """What a run asks of people, the oldest question first."""
+
+    data: list[ApprovalObject]
+    object: Literal["list"] = "list"
+
+
+class ApprovalAnswer(Struct, frozen=True):
+    """A decision that was taken."""
+
+    run_id: str
+    node: str
+    status: Literal["approved", "rejected"]
+
+
+_decode = BodyDecoder(ApprovalBody).decode
+
+
+def router(gateway: Gateway) -> APIRouter:
+    routes = APIRouter(tags=["runs"])
+
+    @routes.get("/v1/runs/{run_id}/approvals")
+    async def list_approvals(run_id: str, request: HTTPRequest) -> Response:
+        key = await key_of(gateway, request)
+        await find_run(gateway, key, run_id)
+        asked = await gateway.approvals.of_run(key.tenant, run_id)
+        return json_response(ApprovalList([_public(approval) for approval in asked]))
+
+    @routes.post("/v1/runs/{run_id}/approvals/{node}")
+    async def decide(run_id: str, node: str, request: HTTPRequest) -> Response:
+        key = await key_of(gateway, request)
+        body = _decode(await exchange_of(request).read_json(gateway.settings.max_body_bytes))
+        await find_run(gateway, key, run_id)
+        decision = Decision(body.approved, body.comment, _given(body), gateway.clock(), key.key_id)
+        outcome = await gateway.approvals.decide(key.tenant, run_id, node, decision)
+        match outcome:
+            case "unknown":
+                raise NotFound(f"Nothing waits at {node[:100]!r}.", code="approval_not_found")
+            case "late":
+                raise Conflict("This was decided already.", code="already_decided")
+            case "unfit":
+                raise BadRequest(
+                    "'value' must be of the type of what was shown.", param="value", code="invalid_value"
+                )
+            case "taken":
+                return json_response(ApprovalAnswer(run_id, node, _status(decision)))
+
+    return routes
+
+
+def _given(body: ApprovalBody) -> Any:
+    """The value in place of the one shown. Raises `BadRequest`."""
+    if body.value is not UNSET:
+        check_free_form(body.value, "value")
+        if len(msgspec.msgpack.encode(body.value)) > MAX_VALUE_BYTES:
+            raise BadRequest(f"'value' has more than {MAX_VALUE_BYTES} bytes.", param="value")
+    return body.value
+
+
+def _status(decision: Decision) -> Literal["approved", "rejected"]:
+    return "approved" if decision.approved else "rejected"
+
+
+def _public(approval: Approval) -> ApprovalObject:
+    asked, decision = approval.asked, approval.decision
+    shown = (asked.node, asked.message, asked.value, asked.asked, asked.until)
+    if decision is None:
+        return ApprovalObject(*shown, "waiting")
+    return ApprovalObject(*shown, _status(decision), decision.comment, decision.decided, decision.by)

@@ -22,10 +22,13 @@ from cluster.interface import Pool
 from cluster.pools.deploy import model_info, token_counter
 from cluster.pools.handle import HandlePool
 from cluster.providers.openai import OpenAIPool
+from runtime.approvals.book import ApprovalBook
 from runtime.context.store import ContextStore
 from runtime.events import RunEvent, encode_events
 from runtime.http_client import HttpClient
 from runtime.indexes import Index
+from runtime.mcp.client import McpServer
+from runtime.mcp.config import secrets_of
 from runtime.records.cancelling import end_cancelled
 from runtime.records.log import RunLog
 from runtime.records.store import RunStore
@@ -76,7 +79,8 @@ class RunnerReplica:
     def __init__(self, settings: Settings, handles: dict[str, DeploymentHandle]) -> None:
         self._settings = settings
         self._pools = build_pools(settings, handles)
-        self._runs = RunStore(connect_store(settings), keep_s=settings.runs.keep)
+        self._store = connect_store(settings)
+        self._runs = RunStore(self._store, keep_s=settings.runs.keep)
         self._log = RunLog(self._runs)
         loop = asyncio.get_running_loop()
         self._building: asyncio.Task[Runner] = loop.create_task(self._build())
@@ -105,7 +109,15 @@ class RunnerReplica:
     async def _build(self) -> Runner:
         indexes = {name: await self._build_index(name) for name in self._settings.indexes}
         plans = load_plans(self._settings).values()
-        return Runner(plans, self._pools, indexes, self._log, http_client(self._settings))
+        return Runner(
+            plans,
+            self._pools,
+            indexes,
+            self._log,
+            http_client(self._settings),
+            mcp_servers(self._settings),
+            ApprovalBook(self._store),
+        )
 
     async def _end_cancelled(self) -> None:
         await end_cancelled(await asyncio.shield(self._building), self._runs)
@@ -147,6 +159,7 @@ class GatewayReplica:
                 quotas=QuotaLedger(store),
                 contexts=ContextStore(store, ttl_s=settings.context.ttl_s),
                 runs=RunStore(store, keep_s=settings.runs.keep),
+                approvals=ApprovalBook(store),
                 graphs={name: info_of(plan) for name, plan in plans.items()},
                 runner=HandleRunner(self._runner) if self._runner is not None else None,
                 parts={"store": lambda: _answers(store)},
@@ -177,6 +190,13 @@ def http_client(settings: Settings) -> HttpClient:
     """What `http` nodes may reach, with the secrets that this process has in its environment."""
     secrets = {name: os.environ[name] for name in settings.http.env if name in os.environ}
     return HttpClient(settings.http.by_name(), secrets)
+
+
+def mcp_servers(settings: Settings) -> dict[str, McpServer]:
+    """What `tool` nodes may call. Raises `ConfigError` where a secret of one is not in the environment."""
+    return {
+        name: McpServer(name, spec, secrets_of(name, spec, os.environ)) for name, spec in settings.mcp.items()
+    }
 
 
 async def _singly(events: AsyncGenerator[RunEvent, None]) -> AsyncGenerator[list[RunEvent], None]:

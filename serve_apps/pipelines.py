@@ -20,6 +20,7 @@ def catalog(settings: Settings) -> Catalog:
         indexes={name: IndexInfo(name, index.model) for name, index in settings.indexes.items()},
         hosts=frozenset(settings.http.by_name()),
         secrets=frozenset(settings.http.env),
+        servers=frozenset(settings.mcp),
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from cluster.config import ModelName, ModelSpec, Spec
 from cluster.errors import ConfigError
 from graphs.durations import parse_duration
+from runtime.mcp.config import McpServerSpec, ServerName
 from runtime.records.store import DEFAULT_KEEP_S
 
 MAX_CONFIG_BYTES = 1024 * 1024
@@ -116,6 +117,8 @@ class Settings(Spec):
     http: HttpSettings = HttpSettings()
     functions: list[ModuleName] | None = None
     """Modules whose functions graphs may name, with all inside them. Default: any that can be imported."""
+    mcp: dict[ServerName, McpServerSpec] = Field(default_factory=dict)
+    """Servers whose tools graphs may call, by the name that graphs call them."""
 
     @model_validator(mode="after")
     def _names_agree(self) -> Settings:

@@ -42,7 +42,7 @@ class TokenBound(msgspec.Struct, frozen=True):
 class Use(msgspec.Struct, frozen=True):
     """Something deployed that a node needs."""
 
-    resource: Literal["model", "index", "host", "secret"]
+    resource: Literal["model", "index", "host", "secret", "server"]
     name: str
     field: str
     """Field of the spec that names it: where a mistake is shown."""

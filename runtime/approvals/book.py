@@ -33,7 +33,8 @@ from runtime.store.errors import StoreError, StoreUnavailable
 from runtime.store.naming import check_name, tenant_key
 
 Outcome = Literal["taken", "late", "unknown", "unfit"]
-"""What comes of a decision: it holds; another came first; nobody waits for it; its value is of another type."""
+"""What comes of a decision: it holds; another came first; nobody waits for it; its value is of another
+type."""
 
 FIRST_PAUSE_S = 0.05
 MAX_PAUSE_S = 1.0

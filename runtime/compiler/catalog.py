@@ -26,3 +26,5 @@ class Catalog(msgspec.Struct, frozen=True):
     """Web servers that may be called, as `api.example.com` or `localhost:8080`."""
     secrets: frozenset[str] = frozenset()
     """Environment variables that headers may be taken from."""
+    servers: frozenset[str] = frozenset()
+    """MCP servers."""

@@ -77,7 +77,7 @@ def router(gateway: Gateway) -> APIRouter:
     @routes.post("/v1/runs/{run_id}/approvals/{node}")
     async def decide(run_id: str, node: str, request: HTTPRequest) -> Response:
         key = await key_of(gateway, request)
-        body = _decode(await exchange_of(request).read_json(gateway.settings.max_body_bytes))
+        body = _decode(await exchange_of(request).body(gateway.settings.max_body_bytes))
         await find_run(gateway, key, run_id)
         decision = Decision(body.approved, body.comment, _given(body), gateway.clock(), key.key_id)
         outcome = await gateway.approvals.decide(key.tenant, run_id, node, decision)

@@ -5,6 +5,7 @@ The schemas come from the very structs that the routes decode and encode.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from msgspec import Struct
 
 from runtime.context.model import Context
 from runtime.records.model import RunRecord
+from serve_apps.api.approvals import ApprovalAnswer, ApprovalBody, ApprovalList
 from serve_apps.api.contexts import ContextDeleted
 from serve_apps.api.graphs import GraphList, GraphObject, RunAnswer, RunBody
 from serve_apps.api.health import Health, ReadinessReport
@@ -34,6 +36,7 @@ call that names a `contextId` continues the conversation kept under it; the answ
 `x-context-version` or, streamed, in the chunk with the finish reason.
 """
 
+_PARAMETER = re.compile(r"\{(\w+)\}")
 _COMPONENTS = "#/components/schemas/"
 
 
@@ -96,6 +99,12 @@ ROUTES: dict[tuple[str, str], Described] = {
     ),
     ("/v1/runs/{run_id}", "get"): Described("One run, with its nodes", RunRecord, errors=_READ_ERRORS),
     ("/v1/runs/{run_id}/cancel", "post"): Described("End a run", CancelAnswer, errors=_READ_ERRORS),
+    ("/v1/runs/{run_id}/approvals", "get"): Described(
+        "What a run asks of people", ApprovalList, errors=_READ_ERRORS
+    ),
+    ("/v1/runs/{run_id}/approvals/{node}", "post"): Described(
+        "Decide for a run that waits", ApprovalAnswer, ApprovalBody, errors=(400, 409, 413, *_READ_ERRORS)
+    ),
     ("/v1/models", "get"): Described(
         "The models and graphs this key may call", ModelList, errors=_READ_ERRORS
     ),
@@ -160,9 +169,10 @@ def _operation(path: str, route: Described) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "query", "schema": schema} for name, schema in route.query.items()
     ]
-    if "{" in path:
-        name = path[path.index("{") + 1 : path.index("}")]
-        parameters.append({"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
+    parameters += [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(path)
+    ]
     if parameters:
         operation["parameters"] = parameters
     return operation

@@ -77,12 +77,12 @@ def router(gateway: Gateway) -> APIRouter:
     @routes.get("/v1/runs/{run_id}")
     async def get_run(run_id: str, request: HTTPRequest) -> Response:
         key = await key_of(gateway, request)
-        return json_response(_public(await _find(gateway, key, run_id)))
+        return json_response(_public(await find_run(gateway, key, run_id)))
 
     @routes.post("/v1/runs/{run_id}/cancel")
     async def cancel_run(run_id: str, request: HTTPRequest) -> Response:
         key = await key_of(gateway, request)
-        run = await _find(gateway, key, run_id)
+        run = await find_run(gateway, key, run_id)
         if run.status != "running":
             return json_response(CancelAnswer(run_id, run.status))
         await gateway.runs.ask_to_cancel(key.tenant, run_id)
@@ -91,7 +91,7 @@ def router(gateway: Gateway) -> APIRouter:
     return routes
 
 
-async def _find(gateway: Gateway, key: KeyRecord, run_id: str) -> RunRecord:
+async def find_run(gateway: Gateway, key: KeyRecord, run_id: str) -> RunRecord:
     """A run of the key's tenant, of a graph that the key may use. Raises `NotFound`, `StoreUnavailable`."""
     run = await gateway.runs.load(key.tenant, run_id, gateway.clock())
     if run is None or not may_use(key, GRAPH_PREFIX + run.graph):

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 from fastapi import FastAPI
 
-from serve_apps.api import contexts, documentation, graphs, health, models, openai, runs
+from serve_apps.api import approvals, contexts, documentation, graphs, health, models, openai, runs
 from serve_apps.api.common import EXCHANGE, install_error_handlers
 from serve_apps.gateway.authentication import authenticate
 from serve_apps.gateway.deps import Gateway, GatewayDeps, Request
@@ -123,7 +123,7 @@ def _api(gateway: Gateway) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
     )
-    for part in (models, graphs, runs, contexts, health):
+    for part in (models, graphs, runs, approvals, contexts, health):
         api.include_router(part.router(gateway))
     install_error_handlers(api)
     documentation.install(api)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from cluster.interface import Pool
+from runtime.approvals.book import ApprovalBook
 from runtime.context.store import ContextStore
 from runtime.events import RunEvent
 from runtime.records.store import RunStore
@@ -42,6 +43,7 @@ class GatewayDeps:
     quotas: QuotaLedger
     contexts: ContextStore
     runs: RunStore
+    approvals: ApprovalBook
     graphs: Mapping[str, GraphInfo] = field(default_factory=dict)
     """By graph name; not empty only when there is a runner."""
     runner: Runner | None = None
@@ -62,6 +64,7 @@ class Gateway:
         self.keys = deps.keys
         self.contexts = deps.contexts
         self.runs = deps.runs
+        self.approvals = deps.approvals
         self.settings = deps.settings
         self.clock = deps.clock
         self.admission = Admission(deps.quotas)

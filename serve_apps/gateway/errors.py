@@ -121,7 +121,7 @@ class RequestTimedOut(GatewayError):
 
 
 class Conflict(GatewayError):
-    """Another turn changed the context in between."""
+    """Somebody else was first: another turn changed the context, or another person decided."""
 
     status = 409
     type = "conflict_error"

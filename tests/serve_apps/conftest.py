@@ -16,6 +16,7 @@ import uvicorn
 from cluster.engines.fake import FakeEngine, FakeScript, FakeTokenCounter
 from cluster.interface import ModelInfo, Pool
 from cluster.pools.local import LocalPool
+from runtime.approvals.book import ApprovalBook
 from runtime.context.store import ContextStore
 from runtime.records.store import RunStore
 from runtime.runner import GraphInfo
@@ -139,6 +140,7 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
                 quotas=QuotaLedger(one_store),
                 contexts=ContextStore(one_store),
                 runs=RunStore(one_store),
+                approvals=ApprovalBook(one_store),
                 graphs=graphs or {},
                 runner=runner,
                 settings=settings or GatewaySettings(),

@@ -78,6 +78,8 @@ class _Resolver:
                 return catalog.hosts
             case "secret":
                 return catalog.secrets
+            case "server":
+                return catalog.servers
 
     def _fallback(self, path: Path, node: DraftNode, other: Fallback) -> Iterator[Problem]:
         """A model that takes the place of another does what that does."""

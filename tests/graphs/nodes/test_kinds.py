@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from graphs.nodes.agent import Agent, AgentTool
+from graphs.nodes.approval import Approval
 from graphs.nodes.branch import Branch
 from graphs.nodes.classify import Classify
 from graphs.nodes.embed import Embed
@@ -34,6 +35,7 @@ SPECS = [
     Guardrail(),
     Http(url="https://example.com/{id}"),
     Function("package.module:function", takes={"text": Port(STRING)}),
+    Approval(message="May it?"),
     Map(),
     Branch(),
     Loop(max_iterations=3, state=("draft",)),
@@ -102,6 +104,13 @@ def test_llm_with_a_schema():
         ("items", "patern"),
         True,
     )
+
+
+def test_approval():
+    spec = Approval(message="May it?")
+    assert spec.effects == "effectful"
+    assert spec.outputs({"value": STRING})["value"] == STRING
+    assert spec.stand_in("no") == {"value": "no", "approved": False, "comment": None}
 
 
 def test_prompt_ports_are_the_variables_of_its_template():

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster.engines.fake import FakeEngine
+from runtime.approvals.book import ApprovalBook
 from runtime.context.store import ContextStore
 from runtime.records.store import RunStore
 from runtime.store.client import Store
@@ -90,6 +91,7 @@ def caller(valkey_url: str) -> Iterator[Caller]:
         keys = KeyStore(store, bytes(PEPPER_BYTES))
         app = build_app(
             GatewayDeps(
+                approvals=ApprovalBook(store),
                 pools={CHAT: chat_pool(engine), EMBED: embed_pool(engine)},
                 keys=keys,
                 quotas=QuotaLedger(store),

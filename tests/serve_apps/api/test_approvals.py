@@ -1,0 +1,174 @@
+"""A run that waits for a person, decided over HTTP; on the real runner and store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from cluster.engines.fake import FakeEngine
+from graphs.loader import load
+from runtime.approvals.book import ApprovalBook
+from runtime.compiler.compile import compile_pipeline
+from runtime.records.log import RunLog
+from runtime.records.store import RunStore
+from runtime.runner import Runner
+from runtime.store.client import Store
+from serve_apps.gateway.keys import KeyStore
+from tests.serve_apps.api.test_graphs import InProcess
+from tests.serve_apps.conftest import CHAT, EMBED, Site, Start, chat_pool, embed_pool, eventually
+
+PIPELINE = """
+apiVersion: clustergraph/v1
+kind: Pipeline
+metadata: {name: letter}
+inputs: {text: string}
+nodes:
+  review: {approval: {message: May this be sent?}, with: {value: "${inputs.text}"}}
+  send: {value: "${review.value}", when: review.approved}
+outputs:
+  sent: {from: "${send.value}", optional: true}
+  comment: ${review.comment}
+"""
+Letters = Callable[[], Awaitable[Site]]
+
+
+@pytest.fixture
+async def letters(start: Start, one_store: Store) -> AsyncIterator[Letters]:
+    """Starts a gateway with a graph that asks before it sends."""
+    async with AsyncExitStack() as ending:
+
+        async def start_one() -> Site:
+            log = RunLog(RunStore(one_store))
+            plans = [compile_pipeline(load(PIPELINE).pipeline)]
+            engine = FakeEngine()
+            pools = {CHAT: chat_pool(engine), EMBED: embed_pool(engine)}
+            runner = Runner(plans, pools, witness=log, approvals=ApprovalBook(one_store))
+            writing = asyncio.create_task(log.write())
+            ending.callback(writing.cancel)
+            return await start(pools=pools, graphs=runner.infos, runner=InProcess(runner))
+
+        yield start_one
+
+
+async def send(site: Site, text: str = "Dear Ada") -> httpx.Response:
+    return await site.http.post("/v1/graphs/letter/runs", json={"inputs": {"text": text}}, timeout=30)
+
+
+async def asked_of(site: Site) -> str:
+    """The id of the run that waits."""
+    runs: list[dict[str, Any]] = []
+
+    async def look() -> bool:
+        runs[:] = (await site.http.get("/v1/runs")).json()["data"]
+        if not runs:
+            return False
+        questions = await site.http.get(f"/v1/runs/{runs[0]['run_id']}/approvals")
+        return bool(questions.json()["data"])
+
+    await eventually(look)
+    run_id: str = runs[0]["run_id"]
+    return run_id
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "outputs"),
+    [
+        ({"approved": True}, "approved", {"sent": "Dear Ada", "comment": None}),
+        (
+            {"approved": True, "value": "Dear Eve", "comment": "Wrong name"},
+            "approved",
+            {"sent": "Dear Eve", "comment": "Wrong name"},
+        ),
+        ({"approved": False, "comment": "No"}, "rejected", {"sent": None, "comment": "No"}),
+    ],
+)
+async def test_a_decision_goes_into_the_run(
+    letters: Letters, body: dict[str, Any], status: str, outputs: dict[str, Any]
+) -> None:
+    site = await letters()
+    async with asyncio.TaskGroup() as tasks:
+        answering = tasks.create_task(send(site))
+        run_id = await asked_of(site)
+        url = f"/v1/runs/{run_id}/approvals"
+        (question,) = (await site.http.get(url)).json()["data"]
+        assert question["until"] > question["asked"]
+        assert {**question, "asked": 0, "until": 0} == {
+            "node": "review",
+            "message": "May this be sent?",
+            "value": "Dear Ada",
+            "asked": 0,
+            "until": 0,
+            "status": "waiting",
+            "comment": None,
+            "decided": None,
+            "by": None,
+        }
+        taken = await site.http.post(f"{url}/review", json=body)
+        assert (taken.status_code, taken.json()) == (
+            200,
+            {"run_id": run_id, "node": "review", "status": status},
+        )
+    assert answering.result().json()["outputs"] == outputs
+    (decided,) = (await site.http.get(url)).json()["data"]
+    assert (decided["status"], decided["comment"]) == (status, outputs["comment"])
+    assert decided["by"] == site.key.key_id
+    late = await site.http.post(f"{url}/review", json={"approved": True})
+    assert (late.status_code, late.json()["error"]["code"]) == (409, "already_decided")
+
+
+async def test_what_cannot_be_decided(letters: Letters, keys: KeyStore) -> None:
+    site = await letters()
+    async with asyncio.TaskGroup() as tasks:
+        answering = tasks.create_task(send(site))
+        run_id = await asked_of(site)
+        url = f"/v1/runs/{run_id}/approvals"
+        for path, body, status, param in [
+            (f"{url}/revew", {"approved": True}, 404, None),
+            ("/v1/runs/run-0/approvals/review", {"approved": True}, 404, None),
+            (f"{url}/review", {}, 400, "approved"),
+            (f"{url}/review", {"approved": "yes"}, 400, "approved"),
+            (f"{url}/review", {"approved": True, "coment": "x"}, 400, "coment"),
+            (f"{url}/review", {"approved": True, "value": 3}, 400, "value"),
+            (f"{url}/review", {"approved": True, "comment": "x" * 5_000}, 400, "comment"),
+        ]:
+            answer = await site.http.post(path, json=body)
+            assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), body
+        await site.http.post(f"{url}/review", json={"approved": True})
+    assert answering.result().status_code == 200
+
+
+async def test_nobody_else_sees_or_decides(letters: Letters, keys: KeyStore) -> None:
+    site = await letters()
+    other, _ = await keys.create("other", "a stranger")
+    narrow, _ = await keys.create("acme", "without graphs", models=[CHAT])
+    async with asyncio.TaskGroup() as tasks:
+        answering = tasks.create_task(send(site))
+        run_id = await asked_of(site)
+        url = f"/v1/runs/{run_id}/approvals"
+        for token in (other, narrow):
+            headers = {"authorization": f"Bearer {token}"}
+            seen = await site.http.get(url, headers=headers)
+            taken = await site.http.post(f"{url}/review", json={"approved": True}, headers=headers)
+            assert (seen.status_code, taken.status_code) == (404, 404)
+        await site.http.post(f"{url}/review", json={"approved": False})
+    assert answering.result().json()["outputs"]["sent"] is None
+
+
+async def test_a_stream_tells_that_the_run_waits(letters: Letters) -> None:
+    site = await letters()
+    body = {"inputs": {"text": "Dear Ada"}, "stream": True}
+    names = []
+    async with site.http.stream("POST", "/v1/graphs/letter/runs", json=body, timeout=30) as events:
+        async for line in events.aiter_lines():
+            if line.startswith("event: "):
+                names.append(line.removeprefix("event: "))
+            if line == "event: node_waiting":
+                url = f"/v1/runs/{await asked_of(site)}/approvals/review"
+                await site.http.post(url, json={"approved": True})
+    assert names[:3] == ["run_started", "node_started", "node_waiting"]
+    assert names[-1] == "run_finished"

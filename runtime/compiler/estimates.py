@@ -22,6 +22,8 @@ PREFILL_S = 1 / 480
 DECODE_S = 1 / 12
 EMBED_S = 1 / 600
 SEARCH_S = 0.001
+REQUEST_S = 0.2
+"""To a web server."""
 CHEAP_S = 0.00001
 
 TYPICAL_SHARE = 0.5
@@ -90,6 +92,6 @@ def _own_seconds(spec: NodeSpec) -> float:
         return CHEAP_S
     tasks = {use.task for use in spec.uses() if use.resource == "model"}
     if not tasks:
-        return SEARCH_S
+        return REQUEST_S if any(use.resource == "host" for use in spec.uses()) else SEARCH_S
     per_prompt_token = PREFILL_S if "generate" in tasks else EMBED_S
     return TYPICAL_SHARE * (spec.tokens.prompt * per_prompt_token + spec.tokens.output * DECODE_S)

@@ -263,3 +263,18 @@ def test_a_run_of_another_version_is_told_and_one_of_another_graph_refused(rag_f
     other = draw_run(rag_file, gateway)
     assert other.exit_code == 2
     assert "that is a run of other, not of rag" in other.output
+
+
+def test_functions_are_held_to_those_of_the_config(tmp_path):
+    nodes = 'nodes: {loud: {function: "tests.graphs.sample_functions:shout", with: {text: "${inputs.q}"}}}'
+    pipeline = tmp_path / "loud.yaml"
+    pipeline.write_text(
+        "apiVersion: clustergraph/v1\nkind: Pipeline\nmetadata: {name: loud}\n"
+        f'inputs: {{q: string}}\n{nodes}\noutputs: {{text: "${{loud.value}}"}}\n'
+    )
+    config = tmp_path / "deploy.yaml"
+    config.write_text(CONFIG + "functions: [other]\n")
+    assert CliRunner().invoke(app, ["validate", str(pipeline)]).exit_code == 0
+    refused = CliRunner().invoke(app, ["validate", "--config", str(config), str(pipeline)])
+    assert refused.exit_code == 1
+    assert "hint: allowed: other" in refused.output

@@ -13,19 +13,40 @@ _HEAD = (
 
 
 def dot(picture: Picture) -> str:
-    """A cluster for each step of several nodes; the critical path is bold, order and conditions dashed."""
-    lines = [f"digraph {_text(picture.title)} {{", *_HEAD]
+    """A cluster for each step of several nodes, and around each node with nodes inside it; the critical path
+    is bold, order and conditions dashed."""
+    lines = [f"digraph {_text(picture.title)} {{", *_HEAD, *_scope(picture, "  ")]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _scope(picture: Picture, indent: str, begin: str = "") -> list[str]:
+    lines: list[str] = []
     groups: dict[str, list[Box]] = {}
     for box in picture.boxes:
-        if box.group is None:
-            lines.append(f"  {_box(box)}")
+        if box.inside:
+            lines += _frame(box, indent)
+        elif box.group is None:
+            lines.append(f"{indent}{_box(box)}")
         else:
             groups.setdefault(box.group, []).append(box)
     for index, (name, boxes) in enumerate(groups.items()):
-        lines += [f"  subgraph cluster_{index} {{", f"    label={_text(f'one step: {name}')}"]
-        lines += [*(f"    {_box(box)}" for box in boxes), "  }"]
-    lines += [f"  {_arrow(arrow)}" for arrow in picture.arrows]
-    return "\n".join([*lines, "}"]) + "\n"
+        lines += _cluster(
+            f"{begin}{index}", f"one step: {name}", [f"{indent}  {_box(box)}" for box in boxes], indent
+        )
+    return lines + [f"{indent}{_arrow(arrow)}" for arrow in picture.arrows]
+
+
+def _frame(box: Box, indent: str) -> list[str]:
+    """A node, in a cluster with the nodes inside it, as an edge can end at no cluster."""
+    lines = [f"{indent}  {_box(box)}"]
+    for index, inner in enumerate(box.inside):
+        begin = f"{box.id}_{index}_"
+        lines += _cluster(f"{begin}b", inner.title, _scope(inner, f"{indent}    ", begin), f"{indent}  ")
+    return _cluster(box.id, box.title, lines, indent)
+
+
+def _cluster(name: str, label: str, lines: list[str], indent: str) -> list[str]:
+    return [f"{indent}subgraph cluster_{name} {{", f"{indent}  label={_text(label)}", *lines, f"{indent}}}"]
 
 
 def _box(box: Box) -> str:

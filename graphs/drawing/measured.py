@@ -9,7 +9,7 @@ The nodes inside a `map` or a `loop` run many times and are drawn once: with the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -79,12 +79,12 @@ class Taken(msgspec.Struct, frozen=True):
 def measured(picture: Picture, runs: Iterable[NodeRun]) -> Picture:
     """The picture with what the runs took. A node that no run tells of stays as it is."""
     taken = taken_by_node(runs)
-    found = {box.id: _taken_by(box.title, taken) for box in picture.boxes if box.role == "node"}
+    found = {box.id: _taken_by(box.title, taken) for box in picture.everything() if box.role == "node"}
     by_box = {box_id: each for box_id, each in found.items() if each is not None}
     ran = {box_id: each for box_id, each in by_box.items() if not each.skipped}
     most = max((each.seconds for each in ran.values()), default=0.0)
-    critical = _critical(picture.arrows, ran)
-    boxes = tuple(_box(box, by_box.get(box.id), most, box.id in critical) for box in picture.boxes)
+    critical = _critical(picture.arrows, {box.id: ran[box.id] for box in picture.boxes if box.id in ran})
+    boxes = tuple(_box(box, by_box, most, critical) for box in picture.boxes)
     arrows = tuple(
         msgspec.structs.replace(arrow, critical=(arrow.source, arrow.target) in critical.items())
         for arrow in picture.arrows
@@ -124,13 +124,22 @@ def show_seconds(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds >= 0.001 else "under 1 ms"
 
 
-def _box(box: Box, taken: Taken | None, most: float, critical: bool) -> Box:
-    if taken is None:
-        return msgspec.structs.replace(box, critical=False)
-    heat = None if taken.skipped else _heat(taken.seconds, most)
-    return msgspec.structs.replace(
-        box, lines=(*box.lines, *taken.lines()), critical=critical, heat=heat, skipped=taken.skipped
+def _box(box: Box, by_box: Mapping[str, Taken], most: float, critical: Container[str]) -> Box:
+    """The box with what it took, and so with all inside it, where no way is the critical one."""
+    inside = tuple(
+        msgspec.structs.replace(
+            inner,
+            boxes=tuple(_box(each, by_box, most, ()) for each in inner.boxes),
+            arrows=tuple(msgspec.structs.replace(arrow, critical=False) for arrow in inner.arrows),
+        )
+        for inner in box.inside
     )
+    box = msgspec.structs.replace(box, inside=inside, critical=box.id in critical)
+    taken = by_box.get(box.id)
+    if taken is None:
+        return box
+    heat = None if taken.skipped else _heat(taken.seconds, most)
+    return msgspec.structs.replace(box, lines=(*box.lines, *taken.lines()), heat=heat, skipped=taken.skipped)
 
 
 def _heat(seconds: float, most: float) -> int:

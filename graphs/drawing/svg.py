@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from graphs.drawing.heat import DARK, LIGHT, Shade
@@ -15,6 +16,8 @@ MAX_BOXES = 600
 MAX_LABEL_CHARS = 30
 _LETTER, _SMALL = 7.4, 6.0
 """Widths of an average letter, in pixels."""
+_EDGE, _TITLE = 10.0, 20.0
+"""Around what is inside a box, and above it for its title."""
 _STYLE = """
   svg { --paper: #ffffff; --ink: #1f2933; --soft: #6b7785; --line: #a3adb8; --box: #f5f7fa; --edge: #c5ced8;
     --model: #e8efff; --model-edge: #7a9cf5; --outside: #eef7f0; --outside-edge: #8bbf9b;
@@ -30,6 +33,7 @@ _STYLE = """
     stroke: var(--paper); stroke-width: 4px; paint-order: stroke }
   .node { fill: var(--box); stroke: var(--edge); stroke-width: 1.2 }
   .model { fill: var(--model); stroke: var(--model-edge) }
+  .body { fill: var(--paper) } .frame { fill: var(--box) }
   .outside { fill: var(--outside); stroke: var(--outside-edge); stroke-width: 1.2 }
   .skipped { stroke-dasharray: 5 4 }
   .hot { stroke: var(--hot); stroke-width: 2.2 }
@@ -64,46 +68,75 @@ class TooLarge(ValueError):
     """More boxes than can be drawn."""
 
 
+class Drawn(NamedTuple):
+    """Parts of the file that show a picture, from its own top left."""
+
+    parts: Sequence[str]
+    width: float
+    height: float
+
+
 def svg(picture: Picture) -> str:
     """The file. Boxes of one step share a ground, the critical path is warm. Raises `TooLarge`."""
-    if len(picture.boxes) > MAX_BOXES:
-        raise TooLarge(f"{len(picture.boxes)} boxes are too many for a drawing, it takes {MAX_BOXES}")
-    sizes = {box.id: _size(box) for box in picture.boxes}
-    edges = [(arrow.source, arrow.target) for arrow in picture.arrows]
-    layout = arrange(sizes, edges, rooms=[len(_short(arrow.label)) * _SMALL for arrow in picture.arrows])
-    paths = [
-        _path(arrow, way, layout, sizes) for arrow, way in zip(picture.arrows, layout.routes, strict=True)
-    ]
-    width, height = f"{layout.width:.0f}", f"{layout.height:.0f}"
-    body = [
-        *_groups(picture, layout, sizes, [path for path, _ in paths]),
-        *(_edge(arrow, path) for arrow, (path, _) in zip(picture.arrows, paths, strict=True)),
-        *(_box(box, layout.places[box.id], sizes[box.id]) for box in picture.boxes),
-        *_labels(picture.arrows, [middle for _, middle in paths]),
-    ]
+    every = list(picture.everything())
+    if len(every) > MAX_BOXES:
+        raise TooLarge(f"{len(every)} boxes are too many for a drawing, it takes {MAX_BOXES}")
+    drawn = _drawn(picture, margin=24)
+    width, height = f"{drawn.width:.0f}", f"{drawn.height:.0f}"
     title = escape(picture.title)
-    heats = _HEAT_STYLE if any(box.heat is not None for box in picture.boxes) else ""
+    heats = _HEAT_STYLE if any(box.heat is not None for box in every) else ""
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"'
             f' height="{height}" role="img">',
             f"<title>{title}</title>",
-            f"<desc>The graph {title}: {len(picture.boxes)} boxes, {len(picture.arrows)} arrows.</desc>",
+            f"<desc>The graph {title}: {len(every)} boxes, {_arrows(picture)} arrows.</desc>",
             f"<style>{_STYLE}{heats}</style>",
             f'<rect class="paper" width="{width}" height="{height}" rx="10"/>',
-            *body,
+            *drawn.parts,
             "</svg>\n",
         ]
     )
+
+
+def _arrows(picture: Picture) -> int:
+    return len(picture.arrows) + sum(_arrows(inner) for box in picture.boxes for inner in box.inside)
+
+
+def _drawn(picture: Picture, margin: float) -> Drawn:
+    """A picture, the boxes with others inside them as large as these need."""
+    inner = {box.id: [_drawn(each, margin=14) for each in box.inside] for box in picture.boxes}
+    sizes = {box.id: _size(box, inner[box.id]) for box in picture.boxes}
+    edges = [(arrow.source, arrow.target) for arrow in picture.arrows]
+    rooms = [len(_short(arrow.label)) * _SMALL for arrow in picture.arrows]
+    layout = arrange(sizes, edges, rooms=rooms, margin=margin)
+    paths = [
+        _path(arrow, way, layout, sizes) for arrow, way in zip(picture.arrows, layout.routes, strict=True)
+    ]
+    parts = [
+        *_groups(picture, layout, sizes, [path for path, _ in paths]),
+        *(_edge(arrow, path) for arrow, (path, _) in zip(picture.arrows, paths, strict=True)),
+        *(_box(box, layout.places[box.id], sizes[box.id], inner[box.id]) for box in picture.boxes),
+        *_labels(picture.arrows, [middle for _, middle in paths]),
+    ]
+    return Drawn(parts, layout.width, layout.height)
 
 
 def _short(label: str) -> str:
     return label if len(label) <= MAX_LABEL_CHARS else label[: MAX_LABEL_CHARS - 1] + "…"
 
 
-def _size(box: Box) -> Size:
+def _size(box: Box, inner: Sequence[Drawn]) -> Size:
     widest = max([len(box.title) * _LETTER, *(len(line) * _SMALL for line in box.lines)])
-    return Size(max(72.0, widest + 28), 22.0 + 18 * len(box.lines) + 10)
+    width = max(72.0, widest + 28, *(each.width + 2 * _EDGE for each in inner))
+    titles = sum(_TITLE for each in box.inside if each.title)
+    below = titles + sum(each.height + _EDGE for each in inner)
+    return Size(width, _head(box) + below)
+
+
+def _head(box: Box) -> float:
+    """Height of the lines of a box."""
+    return 22.0 + 18 * len(box.lines) + 10
 
 
 Middle = tuple[float, float]
@@ -139,10 +172,11 @@ def _edge(arrow: Arrow, path: str) -> str:
     )
 
 
-def _box(box: Box, place: tuple[float, float], size: Size) -> str:
+def _box(box: Box, place: tuple[float, float], size: Size, inner: Sequence[Drawn]) -> str:
     x, y = place
     left, top = x - size.width / 2, y - size.height / 2
     looks = ["node", *(["model"] if box.calls_model else [])] if box.role == "node" else ["outside"]
+    looks += ["frame"] if inner else []
     looks += ["hot"] if box.critical else []
     looks += ["skipped"] if box.skipped else []
     looks += [] if box.heat is None else [f"heat{box.heat}"]
@@ -155,8 +189,26 @@ def _box(box: Box, place: tuple[float, float], size: Size) -> str:
     ]
     return (
         f'<rect class="{" ".join(looks)}" x="{left:.1f}" y="{top:.1f}" width="{size.width:.1f}"'
-        f' height="{size.height:.1f}" rx="{radius:.1f}"/>' + "".join(rows)
+        f' height="{size.height:.1f}" rx="{radius:.1f}"/>' + "".join(rows) + _inside(box, place, size, inner)
     )
+
+
+def _inside(box: Box, place: tuple[float, float], size: Size, inner: Sequence[Drawn]) -> str:
+    """The pictures inside a box, one below the other on paper of their own, with their titles."""
+    x, y = place
+    top = y - size.height / 2 + _head(box)
+    parts = []
+    for picture, drawn in zip(box.inside, inner, strict=True):
+        if picture.title:
+            parts.append(f'<text class="small" x="{x:.1f}" y="{top + 12:.1f}">{escape(picture.title)}</text>')
+            top += _TITLE
+        left = x - drawn.width / 2
+        parts.append(
+            f'<g transform="translate({left:.1f} {top:.1f})"><rect class="body" width="{drawn.width:.1f}"'
+            f' height="{drawn.height:.1f}" rx="6"/>' + "".join(drawn.parts) + "</g>"
+        )
+        top += drawn.height + _EDGE
+    return "".join(parts)
 
 
 def _groups(picture: Picture, layout: Layout, sizes: dict[str, Size], paths: Sequence[str]) -> list[str]:

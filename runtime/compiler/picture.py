@@ -4,42 +4,62 @@ from __future__ import annotations
 
 from graphs.bindings import references
 from graphs.conditions import operands_of
-from graphs.drawing.picture import NodeLook, Picture, assemble
+from graphs.drawing.picture import NodeLook, Picture, ScopeLook, assemble, captured
+from graphs.inference import Typed
 from graphs.pipeline import NodeId
-from runtime.compiler.draft import Draft, DraftNode
+from runtime.compiler.draft import Draft, DraftNode, Scope
 
 
 def picture_of_draft(draft: Draft) -> Picture:
     """The nodes as the last stage of the draft left them. After `order` the critical path is marked."""
-    critical = _critical_path(draft)
-    looks = {node_id: _look(node, node_id in critical) for node_id, node in draft.nodes.items()}
-    return assemble(draft.pipeline, looks, draft.outputs, draft.types.refs)
+    return assemble(draft.pipeline, _scope(draft, draft.types, (), hot=True))
 
 
-def _look(node: DraftNode, critical: bool) -> NodeLook:
+def _scope(scope: Scope, types: Typed | None, own: tuple[str, ...], *, hot: bool) -> ScopeLook:
+    """`hot` says whether the scope is on the critical path, and so part of it."""
+    critical = _critical_path(scope) if hot else set()
+    looks = {}
+    for node_id, node in scope.nodes.items():
+        written = {} if types is None else types.bodies.get(node_id, {})
+        lengths = {key: _length(body) for key, body in node.bodies.items()}
+        bodies = {}
+        for key, body in node.bodies.items():
+            longest = node_id in critical and lengths[key] == max(lengths.values())
+            bodies[key] = _scope(body, written.get(key), tuple(node.spec.locals(key, {})), hot=longest)
+        looks[node_id] = _look(node, bodies, node_id in critical)
+    return ScopeLook(looks, scope.outputs, {} if types is None else types.refs, own)
+
+
+def _look(node: DraftNode, bodies: dict[str, ScopeLook], critical: bool) -> NodeLook:
     lines = [f"pool {node.pool}"] if node.pool is not None else []
     if node.seconds >= 0.01:
         lines.append(f"about {node.seconds:.2g} s")
+    conditions = [node.when, *(body.when for body in node.bodies.values())]
     return NodeLook(
         kind=node.spec.kind(),
-        inputs=node.inputs.values(),
-        looks_at=[ref for binding in operands_of(node.when) for ref in references(binding)],
+        inputs=[*node.inputs.values(), *captured(bodies)],
+        looks_at=[ref for each in conditions for binding in operands_of(each) for ref in references(binding)],
         after=node.after,
         lines=tuple(lines),
         group=node.group,
         calls_model=any(use.resource == "model" for use in node.spec.uses()),
         critical=critical,
+        bodies=bodies,
     )
 
 
-def _critical_path(draft: Draft) -> set[NodeId]:
-    """The longest way through the graph, as estimated; empty before `order`."""
-    graph = draft.graph
+def _length(scope: Scope) -> float:
+    return max((node.remaining_s for node in scope.nodes.values()), default=0.0)
+
+
+def _critical_path(scope: Scope) -> set[NodeId]:
+    """The longest way through a scope, as estimated; empty before `order`."""
+    graph = scope.graph
     path: set[NodeId] = set()
-    ready = [node_id for node_id in draft.nodes if not graph.pred[node_id]]
+    ready = [node_id for node_id in scope.nodes if not graph.pred[node_id]]
     while ready:
-        node_id = max(ready, key=lambda each: draft.nodes[each].remaining_s)
-        if draft.nodes[node_id].remaining_s == 0:
+        node_id = max(ready, key=lambda each: scope.nodes[each].remaining_s)
+        if scope.nodes[node_id].remaining_s == 0:
             break
         path.add(node_id)
         ready = list(graph.succ[node_id])

@@ -4,6 +4,17 @@ from graphs.drawing.picture import Arrow
 from runtime.compiler.compile import compile_until
 from runtime.compiler.picture import picture_of_draft
 from tests.graphs.shapes import conditional, inline_chain, rag, uneven
+from tests.runtime.compiler.bodies import (
+    EMBED,
+    SAMPLING,
+    body,
+    branched,
+    mapped,
+    node,
+    pipeline,
+    prompt,
+    search,
+)
 
 
 def boxes(stage, pipeline):
@@ -31,3 +42,40 @@ def test_conditions_are_drawn():
     picture = picture_of_draft(compile_until("order", conditional()))
     assert [arrow for arrow in picture.arrows if not arrow.data and arrow.label == "when question"]
     assert all(isinstance(arrow, Arrow) for arrow in picture.arrows)
+
+
+def test_bodies_are_pictures_inside():
+    (drawn,) = (box for box in picture_of_draft(compile_until("order", search())).boxes if box.inside)
+    (inner,) = drawn.inside
+    assert [(box.title, box.role) for box in inner.boxes] == [
+        ("item", "input"),
+        ("search.ask", "node"),
+        ("search.each", "node"),
+        ("text", "output"),
+    ]
+    assert [arrow.label for arrow in inner.arrows] == ["value: string", "text: string", "text: string"]
+    assert drawn.critical
+    assert inner.boxes[2].critical
+
+
+def test_only_the_longest_case_is_critical():
+    call = node(SAMPLING, prompt="${inputs.question}")
+    long = {"first": call, "step": node(SAMPLING, prompt="${first.text}")}
+    pick = branched(
+        body({"step": call}, "inputs.level == 'a'", text="${step.text}"), body(long, text="${step.text}")
+    )
+    picture = picture_of_draft(compile_until("order", pipeline({"pick": pick}, text="${pick.text}")))
+    assert [box.title for box in picture.everything() if box.critical] == [
+        "pick",
+        "pick.1.first",
+        "pick.1.step",
+    ]
+    assert Arrow("i_2", "n0", "when level", data=False) in picture.arrows
+
+
+def test_what_moved_and_has_no_type_any_more_is_drawn():
+    vector = node(EMBED, text="${inputs.question}")
+    each = {"vector": vector, "each": prompt("{{ v }}{{ q }}", v="${vector.embedding}", q="${item.value}")}
+    made = pipeline({"all": mapped(["a"], body(each, text="${each.text}"))}, text="${all.text}")
+    picture = picture_of_draft(compile_until("dedupe", made))
+    assert Arrow("n0", "n1", "embedding") in picture.arrows

@@ -1,60 +1,288 @@
-"""Pipelines written in Python: typed calls that make the same frozen `Pipeline` as YAML does.
+"""Pipelines made by programs: nodes recorded one by one become the same frozen `Pipeline` as YAML does.
 
 b = Builder("support-rag", version="1.0.0")
 question = b.input("question", STRING)
 vector = b.add("vector", Embed(model="minilm"), text=question)
-hits = b.add("hits", Retrieve(index="manual"), embedding=vector["embedding"], top_k=3)
+hits = b.add("hits", Retrieve(index="manual"), embedding=vector.embedding, top_k=3)
 hits.after(log)                                     # order without data
 hits.when("size(inputs.question) > 3")              # else it is skipped
-b.output("sources", hits["documents"])
+b.output("sources", hits.documents)
 pipeline = b.build()
+
+People write `graphs.python` instead, which traces a function with the same means. Nodes get their names only
+when the pipeline is built, so nothing that is recorded can clash with what comes after it.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn, Self, TypeVar
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from graphs import validation
-from graphs.bindings import CONTEXT, INPUTS, Binding, Items, Literal, Record, Ref
-from graphs.errors import PipelineError, nearest
+from graphs.bindings import CONTEXT, INPUTS, RESERVED, Binding, Items, Literal, Record, Ref
+from graphs.conditions import renamed
+from graphs.durations import parse_duration
+from graphs.errors import PipelineError, Problem, nearest
+from graphs.nodes.loop import Loop
+from graphs.nodes.map import Map
 from graphs.nodes.registry import AnySpec
+from graphs.nodes.spec import Effects
 from graphs.nodes.value import Value
-from graphs.pipeline import Chat, Context, Metadata, Node, NodeId, Pipeline, Policies
+from graphs.pipeline import (
+    Body,
+    Chat,
+    Context,
+    Fallback,
+    Metadata,
+    Node,
+    NodeId,
+    Pipeline,
+    Policies,
+    Retry,
+    RetryOn,
+    port_names,
+)
 from graphs.ports import Port, PortType
+from graphs.sugar import EACH, STEP
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
-class Added:
-    """A node that was added: `node["port"]` refers to one of its outputs."""
+class Reference:
+    """What will be in a port when the pipeline runs. It has no value while the pipeline is written."""
 
-    def __init__(self, node_id: NodeId, nodes: dict[NodeId, Node]) -> None:
-        self.node_id = node_id
-        self._nodes = nodes
-        self._ports = nodes[node_id].ports()
+    def __init__(self, owner: Owner, port: str) -> None:
+        self.owner = owner
+        self.port = port
 
-    def after(self, *others: Added) -> Added:
-        """Makes the node wait for others of which it takes nothing. Gives the node itself."""
-        node = self._nodes[self.node_id]
-        names = (*node.after, *(other.node_id for other in others))
-        self._nodes[self.node_id] = msgspec.structs.replace(node, after=names)
-        return self
+    def or_else(self, default: Any) -> Defaulted:
+        """As an output of the pipeline: with a value for where it is absent. None makes it optional."""
+        return Defaulted(self, default)
 
-    def __getitem__(self, port: str) -> Ref:
+    def __repr__(self) -> str:
+        return f"<{self.owner.label}.{self.port}>"
+
+    def _refuse(self, *_: object) -> NoReturn:
+        message = f"{self!r} has no value before the pipeline runs"
+        raise TypeError(f"{message}: use a condition, a template, each or branch")
+
+    __bool__ = __iter__ = __len__ = __str__ = __format__ = __eq__ = __ne__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __getitem__ = __contains__ = __add__ = __radd__ = _refuse
+    __hash__ = object.__hash__
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hint = "a node takes what it needs of it in its template or its settings"
+        raise AttributeError(f"{self!r} has no value before the pipeline runs, so no {name}: {hint}")
+
+
+class Defaulted:
+    """An output with a value for where it is absent."""
+
+    def __init__(self, reference: Reference, default: Any) -> None:
+        self.reference = reference
+        self.default = default
+
+
+class Item(Reference):
+    """The item that a body of a map is run for."""
+
+    @property
+    def index(self) -> Reference:
+        """Its place in the list, from 0."""
+        return Reference(self.owner, "index")
+
+
+class Owner:
+    """What references are to: a node, the inputs, the context, or what only a body sees."""
+
+    def __init__(self, scope: Scope, label: str) -> None:
+        self.scope = scope
+        self.label = label
+        """What people call it. Its name, which may be another, is found when the pipeline is built."""
+        self.key = f"#{id(self)}"
+        """What it is called until then."""
+
+
+class Wish:
+    """A condition before its names are known: `names` stand in it for references or, as keys, for owners."""
+
+    def __init__(self, text: str, names: Mapping[str, Ref | str]) -> None:
+        self.text = text
+        self.names = names
+
+
+class Step:
+    """A node that was recorded: `node.port`, or `node["port"]`, refers to one of its outputs.
+
+    What is said of it afterwards gives the node itself, so that it can be said in one go.
+    """
+
+    def __init__(
+        self, scope: Scope, spec: AnySpec, inputs: Mapping[str, Binding], bodies: Mapping[str, Scope | Body]
+    ) -> None:
+        outputs = {key: list(body.outputs) for key, body in bodies.items()}
+        self._owner = Owner(scope, spec.kind())
+        self._name: str | None = None
+        self._spec = spec
+        self._inputs = inputs
+        self._bodies = bodies
+        self._ports = port_names(spec, outputs)
+        self._after: tuple[Step, ...] = ()
+        self._when: Wish | None = None
+        self._policies: dict[str, Any] = {}
+
+    def __getitem__(self, port: str) -> Reference:
         if port not in self._ports:
-            hint = nearest(port, self._ports)
-            raise KeyError(f"{self.node_id} has no output {port}" + (f"; {hint}" if hint else ""))
-        return Ref(self.node_id, port)
+            raise KeyError(_no_output(self._owner.label, port, self._ports))
+        return Reference(self._owner, port)
 
-    def when(self, condition: str) -> Added:
-        """Skips the node where the condition, in CEL, does not hold. Gives the node itself."""
-        node = self._nodes[self.node_id]
-        self._nodes[self.node_id] = msgspec.structs.replace(node, when=condition)
+    def __getattr__(self, port: str) -> Reference:
+        if port.startswith("__") or port not in self._ports:
+            raise AttributeError(_no_output(self._owner.label, port, self._ports))
+        return Reference(self._owner, port)
+
+    def named(self, name: str) -> Self:
+        """Gives it a name. Raises `ValueError` where there is a node of that name beside it."""
+        if any(step._name == name for step in self._owner.scope.steps):
+            raise ValueError(f"there is a node {name} already")
+        self._name = self._owner.label = name
         return self
+
+    def after(self, *others: Step) -> Self:
+        """Makes it wait for others of which it takes nothing."""
+        for other in others:
+            if other._owner.scope is not self._owner.scope:
+                raise _refused(
+                    f"{self._owner.label} cannot come after {other._owner.label}, which is not beside it"
+                )
+        self._after = (*self._after, *others)
+        return self
+
+    def when(self, condition: str, **names: Any) -> Self:
+        """Skips it where the condition, in CEL, does not hold.
+
+        `names` stand in the condition for references: `.when("size(found) > 0", found=hits.documents)`.
+        """
+        self._when = self._owner.scope.wish(condition, names)
+        return self
+
+    def retry(self, attempts: int = 3, on: Sequence[RetryOn] = Retry().on) -> Self:
+        """Tries it again."""
+        self._policies["retry"] = _normal(Retry(attempts, tuple(on)))
+        return self
+
+    def timeout(self, duration: str | float) -> Self:
+        """Bounds each try, as `"30s"` or in seconds. Raises `ValueError`."""
+        self._policies["timeout_s"] = parse_duration(duration)
+        return self
+
+    def fallback(self, *, model: str | None = None, value: Any = UNSET) -> Self:
+        """What takes its place where it has failed: another model or a constant. Said again: what then."""
+        made = _normal(Fallback(model, value))
+        self._policies["fallback"] = (*self._policies.get("fallback", ()), made)
+        return self
+
+    def effects(self, effects: Effects) -> Self:
+        """Says what its side effects are, in place of its kind."""
+        self._policies["effects"] = effects
+        return self
+
+
+class Scope:
+    """Where nodes are recorded: the pipeline or a body. They see each other and what is around them."""
+
+    def __init__(self, title: str, around: Scope | None = None) -> None:
+        self.title = title
+        self.around = around
+        self.steps: list[Step] = []
+        self.local: Owner | None = None
+        """What only this body sees, for bodies that have such."""
+        self.outputs: dict[str, Binding] = {}
+        self.when: Wish | None = None
+        self.until: Wish | None = None
+
+    def record(
+        self, spec: Any, inputs: Mapping[str, Any], bodies: Mapping[str, Scope | Body] | None = None
+    ) -> Step:
+        """Adds a node. Inputs are references, constants, or lists and dictionaries of both.
+
+        Raises `TypeError` for what JSON does not have, `PipelineError` for references that cannot be seen
+        here and `msgspec.ValidationError` for a spec with a field out of its bounds.
+        """
+        bound = {port: self.binding(value) for port, value in inputs.items()}
+        step = Step(self, _normal(spec), bound, bodies or {})
+        self.steps.append(step)
+        return step
+
+    def binding(self, value: Any) -> Binding:
+        """The binding of a Python value, in which owners still have keys for names."""
+        if isinstance(value, Step):
+            value = only_output(value)
+        if isinstance(value, Reference):
+            return self.seen(value)
+        if isinstance(value, list | tuple):
+            items = tuple(self.binding(item) for item in value)
+            constants = [item.value for item in items if isinstance(item, Literal)]
+            return Literal(constants) if len(constants) == len(items) else Items(items)
+        if isinstance(value, dict):
+            fields = {str(name): self.binding(item) for name, item in value.items()}
+            values = {name: field.value for name, field in fields.items() if isinstance(field, Literal)}
+            return Literal(values) if len(values) == len(fields) else Record(fields)
+        if value is None or isinstance(value, str | bool) or _is_number(value):
+            return Literal(value)
+        raise TypeError(f"{value!r:.80} is neither a reference nor a value that JSON has")
+
+    def seen(self, reference: Reference) -> Ref:
+        """Raises `PipelineError` where it cannot be referred to from here."""
+        home = reference.owner.scope
+        if not any(scope is home for scope in self.outward()):
+            told = f"{reference.owner.label}.{reference.port} is inside {home.title} and cannot be seen"
+            raise _refused(f"{told} in {self.title}: make it an output there")
+        return Ref(reference.owner.key, reference.port)
+
+    def wish(self, condition: str, names: Mapping[str, Any]) -> Wish:
+        """A condition over what can be seen here, in which `names` stand for references."""
+        return Wish(condition, {name: self.seen(reference_to(value)) for name, value in names.items()})
+
+    def outward(self) -> Iterator[Scope]:
+        """This scope and those around it, innermost first."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.around
+
+
+def only_output(step: Step) -> Reference:
+    """Its one output. Raises `TypeError` where it has several."""
+    if len(step._ports) != 1:
+        raise TypeError(f"{step._owner.label} has the outputs {', '.join(step._ports)}: say which")
+    return Reference(step._owner, step._ports[0])
+
+
+def all_outputs(step: Step) -> dict[str, Reference]:
+    """Its outputs by name."""
+    return {port: Reference(step._owner, port) for port in step._ports}
+
+
+class Root(Scope):
+    """The pipeline itself."""
+
+    def __init__(self) -> None:
+        super().__init__("the pipeline")
+        self.given = Owner(self, INPUTS)
+        self.conversation = Owner(self, CONTEXT)
+        self.reads: list[str] = []
+
+    def context(self, field: str) -> Reference:
+        """Declares that the pipeline reads a field of the context, as `sessionHistory`."""
+        if field not in self.reads:
+            self.reads.append(field)
+        return Reference(self.conversation, field)
 
 
 class Builder:
@@ -63,12 +291,11 @@ class Builder:
     def __init__(
         self, name: str, *, version: str = "0.0.0", description: str = "", policies: Policies | None = None
     ) -> None:
+        self.scope = Root()
         self._metadata = Metadata(name, version, description)
         self._policies = _normal(policies or Policies())
         self._inputs: dict[str, Port] = {}
-        self._reads: list[str] = []
-        self._nodes: dict[NodeId, Node] = {}
-        self._outputs: dict[str, Ref] = {}
+        self._outputs: dict[str, Reference] = {}
         self._defaults: dict[str, Any] = {}
         self._chat: Chat | None = None
 
@@ -80,36 +307,32 @@ class Builder:
         default: Any = UNSET,
         description: str = "",
         **constraints: Any,
-    ) -> Ref:
+    ) -> Reference:
         """Declares an input. `constraints` are JSON Schema's keywords, as `minimum=1`."""
-        self._inputs[name] = Port(port_type, default, description, constraints)
-        return Ref(INPUTS, name)
+        return self.port(name, Port(port_type, default, description, constraints))
 
-    def context(self, field: str) -> Ref:
+    def port(self, name: str, port: Port) -> Reference:
+        """Declares an input."""
+        self._inputs[name] = port
+        return Reference(self.scope.given, name)
+
+    def context(self, field: str) -> Reference:
         """Declares that the pipeline reads a field of the context, as `sessionHistory`."""
-        if field not in self._reads:
-            self._reads.append(field)
-        return Ref(CONTEXT, field)
+        return self.scope.context(field)
 
-    def add(self, name: str, spec: AnySpec, /, **inputs: Any) -> Added:
-        """Adds a node. Inputs are references, constants, or lists and dictionaries of both.
+    def add(self, name: str, spec: AnySpec, /, **inputs: Any) -> Step:
+        """Records a node with a name. Raises as `Scope.record` does, and `ValueError` for a name that is
+        taken."""
+        return self.scope.record(spec, inputs).named(name)
 
-        Raises `ValueError` where there is a node of that name, `TypeError` for what JSON does not have and
-        `msgspec.ValidationError` for a spec with a field out of its bounds.
-        """
-        node_id = NodeId(name)
-        if node_id in self._nodes:
-            raise ValueError(f"there is a node {name} already")
-        self._nodes[node_id] = Node(_normal(spec), {port: _binding(value) for port, value in inputs.items()})
-        return Added(node_id, self._nodes)
-
-    def value(self, name: str, value: Any) -> Ref:
+    def value(self, name: str, value: Any) -> Reference:
         """Adds a value node and refers to it."""
-        return self.add(name, Value(), value=value)["value"]
+        return only_output(self.add(name, Value(), value=value))
 
-    def output(self, name: str, ref: Ref, *, default: Any = UNSET) -> None:
-        """Declares an output. `default` is its value where `ref` is absent; None makes it optional."""
-        self._outputs[name] = ref
+    def output(self, name: str, value: Reference | Step, *, default: Any = UNSET) -> None:
+        """Declares an output. `default` is its value where `value` is absent; None makes it optional."""
+        self._outputs[name] = reference_to(value)
+        self.scope.seen(self._outputs[name])
         if default is not UNSET:
             self._defaults[name] = default
 
@@ -118,12 +341,13 @@ class Builder:
 
     def build(self) -> Pipeline:
         """The pipeline. Raises `PipelineError` with every mistake."""
+        names = _Names(self.scope)
         pipeline = Pipeline(
             metadata=self._metadata,
-            nodes=dict(self._nodes),
-            outputs=dict(self._outputs),
+            nodes=names.nodes(self.scope),
+            outputs={name: names.ref(reference) for name, reference in self._outputs.items()},
             inputs=dict(self._inputs),
-            context=Context(tuple(self._reads)),
+            context=Context(tuple(self.scope.reads)),
             chat=self._chat,
             policies=self._policies,
             defaults=dict(self._defaults),
@@ -134,25 +358,116 @@ class Builder:
         return pipeline
 
 
+class _Names:
+    """Names for everything that was recorded, none of them twice where both can be seen."""
+
+    def __init__(self, root: Root) -> None:
+        self._names = {root.given.key: INPUTS, root.conversation.key: CONTEXT}
+        self._wanted = set(_given_names(root)) | RESERVED
+        self._choose(root, frozenset(), None)
+
+    def nodes(self, scope: Scope) -> dict[NodeId, Node]:
+        """The nodes of a scope, by name."""
+        return {NodeId(self._names[step._owner.key]): self._node(step) for step in scope.steps}
+
+    def ref(self, reference: Reference) -> Ref:
+        return Ref(self._names[reference.owner.key], reference.port)
+
+    def _choose(self, scope: Scope, around: frozenset[str], base: str | None) -> None:
+        """Names what a scope holds; `base` is what its only node is called, where nobody named it."""
+        taken = set(around)
+        if scope.local is not None:
+            self._names[scope.local.key] = self._free(scope.local.label, taken)
+            taken.add(self._names[scope.local.key])
+        for step in scope.steps:
+            wanted = base if base is not None and len(scope.steps) == 1 else step._spec.kind()
+            self._names[step._owner.key] = step._name or self._free(wanted, taken)
+            taken.add(self._names[step._owner.key])
+        for step in scope.steps:
+            for body in _traced(step):
+                self._choose(body, frozenset(taken), EACH if isinstance(step._spec, Map) else STEP)
+
+    def _free(self, base: str, taken: set[str]) -> str:
+        name, number = base, 1
+        while name in taken or name in self._wanted:
+            number += 1
+            name = f"{base}{number}"
+        return name
+
+    def _node(self, step: Step) -> Node:
+        spec = step._spec
+        local = next((body.local for body in _traced(step) if body.local is not None), None)
+        if isinstance(spec, Map | Loop) and local is not None:
+            spec = replace(spec, as_=self._names[local.key])
+        return Node(
+            spec,
+            {port: self._binding(binding) for port, binding in step._inputs.items()},
+            tuple(NodeId(self._names[other._owner.key]) for other in step._after),
+            self._condition(step._when),
+            {key: self._body(body) for key, body in step._bodies.items()},
+            **step._policies,
+        )
+
+    def _body(self, scope: Scope | Body) -> Body:
+        if isinstance(scope, Body):
+            return scope
+        outputs = {name: self._binding(binding) for name, binding in scope.outputs.items()}
+        return Body(self.nodes(scope), outputs, self._condition(scope.when), self._condition(scope.until))
+
+    def _condition(self, wish: Wish | None) -> str | None:
+        if wish is None:
+            return None
+        names = {
+            name: self._names[meant] if isinstance(meant, str) else f"{self._names[meant.owner]}.{meant.port}"
+            for name, meant in wish.names.items()
+        }
+        return renamed(wish.text, names)
+
+    def _binding(self, binding: Binding) -> Binding:
+        match binding:
+            case Ref(owner=owner, port=port):
+                return Ref(self._names[owner], port)
+            case Items(items=items):
+                return Items(tuple(map(self._binding, items)))
+            case Record(fields=fields):
+                return Record({name: self._binding(field) for name, field in fields.items()})
+            case Literal():
+                return binding
+
+
+def _given_names(scope: Scope) -> Iterator[str]:
+    for step in scope.steps:
+        if step._name is not None:
+            yield step._name
+        for body in _traced(step):
+            yield from _given_names(body)
+
+
+def _traced(step: Step) -> list[Scope]:
+    """The bodies of a node that were traced, and do not come from another pipeline."""
+    return [body for body in step._bodies.values() if isinstance(body, Scope)]
+
+
+def reference_to(value: Any) -> Reference:
+    if isinstance(value, Step):
+        return only_output(value)
+    if not isinstance(value, Reference):
+        raise TypeError(f"{value!r:.80} is no reference")
+    return value
+
+
+def _no_output(label: str, port: str, ports: Sequence[str]) -> str:
+    hint = nearest(port, ports)
+    return f"{label} has no output {port}" + (f"; {hint}" if hint else "")
+
+
+def _refused(message: str) -> PipelineError:
+    return PipelineError([Problem("out-of-scope", message)])
+
+
 def _normal(struct: StructT) -> StructT:
     """The same, checked, and with the very values that reading it from YAML gives."""
     return msgspec.convert(msgspec.to_builtins(struct), type(struct))
-
-
-def _binding(value: Any) -> Binding:
-    if isinstance(value, Ref):
-        return value
-    if isinstance(value, list | tuple):
-        items = tuple(_binding(item) for item in value)
-        constants = [item.value for item in items if isinstance(item, Literal)]
-        return Literal(constants) if len(constants) == len(items) else Items(items)
-    if isinstance(value, dict):
-        fields = {str(name): _binding(item) for name, item in value.items()}
-        values = {name: field.value for name, field in fields.items() if isinstance(field, Literal)}
-        return Literal(values) if len(values) == len(fields) else Record(fields)
-    if value is None or isinstance(value, str | bool) or _is_number(value):
-        return Literal(value)
-    raise TypeError(f"{value!r:.80} is neither a reference nor a value that JSON has")
 
 
 def _is_number(value: object) -> bool:

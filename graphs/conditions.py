@@ -159,6 +159,28 @@ def references_of(source: str | None) -> tuple[Ref, ...]:
         return ()
 
 
+def renamed(source: str, names: Mapping[str, str]) -> str:
+    """The condition with other words where values begin with one of `names`.
+
+    A text that is no condition comes back as it is: what is wrong with it is said when it is parsed.
+    """
+    try:
+        tokens = _tokens(source)
+    except ConditionRefused:
+        return source
+    words, place = [], 0
+    for index, token in enumerate(tokens):
+        before = tokens[index - 1].text if index else ""
+        after = tokens[index + 1].text if index + 1 < len(tokens) else ""
+        begins_value = token.kind == "name" and before != "." and after != "("
+        words += [
+            source[place : token.start],
+            names.get(token.text, token.text) if begins_value else token.text,
+        ]
+        place = token.start + len(token.text)
+    return "".join([*words, source[place:]])
+
+
 def condition(source: str, types: Mapping[Ref, PortType]) -> Condition:
     """The condition with its references as operands. Raises `ConditionRefused`."""
     parsed = parse_condition(source)

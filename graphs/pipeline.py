@@ -18,6 +18,7 @@ import msgspec
 from msgspec import UNSET, Meta
 
 from graphs.bindings import RESERVED, Binding, Ref, references
+from graphs.canonical import Canonical
 from graphs.conditions import references_of
 from graphs.nodes.registry import AnySpec
 from graphs.nodes.spec import EFFECTS, Effects
@@ -40,7 +41,7 @@ CONTEXT_FIELDS: Mapping[str, PortType] = {"sessionHistory": list_of(MESSAGE)}
 _NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_-]{{0,{MAX_NAME_CHARS - 1}}}")
 
 
-class Metadata(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Metadata(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What the pipeline is called."""
 
     name: str
@@ -67,7 +68,7 @@ class Chat(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     """Name of the output that is the reply."""
 
 
-class Policies(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Policies(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """How its runs are treated."""
 
     priority: Priority = "normal"
@@ -81,7 +82,7 @@ RetryOn = Literal["unavailable", "overloaded", "timeout", "error"]
 the node's own errors."""
 
 
-class Retry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Retry(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """That a node is tried again: with growing, jittered pauses, and never after its first text has left."""
 
     attempts: Annotated[int, Meta(ge=2, le=10)] = 3

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
+from graphs.canonical import Canonical
 from graphs.errors import Path
 from graphs.ports import Port, PortType
+from graphs.tracing import recorder
+
+if TYPE_CHECKING:
+    from graphs.builder import Step
 
 Effects = Literal["pure", "idempotent", "effectful"]
 """`pure`: same inputs, same outputs, nothing else happens; may be merged, folded, cached and skipped.
@@ -76,7 +81,7 @@ BodyTypes = Mapping[str, Mapping[str, PortType]]
 NO_BODIES: BodyTypes = {}
 
 
-class NodeSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class NodeSpec(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A node without its edges. The defaults are those of a pure function."""
 
     summary: ClassVar[str]
@@ -98,6 +103,13 @@ class NodeSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     """Whether its input ports depend on its settings."""
     closed: ClassVar[bool] = False
     """Whether its bodies see only the names of `locals`, and not what is around the node."""
+
+    def __call__(self, /, **inputs: Any) -> Step:
+        """Records a node in the pipeline that is being traced; see `graphs.python`.
+
+        Raises `RuntimeError` where none is.
+        """
+        return recorder().record(self, inputs)
 
     @classmethod
     def kind(cls) -> str:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from graphs.bindings import Binding, Items, Literal, Record, Ref
-from graphs.builder import Added, Builder
+from graphs.builder import Builder, Reference, Step
+from graphs.conditions import renamed
 from graphs.nodes.branch import Branch
 from graphs.nodes.embed import Embed
 from graphs.nodes.llm import Llm
@@ -126,9 +127,9 @@ JSON = st.recursive(
 CONDITIONS = (
     "false",
     "1 < 2",
-    "{0} == null",
-    "{0} != null && size({0}) > 3",
-    "inputs.question == 'why' || {0} == null",
+    "text == null",
+    "text != null && size(text) > 3",
+    "inputs.question == 'why' || text == null",
     "inputs.question != 'why'",
 )
 """Of a text, for the nodes of random graphs."""
@@ -138,10 +139,10 @@ CONDITIONS = (
 def pipelines(draw: st.DrawFn, models: tuple[str, ...] = ("small", "large")) -> Pipeline:
     """Random graphs of prompts, values and model calls; every node may take from every one before it."""
     b = Builder("random", version="1.2.3", description=draw(st.text("ab: #\n", max_size=8)))
-    texts: list[Ref] = [b.input("question", STRING)]
-    added: list[Added] = []
+    texts: list[Reference] = [b.input("question", STRING)]
+    added: list[Step] = []
     skips = False
-    everything: list[Ref] = [*texts, b.input("extra", ANY, default=draw(JSON))]
+    everything: list[Reference] = [*texts, b.input("extra", ANY, default=draw(JSON))]
     for index in range(draw(st.integers(1, 9))):
         name = f"n{index}"
         kind = draw(st.sampled_from(("prompt", "prompt", "value", "llm")))
@@ -175,13 +176,11 @@ def pipelines(draw: st.DrawFn, models: tuple[str, ...] = ("small", "large")) -> 
             texts.append(added[-1]["text"])
             everything.append(texts[-1])
         if index and draw(st.integers(0, 3)) == 0:
-            others = draw(
-                st.lists(st.sampled_from(added[:-1]), max_size=2, unique_by=lambda node: node.node_id)
-            )
+            others = draw(st.lists(st.sampled_from(added[:-1]), max_size=2, unique_by=id))
             added[-1].after(*others)
         if index and draw(st.integers(0, 3)) == 0:
             source = draw(st.sampled_from(texts[:-1] or texts))
-            added[-1].when(draw(st.sampled_from(CONDITIONS)).format(f"{source.owner}.{source.port}"))
+            added[-1].when(draw(st.sampled_from(CONDITIONS)), text=source)
             skips = True
     for index, ref in enumerate(draw(st.lists(st.sampled_from(everything), min_size=1, max_size=3))):
         b.output(f"o{index}", ref, **({"default": None} if skips else {}))
@@ -301,7 +300,7 @@ class _Bodies:
 
     def _condition(self, seen: Seen) -> str:
         ref = self._draw(st.sampled_from(seen.texts))
-        return self._draw(st.sampled_from(CONDITIONS)).format(f"{ref.owner}.{ref.port}")
+        return renamed(self._draw(st.sampled_from(CONDITIONS)), {"text": f"{ref.owner}.{ref.port}"})
 
     def _name(self, prefix: str) -> str:
         self._count += 1

@@ -19,6 +19,7 @@ from graphs.conditions import (
     parse_condition,
     predicate_of,
     references_of,
+    renamed,
     type_fault,
 )
 from graphs.documents import Document
@@ -194,6 +195,19 @@ def test_numbers_are_made_what_their_types_say():
 def test_values_that_do_not_fit(source, value, message):
     with pytest.raises(ConditionError, match=message):
         holds(source, a_x=value)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("size(q) > 3 && q != 'q'", "size(inputs.x) > 3 && inputs.x != 'q'"),
+        ("a.q > q.a", "a.q > inputs.x.a"),
+        ("q(1) == s.i  // q", "q(1) == state2.i  // q"),
+        ("not § CEL q", "not § CEL q"),
+    ],
+)
+def test_names_that_stand_for_references(source, expected):
+    assert renamed(source, {"q": "inputs.x", "s": "state2"}) == expected
 
 
 @pytest.mark.parametrize(

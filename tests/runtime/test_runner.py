@@ -7,10 +7,11 @@ from contextlib import aclosing
 import msgspec
 import pytest
 
-from cluster.engines.fake import FakeScript, FakeTokenCounter
-from cluster.messages import Message, Usage
+from cluster.engines.fake import FakeScript, FakeTokenCounter, Rule
+from cluster.messages import Failure, Message, Usage
 from cluster.pools.local import LocalPool
 from graphs.builder import Builder
+from graphs.loader import load
 from graphs.nodes.llm import Llm
 from graphs.pipeline import Policies
 from graphs.ports import STRING
@@ -19,6 +20,7 @@ from runtime.errors import InvalidInputs
 from runtime.events import (
     NodeCalled,
     NodeDelta,
+    NodeFellBack,
     NodeFinished,
     NodeStarted,
     RunFailed,
@@ -196,6 +198,61 @@ async def test_an_abandoned_run_is_tallied_from_its_events():
                 break
     assert tally.usage.prompt_tokens == 2
     assert tally.usage.completion_tokens > 0
+
+
+WRITTEN = """
+apiVersion: clustergraph/v1
+kind: Pipeline
+metadata: {name: written}
+inputs: {question: string, texts: "list[string]"}
+nodes:
+  said:
+    map: {over: "${inputs.texts}", as: text, max_concurrency: 2, reduce: {text: join}}
+    llm: {model: small, max_tokens: 2, prompt: "{{ question }} {{ text }}"}
+    with: {text: "${text}", question: "${inputs.question}"}
+    retry: {attempts: 2, on: [overloaded]}
+  answer:
+    branch:
+      - when: size(inputs.texts) > 1
+        llm: {model: large, max_tokens: 3, stream: true}
+        with: {prompt: "${said.text}"}
+        timeout: 20s
+        fallback: [{value: I could not find that.}]
+      - prompt: {template: "{{ only }}"}
+        with: {only: "${said.text}"}
+  grow:
+    loop:
+      max_iterations: 5
+      until: state.iteration == 2
+      nodes:
+        more: {prompt: {template: "{{ text }}!"}, with: {text: "${state.text}"}}
+      outputs: {text: "${more.text}"}
+    with: {text: "${inputs.question}"}
+outputs:
+  said: ${said.text}
+  grown: ${grow.text}
+  text: ${answer.text}
+"""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_a_written_pipeline_with_nodes_inside_nodes(broken):
+    pipeline = load(WRITTEN).pipeline
+    rules = [Rule(contains="", failure=Failure("EngineFailed", "it broke"))] if broken else []
+    runner = make_runner(pipeline, pools(large=FakeScript(rules=rules)))
+    asked = request(pipeline, inputs={"question": "why", "texts": ["a", "b", "c"]}, stream=True)
+    events = await events_of(runner, asked)
+    outputs = events[-1].outputs
+    assert [len(text.split()) for text in outputs["said"].split("\n\n")] == [2, 2, 2]
+    assert outputs["grown"] == "why!!!"
+    fell_back = [event.node for event in events if isinstance(event, NodeFellBack)]
+    assert fell_back == (["answer.0.step"] if broken else [])
+    deltas = [event for event in events if isinstance(event, NodeDelta)]
+    assert {event.node for event in deltas} == (set() if broken else {"answer.0.step"})
+    told = "I could not find that." if broken else "".join(event.text for event in deltas)
+    assert outputs["text"] == told
+    started = {event.node for event in events if isinstance(event, NodeStarted)}
+    assert {"said[0].each", "said[1].each", "said[2].each", "grow[2].more"} <= started
 
 
 def test_a_plan_that_names_what_is_not_there_is_refused():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphs.nodes.branch import Branch
-from runtime.executor.kinds.kind import NodeCall, Perform, Resources, Values
+from runtime.executor.kinds.kind import NodeCall, Perform, Resources, Values, nothing
 
 
 def prepare(_spec: Branch, _resources: Resources) -> Perform:
@@ -11,6 +11,5 @@ def prepare(_spec: Branch, _resources: Resources) -> Perform:
 
 
 async def _perform(call: NodeCall, _inputs: Values) -> Values:
-    nothing: Values = dict.fromkeys(name for names in call.bodies.values() for name in names)
     case = next((key for key in call.bodies if call.holds(key)), None)
-    return nothing if case is None else nothing | (await call.run(case, {}, f".{case}")).outputs
+    return nothing(call) if case is None else nothing(call) | (await call.run(case, {}, f".{case}")).outputs

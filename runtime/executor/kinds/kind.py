@@ -150,6 +150,11 @@ Perform = Callable[[NodeCall, Values], Awaitable[Values]]
 """Inputs to outputs, with calls to other processes. Cancelling it ends them. Raises `ClusterError`."""
 
 
+def nothing(call: NodeCall) -> Values:
+    """The outputs of all bodies, null: for a node that runs at most one of them."""
+    return dict.fromkeys(name for names in call.bodies.values() for name in names)
+
+
 async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Does all of it at the same time. The first that fails cancels the others; its exception is raised."""
     try:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from graphs.nodes.router import Router
 from runtime.executor.kinds.choose import chooser
-from runtime.executor.kinds.kind import NodeCall, Perform, Resources, Values
+from runtime.executor.kinds.kind import NodeCall, Perform, Resources, Values, nothing
 
 
 def prepare(spec: Router, resources: Resources) -> Perform:
     choose = chooser(resources.pools[spec.model], spec.choices, spec.max_prompt_tokens)
 
     async def perform(call: NodeCall, inputs: Values) -> Values:
-        nothing: Values = dict.fromkeys(name for names in call.bodies.values() for name in names)
         choice = (await choose(call, inputs["text"])).name
         passed = await call.run(choice, {}, f".{choice}")
-        return {**nothing, **passed.outputs, "choice": choice}
+        return {**nothing(call), **passed.outputs, "choice": choice}
 
     return perform

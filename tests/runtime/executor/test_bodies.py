@@ -5,6 +5,8 @@ import gc
 import weakref
 from contextlib import aclosing
 
+from msgspec.structs import replace
+
 from cluster.engines.fake import FakeScript, Rule
 from cluster.messages import Failure, Generate, Usage
 from graphs.nodes.branch import Branch
@@ -111,6 +113,15 @@ async def test_bodies_inside_bodies():
     none, texts = events[-1].outputs["texts"]
     assert none is None
     assert len(texts) == 2
+
+
+async def test_calls_inside_have_the_priority_of_the_nodes_around_them_too():
+    made = nested()
+    steps = tuple(replace(step, priority=7) for step in made.steps)
+    small = Recorder(generator("small"))
+    asking = replace(asked(rows=[["b", "c"]], q="?"), priority=100)
+    await events_of(runner_of(replace(made, steps=steps), small=small), asking)
+    assert [call.priority for call in small.calls] == [107, 107]
 
 
 async def test_tokens_inside_bodies_are_counted_once():

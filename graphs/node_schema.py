@@ -12,6 +12,7 @@ from graphs.bindings import RESERVED
 from graphs.conditions import MAX_CONDITION_CHARS
 from graphs.fields import Schema, example, struct_schema
 from graphs.nodes.agent import AgentTool
+from graphs.nodes.http import Secret
 from graphs.nodes.registry import KINDS, AnySpec
 from graphs.nodes.spec import EFFECTS
 from graphs.pipeline import MAX_NAME_CHARS, Fallback, Retry
@@ -87,6 +88,9 @@ def kind_schema(spec: type[AnySpec]) -> Schema:
             told = struct_schema(AgentTool)
             told["properties"]["inputs"] = named({"$ref": "#/$defs/input"}, "What the model gives it.")
             properties["tools"] |= {"additionalProperties": _either(told["properties"], told["required"])}
+        case "http":
+            text = properties["headers"]["additionalProperties"]["anyOf"][0]
+            properties["headers"]["additionalProperties"] = {"anyOf": [text, struct_schema(Secret)]}
         case "function":
             name = {key: value for key, value in properties["call"].items() if key != "description"}
             return {"description": spec.summary, "anyOf": [name, settings]}

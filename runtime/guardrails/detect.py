@@ -39,7 +39,9 @@ class Detector:
         self._scans: list[tuple[str, Scan]] = [(kind, _SCANS[kind]) for kind in pii]
         longest_first = sorted(words, key=len, reverse=True)
         if longest_first:
-            pattern = re.compile("|".join(map(word_pattern, longest_first)), re.IGNORECASE)
+            # The words of a phrase may stand on two lines, or far apart.
+            patterns = (word_pattern(word).replace(r"\ ", r"\s{1,8}") for word in longest_first)
+            pattern = re.compile("|".join(patterns), re.IGNORECASE)
             self._scans.append((WORD, lambda text: (match.span() for match in pattern.finditer(text))))
 
     def __call__(self, text: str) -> list[Finding]:

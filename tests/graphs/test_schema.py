@@ -1,6 +1,7 @@
 """The published schema: current, right for every pipeline there is, and refusing what it can."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ def accepts(data) -> bool:
 
 def test_it_is_a_schema():
     Draft202012Validator.check_schema(language_schema())
+
+
+def test_every_reference_in_it_leads_somewhere():
+    schema = language_schema()
+    named = set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(schema)))
+    assert named <= set(schema["$defs"])
+    assert len(named) > 20
 
 
 def test_what_is_published_is_current():

@@ -2,11 +2,13 @@
 
 import msgspec
 import pytest
+from jsonschema import Draft202012Validator
 
 from graphs.nodes.http import Http, Secret
 from graphs.nodes.registry import AnySpec
 from graphs.nodes.spec import Use
 from graphs.ports import ANY, INTEGER
+from graphs.schema import language_schema
 
 
 def test_ports():
@@ -115,3 +117,23 @@ def test_headers_at_fault(name, value, message):
 def test_settings_out_of_bounds(settings):
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"kind": "http", "url": "https://example.com/"} | settings, AnySpec)
+
+
+@pytest.mark.parametrize(
+    ("headers", "fits"),
+    [
+        ({"accept": "text/plain", "authorization": {"env": "A", "prefix": "Bearer "}}, True),
+        ({"authorization": {"env": "a b"}}, False),
+        ({"authorization": {"name": "A"}}, False),
+        ({"accept": 1}, False),
+    ],
+)
+def test_the_published_schema_knows_secrets(headers, fits):
+    data = {
+        "apiVersion": "clustergraph/v1",
+        "kind": "Pipeline",
+        "metadata": {"name": "x"},
+        "nodes": {"ask": {"http": {"url": "https://example.com/", "headers": headers}}},
+        "outputs": {"body": "${ask.body}"},
+    }
+    assert Draft202012Validator(language_schema()).is_valid(data) is fits

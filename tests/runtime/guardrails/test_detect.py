@@ -92,6 +92,13 @@ def test_words_are_whole_and_of_any_case():
     ]
 
 
+def test_the_words_of_a_phrase_may_be_apart():
+    assert found("Project  X and project\nx, not projectx", words=("project x",)) == [
+        "Project  X",
+        "project\nx",
+    ]
+
+
 def test_only_what_is_asked_for():
     text = "a@b.org 1.2.3.4"
     assert found(text, "email") == ["a@b.org"]

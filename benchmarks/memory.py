@@ -1,21 +1,24 @@
-"""How much more memory this process has held at once, since a moment."""
+"""How much more memory this process has held at once, since a moment. Linux only."""
 
 from __future__ import annotations
 
-import resource
 from pathlib import Path
-
-_PAGE = resource.getpagesize()
 
 
 class Memory:
-    """Begins when it is made. Linux only."""
+    """Begins when it is made."""
 
     def __init__(self) -> None:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        self._before = pages * _PAGE
+        self._before = _kib("VmRSS")
 
     def grown_mb(self) -> float:
-        """The peak since the process began, less what it held when this was made; at least 0."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return max(0.0, (peak - self._before) / 2**20)
+        """The peak of this process, in MiB, less what it held when this was made; at least 0.
+
+        Not `getrusage`: its peak begins with that of the process that started this one.
+        """
+        return max(0, _kib("VmHWM") - self._before) / 1024
+
+
+def _kib(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1])

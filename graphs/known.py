@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from graphs.pipeline import Pipeline
+from graphs.prompts import Prompts
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,8 @@ class Known:
 
     graphs: Mapping[str, Pipeline] = field(default_factory=dict)
     """By name: the pipelines that others may run as a `subgraph`."""
+    prompts: Prompts = field(default_factory=Prompts)
+    """The prompt files that nodes may use."""
     modules: tuple[str, ...] | None = None
     """Whose functions may be named, with all modules inside them; None for any that can be imported."""
 

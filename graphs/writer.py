@@ -96,7 +96,11 @@ def _node(node: Node, seen: Names) -> dict[str, Any]:
 
 def _settings(node: Node) -> dict[str, Any]:
     """The fields of a kind that its author writes."""
-    data = _lists(msgspec.to_builtins(node.spec))
+    spec = node.spec
+    data = _lists(msgspec.to_builtins(spec))
+    if spec.template_field is not None and data.get("use") is not None:
+        data[spec.template_field] = data["use"]
+        data.pop("template", None)
     return {name: value for name, value in data.items() if name not in ("kind", *node.spec.set_when_read)}
 
 

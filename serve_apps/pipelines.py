@@ -7,6 +7,7 @@ from cluster.pools.deploy import model_info
 from graphs.errors import PipelineError
 from graphs.known import Known
 from graphs.loader import load_file
+from graphs.prompt_files import load_prompts
 from runtime.compiler.catalog import Catalog, IndexInfo
 from runtime.compiler.compile import compile_pipeline
 from runtime.plan import ExecutionPlan
@@ -25,15 +26,22 @@ def catalog(settings: Settings) -> Catalog:
 
 
 def loadable(settings: Settings) -> Known:
-    """What pipelines may use of other files under these settings."""
-    return Known(modules=None if settings.functions is None else tuple(settings.functions))
+    """What pipelines may use of other files under these settings.
+
+    Raises `PipelineError` with the problems of all prompt files, and `ConfigError` for one that is not there.
+    """
+    try:
+        prompts = load_prompts(settings.prompts)
+    except OSError as error:
+        raise ConfigError(f"prompts: cannot read {error.filename}: {error.strerror}") from error
+    return Known(prompts=prompts, modules=None if settings.functions is None else tuple(settings.functions))
 
 
 def load_plans(settings: Settings) -> dict[str, ExecutionPlan]:
     """The plan of every graph, by name.
 
-    Raises `PipelineError` with the problems of all graphs, each with its place, and `ConfigError` for a file
-    that is not there or a name that two files use.
+    Raises `PipelineError` with the problems of all prompts, or of all graphs, each with its place, and
+    `ConfigError` for a file that is not there or a name that two files use.
     """
     deployed, known = catalog(settings), loadable(settings)
     plans: dict[str, ExecutionPlan] = {}

@@ -108,6 +108,8 @@ class Settings(Spec):
     models: list[ModelSpec] = Field(min_length=1)
     graphs: list[Path] = Field(default_factory=list)
     """Pipeline files."""
+    prompts: list[Path] = Field(default_factory=list)
+    """Prompt files, or folders whose `*.yaml` files are taken."""
     indexes: dict[ModelName, IndexSettings] = Field(default_factory=dict)
     store: StoreSettings = StoreSettings()
     gateway: GatewaySettings = GatewaySettings()
@@ -179,6 +181,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
         update={
             "data_dir": _resolve(settings.data_dir, base),
             "graphs": [_resolve(path, base) for path in settings.graphs],
+            "prompts": [_resolve(path, base) for path in settings.prompts],
             "indexes": indexes,
             "models": [_absolute_model(model, base) for model in settings.models],
         }

@@ -28,11 +28,18 @@ HISTORY = "history"
 class Llm(NodeSpec, frozen=True, dict=True, tag_field="kind", tag="llm"):
     summary: ClassVar[str] = "a chat model answers a prompt, after an optional conversation"
     open_inputs: ClassVar[bool] = True
+    template_field: ClassVar[str | None] = "prompt"
+    set_when_read: ClassVar[frozenset[str]] = frozenset({"use", "version"})
 
     model: Annotated[str, Meta(min_length=1, max_length=128)]
     """Name of a pool that generates."""
     prompt: Annotated[str, Meta(min_length=1, max_length=MAX_TEMPLATE_CHARS)] | None = None
-    """A template, as of a prompt node: its variables are inputs of the node, in place of `prompt`."""
+    """A template, as of a prompt node: its variables are inputs of the node, in place of `prompt`. Or the
+    prompt file that has it, as `prompts/answer@stable`."""
+    use: str | None = None
+    """That prompt file. Set when it is read."""
+    version: str | None = None
+    """Of that prompt. Set when it is read."""
     max_tokens: Annotated[int, Meta(ge=1, le=131_072)] = 128
     """Most tokens of the answer."""
     max_prompt_tokens: Annotated[int, Meta(ge=1, le=1_048_576)] = 1024
@@ -62,7 +69,9 @@ class Llm(NodeSpec, frozen=True, dict=True, tag_field="kind", tag="llm"):
         }
 
     def variables(self) -> Mapping[str, tuple[str, int]]:
-        return {} if self._outline is None else template_variables(self._outline, "prompt")
+        if self._outline is None or self.use is not None:
+            return {}
+        return template_variables(self._outline, "prompt")
 
     def outputs(
         self, _given: Mapping[str, PortType], _bodies: BodyTypes = NO_BODIES, /

@@ -95,6 +95,9 @@ class NodeSpec(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields
     """Settings of the least node of its kind, for documentation: those that no text can stand for."""
     among_settings: ClassVar[frozenset[str]] = frozenset()
     """Input ports that are bound among the settings, and not in `with`."""
+    template_field: ClassVar[str | None] = None
+    """The field that holds a template, which may be taken from a prompt file. Such a kind also has the fields
+    `use`, the reference to it, and `version`, the one that was taken."""
     set_when_read: ClassVar[frozenset[str]] = frozenset()
     """Fields that the author does not write: they follow from the rest of the node."""
     holds_nodes: ClassVar[bool] = False

@@ -14,6 +14,7 @@ from graphs.pipeline import Fallback, Node, NodeId, Retry
 from graphs.reading.base import Loose, Place, Reading
 from graphs.reading.bodies import READERS, Parts
 from graphs.reading.functions import read_function
+from graphs.reading.prompts import template_settings
 from graphs.sugar import Names
 
 POLICIES = ("retry", "timeout", "fallback", "effects")
@@ -112,8 +113,14 @@ class Nodes:
                 {} if binding is None else {spec_type.shorthand: binding},
             )
         inputs = reading.bound(data.get("with", {}), (*path, "with"))
-        hidden = spec_type.set_when_read
-        return Parts(reading.struct(data[kind], spec_type, (*path, kind), hidden=hidden), inputs)
+        settings = data[kind]
+        found = template_settings(reading, spec_type, settings, (*path, kind))
+        if found is None:
+            return Parts(None, inputs)
+        hidden = spec_type.set_when_read - found.keys()
+        if found:
+            settings = {**settings, **found}
+        return Parts(reading.struct(settings, spec_type, (*path, kind), hidden=hidden), inputs)
 
     def _after(self, data: Any, path: Path) -> tuple[NodeId, ...]:
         if not isinstance(data, list):

@@ -19,8 +19,9 @@ from graphs.drawing.mermaid import mermaid
 from graphs.drawing.picture import Picture, picture_of
 from graphs.drawing.svg import TooLarge, svg
 from graphs.errors import PipelineError, Problem
-from graphs.known import NOTHING_KNOWN
+from graphs.known import NOTHING_KNOWN, Known
 from graphs.loader import Loaded, load_file
+from graphs.prompt_files import is_prompt, load_prompt_file, load_prompts
 from graphs.reference import node_reference
 from graphs.schema import language_schema
 from runtime.compiler.catalog import Catalog
@@ -58,12 +59,16 @@ ASSUMED = "no --config: models and indexes are taken to exist"
 
 @app.command()
 def validate(
-    files: Annotated[list[Path], typer.Argument(help="Pipeline files.")], config: Config = None
+    files: Annotated[list[Path], typer.Argument(help="Files of pipelines and of prompts.")],
+    config: Config = None,
 ) -> None:
-    """Print every mistake in pipeline files, with its place. Exits with 1 when there is one."""
+    """Print every mistake in pipelines and prompts, with its place. Exits with 1 when there is one."""
     known = _catalog(config)
     wrong = False
     for file in files:
+        if _is_prompt(file):
+            wrong |= not _prompt_is_right(file)
+            continue
         loaded = _load(file, config)
         wrong |= loaded is None or not _compiles(loaded, file, known)
     if known is None:
@@ -208,10 +213,33 @@ def _catalog(config: Path | None) -> Catalog | None:
     return None if config is None else catalog(load_settings(config))
 
 
+def _known(file: Path, config: Path | None) -> Known:
+    """What the config knows; without one the prompts in the folder `prompts` beside the file."""
+    if config is not None:
+        return loadable(load_settings(config))
+    beside = file.parent / "prompts"
+    return Known(prompts=load_prompts([beside])) if beside.is_dir() else NOTHING_KNOWN
+
+
+def _is_prompt(file: Path) -> bool:
+    return file.is_file() and is_prompt(file.read_text(errors="replace"))
+
+
+def _prompt_is_right(file: Path) -> bool:
+    try:
+        prompt = load_prompt_file(file)
+    except PipelineError as error:
+        _show(error.problems, file)
+        return False
+    labels = "".join(f", {label}" for label in prompt.labels)
+    typer.echo(f"{file}: ok: prompt {prompt.name} {prompt.version}{labels}")
+    return True
+
+
 def _load(file: Path, config: Path | None) -> Loaded | None:
     """The pipeline, its warnings printed; None, its problems printed, where there is none."""
     try:
-        loaded = load_file(file, NOTHING_KNOWN if config is None else loadable(load_settings(config)))
+        loaded = load_file(file, _known(file, config))
     except PipelineError as error:
         _show(error.problems, file)
         return None
@@ -234,14 +262,14 @@ def _compiles(loaded: Loaded, file: Path, known: Catalog | None) -> bool:
 
 
 def _show(problems: list[Problem], file: Path) -> None:
-    """Each problem, the line of the file, a mark below the words at fault, and the hint."""
-    lines = file.read_text(errors="replace").split("\n")
+    """Each problem, the line of its file, a mark below the words at fault, and the hint."""
     for problem in problems:
-        place = problem.position
+        place, file = problem.position, Path(problem.file or file)
         if place is None:
             typer.echo(f"{file}: {problem.severity}: {problem.message}")
             continue
         typer.echo(f"{file}:{place.line}:{place.column}: {problem.severity}: {problem.message}")
+        lines = file.read_text(errors="replace").split("\n")
         line = lines[place.line - 1] if place.line <= len(lines) else ""
         if line.strip():
             indent = "".join(char if char == "\t" else " " for char in line[: place.column - 1])

@@ -20,6 +20,7 @@ from graphs.fields import example
 from graphs.loader import load
 from graphs.nodes.registry import KINDS
 from graphs.pipeline import Pipeline
+from graphs.prompt_files import load_prompt
 from serve_apps.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,7 +52,7 @@ def blocks(language: str) -> Iterator[tuple[str, str]]:
 
 def test_the_pages_are_there():
     assert {page.stem for page in PAGES} >= {
-        *("index", "getting-started", "architecture", "api", "graphs", "configuration", "context"),
+        *("index", "getting-started", "architecture", "api", "graphs", "library", "configuration", "context"),
         *("keys-and-quotas", "operations", "deployment"),
     }
 
@@ -95,6 +96,11 @@ def test_the_pipelines_load(text):
     loaded = load(text)
     assert isinstance(loaded.pipeline, Pipeline)
     assert loaded.warnings == []
+
+
+@pytest.mark.parametrize("text", [text for _, text in blocks("yaml") if "kind: Prompt" in text])
+def test_the_prompts_load(text):
+    assert load_prompt(text).labels
 
 
 def test_the_configs_load(tmp_path):

@@ -149,7 +149,9 @@ def pipelines(draw: st.DrawFn, models: tuple[str, ...] = ("small", "large")) -> 
         if kind == "prompt":
             count = draw(st.integers(0, 3))
             names = [f"v{place}" for place in range(count)]
-            template = draw(st.sampled_from(("", "t:", "x\n y"))) + "".join(f"<{{{{ {n} }}}}>" for n in names)
+            template = draw(st.sampled_from((" ", "t:", "x\n y"))) + "".join(
+                f"<{{{{ {n} }}}}>" for n in names
+            )
             given = {n: draw(st.sampled_from(texts) | st.sampled_from(("a", "${", "1e3"))) for n in names}
             added.append(b.add(name, Prompt(template=template), **given))
             texts.append(added[-1]["text"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.errors import ConfigError
 from graphs.errors import PipelineError
 from serve_apps.pipelines import load_plans
 from serve_apps.settings import load_settings
@@ -70,3 +71,39 @@ def test_no_secret_is_in_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     made = plans(tmp_path, ASK, "http: {hosts: [api.example.com], env: [TOKEN]}")
     assert "very-secret" not in repr(made)
     assert "TOKEN" in repr(made)
+
+
+PROMPT = """\
+apiVersion: clustergraph/v1
+kind: Prompt
+metadata: {name: ask, version: 1.0.0}
+labels: [stable]
+template: "Q: {{ question }}"
+"""
+USES = (
+    HEAD
+    + """\
+nodes:
+  answer:
+    llm: {model: tiny, prompt: prompts/ask}
+    with: {question: "${inputs.text}"}
+outputs: {text: "${answer.text}"}
+"""
+)
+
+
+def test_graphs_use_the_prompts_of_the_config(tmp_path: Path) -> None:
+    (tmp_path / "ask.yaml").write_text(PROMPT)
+    (step,) = plans(tmp_path, USES, "prompts: [ask.yaml]")["x"].steps
+    assert "Q: {{ question }}" in repr(step.nodes[0].spec)
+
+
+def test_mistakes_in_prompts_are_told_with_their_place(tmp_path: Path) -> None:
+    (tmp_path / "ask.yaml").write_text(PROMPT.replace("stable", "a b"))
+    with pytest.raises(PipelineError, match=r"ask.yaml:4:\d+: error"):
+        plans(tmp_path, USES, "prompts: [ask.yaml]")
+
+
+def test_a_prompt_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"prompts: cannot read .*gone.yaml: No such file"):
+        plans(tmp_path, USES, "prompts: [gone.yaml]")

@@ -27,10 +27,11 @@ def test_the_shipped_configs_load_and_name_files_that_exist(name: str) -> None:
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
-    text = FAKE + "data_dir: ../data\ngraphs: [a.yaml, /b.yaml]\n"
+    text = FAKE + "data_dir: ../data\ngraphs: [a.yaml, /b.yaml]\nprompts: [prompts]\n"
     settings = load_settings(write(tmp_path, text))
     assert settings.data_dir == tmp_path.parent / "data"
     assert settings.graphs == [tmp_path / "a.yaml", Path("/b.yaml")]
+    assert settings.prompts == [tmp_path / "prompts"]
 
 
 def test_a_model_folder_is_relative_to_the_file_and_an_id_is_left_alone(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Stage 2, resolve: every model and index that is named is deployed, and fit for what it is asked.
+"""Stage 2, resolve: every model and index that is named is deployed, and fit for what it is asked; templates
+of prompt files become those of the nodes.
 
 Reason: a name that means nothing, a prompt longer than any window, a vector of another model are known now,
 and would else be found by the first user. That goes for the models of fallbacks too, and inside bodies.
@@ -10,10 +11,15 @@ and would else be found by the first user. That goes for the models of fallbacks
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace as replace_body
+
+from msgspec.structs import replace
 
 from graphs.bindings import Ref
 from graphs.errors import Path, PipelineError, Problem, nearest
+from graphs.nodes.llm import Llm
+from graphs.nodes.prompt import Prompt
 from graphs.nodes.spec import Use
 from graphs.pipeline import Fallback, NodeId
 from runtime.compiler.catalog import Catalog
@@ -25,12 +31,33 @@ Visible = ChainMap[NodeId, DraftNode]
 
 def resolve(draft: Draft) -> Draft:
     """Raises `PipelineError` with everything that is not there or does not fit."""
+    taken = tuple(_taken(draft))
+    nodes = _own(draft.nodes) if taken else draft.nodes
     if draft.catalog is None:
-        return draft.becomes(changes=tuple(_assumed(draft)))
+        return draft.becomes(nodes, changes=(*taken, *_assumed(draft)))
     problems = list(_Resolver(draft.catalog).scope(draft, ("nodes",), ChainMap()))
     if problems:
         raise PipelineError(problems)
-    return draft.becomes()
+    return draft.becomes(nodes, changes=taken)
+
+
+def _taken(draft: Draft) -> Iterator[Change]:
+    for path, node in draft.everything():
+        if isinstance(node.spec, Llm | Prompt) and node.spec.use is not None:
+            why = f"{node.spec.use} is version {node.spec.version}"
+            yield Change(path, f"{node.spec.template_field} in place of its name", why)
+
+
+def _own(nodes: Mapping[NodeId, DraftNode]) -> dict[NodeId, DraftNode]:
+    """The nodes without where their templates came from: plans of equal templates are equal."""
+    own = {}
+    for node_id, node in nodes.items():
+        bodies = {key: replace_body(body, nodes=_own(body.nodes)) for key, body in node.bodies.items()}
+        spec = node.spec
+        if isinstance(spec, Llm | Prompt):
+            spec = replace(spec, use=None, version=None)
+        own[node_id] = replace(node, spec=spec, bodies=bodies)
+    return own
 
 
 def _assumed(draft: Draft) -> Iterator[Change]:

@@ -278,3 +278,68 @@ def test_functions_are_held_to_those_of_the_config(tmp_path):
     refused = CliRunner().invoke(app, ["validate", "--config", str(config), str(pipeline)])
     assert refused.exit_code == 1
     assert "hint: allowed: other" in refused.output
+
+
+PROMPT = """\
+apiVersion: clustergraph/v1
+kind: Prompt
+metadata: {name: ask, version: 1.0.0}
+labels: [stable]
+template: "Q: {{ question }}"
+"""
+USES_A_PROMPT = """\
+apiVersion: clustergraph/v1
+kind: Pipeline
+metadata: {name: uses}
+inputs: {question: string}
+nodes:
+  answer:
+    llm: {model: small, prompt: prompts/ask}
+    with: {question: "${inputs.question}"}
+outputs: {text: "${answer.text}"}
+"""
+
+
+@pytest.fixture
+def uses_a_prompt(tmp_path: Path) -> Path:
+    """A graph, the folder of prompts beside it."""
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "ask.yaml").write_text(PROMPT)
+    file = tmp_path / "uses.yaml"
+    file.write_text(USES_A_PROMPT)
+    return file
+
+
+def test_prompts_beside_the_graph_are_found(uses_a_prompt):
+    assert run("validate", uses_a_prompt).exit_code == 0
+    assert "prompts/ask is version 1.0.0" in run("explain", uses_a_prompt).output
+
+
+def test_prompts_of_the_config_are_found(uses_a_prompt):
+    config = uses_a_prompt.parent / "deploy.yaml"
+    config.write_text(CONFIG)
+    refused = run("validate", uses_a_prompt, "--config", config)
+    assert refused.exit_code == 1
+    assert "there is no prompt ask" in refused.output
+    config.write_text(CONFIG + "prompts: [prompts/ask.yaml]\n")
+    assert run("validate", uses_a_prompt, "--config", config).exit_code == 0
+
+
+def test_validate_takes_prompts_too(uses_a_prompt):
+    prompt = uses_a_prompt.parent / "prompts" / "ask.yaml"
+    result = run("validate", prompt, uses_a_prompt)
+    assert result.exit_code == 0
+    assert f"{prompt}: ok: prompt ask 1.0.0, stable" in result.output
+    prompt.write_text(PROMPT.replace("question }}", "question | nope }}"))
+    result = run("validate", prompt)
+    assert result.exit_code == 1
+    assert f"{prompt}:5:29: error: unknown filter nope" in result.output
+
+
+def test_a_mistake_in_a_prompt_is_shown_in_its_own_file(uses_a_prompt):
+    prompt = uses_a_prompt.parent / "prompts" / "ask.yaml"
+    prompt.write_text(PROMPT.replace("question }}", "question | nope }}"))
+    result = run("validate", uses_a_prompt)
+    assert result.exit_code == 1
+    assert f"{prompt}:5:29: error: unknown filter nope" in result.output
+    assert 'template: "Q: {{ question | nope }}"' in result.output

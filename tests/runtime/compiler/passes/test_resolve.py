@@ -7,15 +7,22 @@ import pytest
 from msgspec.structs import replace
 
 from cluster.interface import ModelInfo
+from graphs.bindings import Ref
 from graphs.builder import Builder
 from graphs.errors import PipelineError
+from graphs.known import Known
+from graphs.loader import load
 from graphs.nodes.embed import Embed
 from graphs.nodes.http import Http, Secret
 from graphs.nodes.llm import Llm
+from graphs.nodes.prompt import Prompt
 from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.spec import TokenBound, Use
-from graphs.ports import STRING
+from graphs.pipeline import Metadata, Node, Pipeline
+from graphs.ports import STRING, Port
+from graphs.prompts import Prompts, PromptVersion
 from runtime.compiler.catalog import Catalog, IndexInfo
+from runtime.compiler.compile import compile_pipeline, compile_until
 from runtime.compiler.passes.resolve import resolve
 from runtime.compiler.passes.validate import validate
 from tests.graphs.shapes import rag
@@ -127,3 +134,40 @@ def test_a_vector_of_another_model():
     other = msgspec.structs.replace(KNOWN.models["embedder"], name="other")
     (problem,) = problems(b.build(), Catalog({**KNOWN.models, "other": other}, KNOWN.indexes))
     assert problem.message == "the index manual was made with embedder, vector uses other"
+
+
+def test_templates_of_files_become_the_nodes_own_and_their_plan_that_of_equal_templates():
+    asked = {"question": Ref("inputs", "question")}
+    stored = {"template": "Q: {{ question }}", "use": "prompts/ask", "version": "1.0.0"}
+
+    def pipeline(spec: Prompt) -> Pipeline:
+        nodes = {"say": Node(spec, asked)}
+        return Pipeline(Metadata("p"), nodes, {"text": Ref("say", "text")}, {"question": Port(STRING)})
+
+    draft = compile_until("resolve", pipeline(Prompt(**stored)))
+    assert draft.nodes["say"].spec == Prompt(template="Q: {{ question }}")
+    assert [(change.node, change.reason) for change in draft.changes] == [
+        ("say", "prompts/ask is version 1.0.0")
+    ]
+    moved = compile_pipeline(pipeline(Prompt(**{**stored, "use": "prompts/ask@next", "version": "2"})))
+    assert moved.hash == compile_pipeline(pipeline(Prompt(template="Q: {{ question }}"))).hash
+
+
+def test_templates_of_files_are_taken_inside_bodies():
+    files = Known(prompts=Prompts([PromptVersion("ask", "1", "Q: {{ q }}", labels=("stable",))]))
+    text = """
+apiVersion: clustergraph/v1
+kind: Pipeline
+metadata: {name: p}
+inputs: {words: "list[string]"}
+nodes:
+  each:
+    map: {over: "${inputs.words}", as: word}
+    llm: {model: small, prompt: prompts/ask}
+    with: {q: "${word}"}
+outputs: {texts: "${each.text}"}
+"""
+    draft = compile_until("resolve", load(text, known=files).pipeline)
+    (inner,) = draft.nodes["each"].bodies["body"].nodes.values()
+    assert (inner.spec.prompt, inner.spec.use, inner.spec.version) == ("Q: {{ q }}", None, None)
+    assert "each.each2" in {change.node for change in draft.changes}

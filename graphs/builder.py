@@ -49,11 +49,24 @@ from graphs.pipeline import (
 )
 from graphs.ports import Port, PortType
 from graphs.sugar import EACH, STEP
+from graphs.tracing import Traced
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
-class Reference:
+class _NoValue(Traced):
+    """Refuses what only values can do, where it is written."""
+
+    def _refuse(self, *_: object) -> NoReturn:
+        message = f"{self!r} has no value before the pipeline runs"
+        raise TypeError(f"{message}: use a condition, a template, each or branch")
+
+    __bool__ = __iter__ = __len__ = __str__ = __format__ = __eq__ = __ne__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __contains__ = __add__ = __radd__ = _refuse
+    __hash__ = object.__hash__
+
+
+class Reference(_NoValue):
     """What will be in a port when the pipeline runs. It has no value while the pipeline is written."""
 
     def __init__(self, owner: Owner, port: str) -> None:
@@ -67,13 +80,7 @@ class Reference:
     def __repr__(self) -> str:
         return f"<{self.owner.label}.{self.port}>"
 
-    def _refuse(self, *_: object) -> NoReturn:
-        message = f"{self!r} has no value before the pipeline runs"
-        raise TypeError(f"{message}: use a condition, a template, each or branch")
-
-    __bool__ = __iter__ = __len__ = __str__ = __format__ = __eq__ = __ne__ = _refuse
-    __lt__ = __le__ = __gt__ = __ge__ = __getitem__ = __contains__ = __add__ = __radd__ = _refuse
-    __hash__ = object.__hash__
+    __getitem__ = _NoValue._refuse
 
     def __getattr__(self, name: str) -> NoReturn:
         hint = "a node takes what it needs of it in its template or its settings"
@@ -116,7 +123,7 @@ class Wish:
         self.names = names
 
 
-class Step:
+class Step(_NoValue):
     """A node that was recorded: `node.port`, or `node["port"]`, refers to one of its outputs.
 
     What is said of it afterwards gives the node itself, so that it can be said in one go.
@@ -135,6 +142,9 @@ class Step:
         self._after: tuple[Step, ...] = ()
         self._when: Wish | None = None
         self._policies: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<{self._owner.label}>"
 
     def __getitem__(self, port: str) -> Reference:
         if port not in self._ports:

@@ -7,16 +7,18 @@
     loud: {function: my_package.text:shout, with: {text: ${inputs.text}}}
 
 Only what is marked so can be named, so that a pipeline reaches nothing else of what can be imported. Where
-the function is called in Python, the mark changes nothing.
+the function is called in Python with values, the mark changes nothing; with references of a pipeline that is
+being traced (`graphs.python`), the call becomes a node.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar, get_type_hints, is_typeddict, overload
+from typing import Any, NamedTuple, TypeVar, cast, get_type_hints, is_typeddict, overload
 
 import msgspec
 from msgspec import UNSET
@@ -26,6 +28,7 @@ from graphs.hints import fields_of, port_of, type_of_hint
 from graphs.nodes.function import Function
 from graphs.nodes.spec import Effects
 from graphs.ports import Port, PortType, faults, optional
+from graphs.tracing import holds_traced, recorder
 
 VALUE = "value"
 """The output of a function that has one."""
@@ -84,7 +87,15 @@ def function(call: Any = None, /, *, effects: Effects = "effectful", cheap: bool
 
     def mark(marked: FunctionT) -> FunctionT:
         setattr(marked, _MARK, Mark(effects, cheap))
-        return marked
+
+        @functools.wraps(marked)
+        def called(*positional: Any, **named: Any) -> Any:
+            if not holds_traced((positional, named)):
+                return marked(*positional, **named)
+            given = inspect.signature(marked).bind(*positional, **named)
+            return recorder().record(_spec_from(marked), given.arguments)
+
+        return cast("FunctionT", called)
 
     return mark if call is None else mark(call)
 
@@ -117,12 +128,13 @@ def find(name: str, modules: Sequence[str] | None = None) -> Callable[..., Any]:
     if mark_of(call) is None:
         hint = "put @graphs.functions.function above a function that they may"
         raise FunctionRefused(f"{name} is not marked as one that pipelines may name", attribute, hint)
-    found: Callable[..., Any] = call
+    found: Callable[..., Any] = inspect.unwrap(call)
     return found
 
 
 def signature_of(call: Callable[..., Any]) -> Signature:
     """What a marked function takes and gives. Raises `FunctionRefused` where its hints do not say it."""
+    call = inspect.unwrap(call)
     mark, name = mark_of(call), call.__name__
     if mark is None:
         raise FunctionRefused(f"{name} is not marked as one that pipelines may name", name)
@@ -143,7 +155,17 @@ def signature_of(call: Callable[..., Any]) -> Signature:
 
 def spec_of(name: str, modules: Sequence[str] | None = None) -> Function:
     """The node that calls what `find` finds. Raises `FunctionRefused`."""
-    signature = signature_of(find(name, modules))
+    return _spec(name, signature_of(find(name, modules)))
+
+
+def _spec_from(call: Callable[..., Any]) -> Function:
+    """The node that calls a function at hand. Raises `FunctionRefused`."""
+    if "." in call.__qualname__:
+        raise FunctionRefused(f"{call.__qualname__} is not at the top of its module", call.__name__)
+    return _spec(f"{call.__module__}:{call.__name__}", signature_of(call))
+
+
+def _spec(name: str, signature: Signature) -> Function:
     return Function(name, signature.inputs, signature.outputs, signature.mark.effects)
 
 

@@ -24,6 +24,10 @@ class Recorder(Protocol):
         ...
 
 
+class Traced:
+    """What stands for values while a pipeline is written."""
+
+
 _active: ContextVar[Recorder | None] = ContextVar("active", default=None)
 
 
@@ -43,3 +47,10 @@ def recorder() -> Recorder:
     if found is None:
         raise RuntimeError("nodes are made inside a function that @pipeline traces")
     return found
+
+
+def holds_traced(value: object) -> bool:
+    """Whether it is something that stands for a value, or a list or dictionary with such inside."""
+    if isinstance(value, dict):
+        return any(map(holds_traced, value.values()))
+    return isinstance(value, Traced) or (isinstance(value, list | tuple) and any(map(holds_traced, value)))

@@ -9,6 +9,7 @@ import pytest
 
 from graphs.bindings import Items, Literal, Ref
 from graphs.errors import PipelineError
+from graphs.functions import FunctionRefused, function, spec_of
 from graphs.known import Known
 from graphs.loader import load
 from graphs.nodes.agent import Agent
@@ -21,6 +22,7 @@ from graphs.ports import INTEGER, STRING, Port
 from graphs.python import Choice, agent, branch, case, context, each, loop, pipeline, router, value
 from graphs.writer import to_yaml
 from tests.graphs.assistant import SMALL, answer_questions, shorten
+from tests.graphs.sample_functions import shout, split
 
 SAY = Prompt("{{ x }}")
 
@@ -204,6 +206,43 @@ def test_what_is_no_reference_becomes_a_value():
 
 def test_a_single_reference_is_an_output_by_its_port():
     assert list(traced(lambda: SAY(x="a").text).outputs) == ["text"]
+
+
+class TestFunctions:
+    def test_that_are_marked_become_nodes(self):
+        def loud(question: str) -> Any:
+            said = shout(question, times=2)
+            both = split(text=said)
+            return {
+                "head": both.head,
+                "rest": shout(text="a " + shout("b"), times=3),
+                "x": SAY(x=[said]).text,
+            }
+
+        nodes = traced(loud).nodes
+        assert nodes["function"].spec == spec_of("tests.graphs.sample_functions:shout")
+        assert nodes["function"].inputs == {"text": Ref("inputs", "question"), "times": Literal(2)}
+        assert nodes["function2"].inputs == {"text": Ref("function", "value")}
+        assert nodes["value"].inputs == {"value": Literal("A B!!!!")}
+        assert nodes["prompt"].inputs == {"x": Items((Ref("function", "value"),))}
+        again = load(to_yaml(traced(loud))).pipeline
+        assert again.content_hash() == traced(loud).content_hash()
+
+    def test_give_nodes_that_have_no_value(self):
+        with pytest.raises(TypeError, match="<function> has no value before the pipeline runs"):
+            pipeline(name="demo")(typed(lambda text: {"o": "a" if shout(text) else "b"}))
+
+    def test_take_what_their_parameters_say(self):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'loud'"):
+            pipeline(name="demo")(typed(lambda text: {"o": shout(text, loud=3)}))
+
+    def test_inside_of_functions_cannot_be_named(self):
+        @function
+        def inner(text: str) -> str:
+            return text
+
+        with pytest.raises(FunctionRefused, match="is not at the top of its module"):
+            pipeline(name="demo")(typed(lambda text: {"o": inner(text)}))
 
 
 class TestReferences:

@@ -15,7 +15,7 @@ import msgspec
 from graphs.bindings import Binding, Literal, Ref, references
 from graphs.conditions import Condition, operands_of
 from runtime.compiler.compile import STAGES
-from runtime.compiler.draft import Draft, DraftNode, owners
+from runtime.compiler.draft import Draft, DraftNode, Scope, inside, owners
 
 MAX_CHARS = 60
 """Of a value that is shown."""
@@ -43,25 +43,87 @@ def differences(drafts: Mapping[str, Draft], first: str, last: str) -> list[Diff
     for stage in STAGES[STAGES.index(first) + 1 : STAGES.index(last) + 1]:
         for change in drafts[stage].changes:
             reasons.setdefault(change.node, []).append((stage, f"{change.what}, {change.reason}"))
-    return list(_differences(drafts[first], drafts[last], reasons))
+    before, after = _Places(drafts[first]), _Places(drafts[last])
+    return list(_differences(before, after, reasons))
 
 
-def _differences(before: Draft, after: Draft, reasons: Reasons) -> Iterator[Difference]:
-    for node_id, node in before.nodes.items():
-        if node_id not in after.nodes:
-            yield Difference(node_id, "gone", _because(reasons, [node_id]))
+class _Places:
+    """All nodes of a draft by their paths, and what the scopes that they are in give."""
+
+    def __init__(self, draft: Draft) -> None:
+        self.nodes: dict[str, DraftNode] = {}
+        self.scope_of: dict[str, str] = {}
+        """By path of a node: what the paths of all in its scope begin with."""
+        self.given: dict[str, tuple[str, Mapping[str, Binding]]] = {}
+        """By scope as it is shown: what its paths begin with, and its outputs."""
+        self.conditions: dict[str, tuple[str, Condition | None]] = {}
+        self._take(draft, "")
+
+    def _take(self, scope: Scope, begin: str) -> None:
+        self.given[begin] = begin, scope.outputs
+        for node_id, node in scope.nodes.items():
+            path = begin + node_id
+            self.nodes[path] = node
+            self.scope_of[path] = begin
+            for key, body in node.bodies.items():
+                inner = inside(path, key)
+                self.conditions[inner.removesuffix(".")] = begin, body.when
+                self.conditions[f"{inner}until"] = inner, body.until
+                self._take(body, inner)
+
+    def found(self, name: str, begin: str) -> str:
+        """The path of the node that a name means in a scope; the name, where it means no node."""
+        while begin and begin + name not in self.nodes:
+            begin = begin[:-1].rpartition(".")[0] + "." if "." in begin[:-1] else ""
+        return begin + name
+
+
+def _differences(before: _Places, after: _Places, reasons: Reasons) -> Iterator[Difference]:
+    for path, node in before.nodes.items():
+        begin = before.scope_of[path]
+        if path not in after.nodes:
+            if not any(each in before.nodes and each not in after.nodes for each in _around(path)):
+                yield Difference(path, "gone", _because(reasons, [path, *_around(path)]))
             continue
-        for what, referred in _rewired(node, after.nodes[node_id]):
-            gone = [owner for owner in referred if owner not in after.nodes]
-            yield Difference(node_id, what, _because(reasons, gone, named=True))
-        for name, what in _settings(node, after.nodes[node_id]):
-            why = [text for stage, text in reasons.get(node_id, []) if stage == _STAGE_OF[name]]
-            yield Difference(node_id, what, "; ".join(why))
-    for name, binding in before.outputs.items():
-        if after.outputs[name] != binding:
-            what = f"{show(binding)} → {show(after.outputs[name])}"
-            referred = [ref.owner for ref in references(binding)]
-            yield Difference(f"outputs.{name}", what, _because(reasons, referred, named=True))
+        if begin != after.scope_of[path]:
+            yield Difference(path, "moved out", _because(reasons, [path, *_around(path)]))
+        for what, referred in _rewired(node, after.nodes[path]):
+            yield Difference(path, what, _because_of(referred, begin, before, after, reasons))
+        for name, what in _settings(node, after.nodes[path]):
+            why = [text for stage, text in reasons.get(path, []) if stage == _STAGE_OF[name]]
+            yield Difference(path, what, "; ".join(why))
+    yield from _given(before, after, reasons)
+
+
+def _given(before: _Places, after: _Places, reasons: Reasons) -> Iterator[Difference]:
+    """What scopes that are still there give, and which conditions they have."""
+    for scope, (begin, outputs) in before.given.items():
+        for name, binding in outputs.items():
+            new = after.given.get(scope, (scope, outputs))[1][name]
+            if new != binding:
+                what = f"{show(binding)} → {show(new)}"
+                why = _because_of([ref.owner for ref in references(binding)], begin, before, after, reasons)
+                yield Difference(f"{scope}outputs.{name}", what, why)
+    for path, (begin, condition) in before.conditions.items():
+        if after.conditions.get(path, (begin, condition))[1] != condition:
+            what = _condition_change(after.conditions[path][1])
+            why = _because_of(owners(operands_of(condition)), begin, before, after, reasons)
+            yield Difference(path, what, why)
+
+
+def _around(path: str) -> list[str]:
+    """The paths of all that a node is in, the nearest first."""
+    parts = path.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
+
+
+def _because_of(
+    referred: Iterable[str], begin: str, before: _Places, after: _Places, reasons: Reasons
+) -> str:
+    """Why nodes that were referred to in a scope are no longer where they were."""
+    paths = [before.found(owner, begin) for owner in referred]
+    places = [path for path in paths if before.scope_of.get(path) != after.scope_of.get(path)]
+    return _because(reasons, places, named=True)
 
 
 def _because(reasons: Reasons, nodes: Iterable[str], *, named: bool = False) -> str:
@@ -85,8 +147,11 @@ def _rewired(before: DraftNode, after: DraftNode) -> Iterator[tuple[str, list[st
         old, new = ", ".join(before.after) or "nothing", ", ".join(after.after) or "nothing"
         yield f"after: {old} → {new}", [*before.after, *owners(before.inputs.values())]
     if before.when != after.when:
-        what = "its condition always holds" if after.when is None else "its condition looks at other values"
-        yield what, list(owners(operands_of(before.when)))
+        yield _condition_change(after.when), list(owners(operands_of(before.when)))
+
+
+def _condition_change(after: Condition | None) -> str:
+    return "its condition always holds" if after is None else "its condition looks at other values"
 
 
 def _settings(before: DraftNode, after: DraftNode) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -26,11 +26,11 @@ from graphs.reference import node_reference
 from graphs.schema import language_schema
 from runtime.compiler.catalog import Catalog
 from runtime.compiler.compile import STAGES, stages
-from runtime.compiler.draft import Draft
+from runtime.compiler.draft import Draft, inside
 from runtime.compiler.explain import differences, show_condition
 from runtime.compiler.lower import lower
 from runtime.compiler.picture import picture_of_draft
-from runtime.plan import ExecutionPlan
+from runtime.plan import ExecutionPlan, ExecutionStep
 from runtime.records.model import RunRecord
 from serve_apps.cli.calls import GatewayClient
 from serve_apps.cli.options import KEY, LOCAL_URL, URL
@@ -94,16 +94,16 @@ def explain(
     if diff is not None:
         _check_diff(diff)
     known = _catalog(config)
-    loaded, drafts = _drafts(file, config, stage or STAGES[-1])
+    _, drafts = _drafts(file, config, stage or STAGES[-1])
     console = Console(markup=False, highlight=False)
     if diff is not None:
         _print_differences(console, drafts, diff)
         return
-    before = len(loaded.pipeline.nodes)
+    before = _count(drafts[STAGES[0]])
     for name, draft in drafts.items():
         console.print(_stage_title(name, before, draft), style="bold")
         _print_changes(console, draft)
-        before = len(draft.nodes)
+        before = _count(draft)
     if stage is not None:
         console.print(_draft_table(drafts[stage]))
     else:
@@ -280,8 +280,13 @@ def _show(problems: list[Problem], file: Path) -> None:
 
 
 def _stage_title(name: str, before: int, draft: Draft) -> str:
-    count = len(draft.nodes)
+    count = _count(draft)
     return f"{name}: {count} nodes" + (f", {before - count} fewer" if count < before else "")
+
+
+def _count(draft: Draft) -> int:
+    """The nodes, those inside others too."""
+    return sum(1 for _ in draft.everything())
 
 
 def _print_changes(console: Console, draft: Draft) -> None:
@@ -297,7 +302,7 @@ def _print_changes(console: Console, draft: Draft) -> None:
 def _draft_table(draft: Draft) -> Table:
     """The nodes as a stage left them."""
     table = Table("node", "kind", "takes", "when", "group", "back end", "priority")
-    for name, node in draft.nodes.items():
+    for name, node in draft.everything():
         taken = dict.fromkeys(str(ref) for binding in node.inputs.values() for ref in references(binding))
         taken |= dict.fromkeys(f"after {other}" for other in node.after)
         when = "" if node.when is None else show_condition(node.when)
@@ -308,21 +313,33 @@ def _draft_table(draft: Draft) -> Table:
     return table
 
 
+def _steps(steps: Sequence[ExecutionStep], path: str) -> Iterator[tuple[str, ExecutionStep]]:
+    """Every step, those in bodies too, with what its names begin with."""
+    for step in steps:
+        yield path, step
+        for node in step.nodes:
+            for key, body in node.bodies.items():
+                yield from _steps(body.steps, inside(path + node.name, key))
+
+
 def _print_plan(console: Console, plan: ExecutionPlan) -> None:
     table = Table("step", "kind", "back end", "priority", "waits for", "tokens at most", "to the end")
-    for step in plan.steps:
+    for path, step in _steps(plan.steps, ""):
         table.add_row(
-            "\n".join(node.name for node in step.nodes),
+            "\n".join(path + node.name for node in step.nodes),
             "\n".join(node.spec.kind() for node in step.nodes),
             f"pool {step.pool}" if step.pool else step.backend,
             str(step.priority),
-            "\n".join(step.depends_on),
+            "\n".join(path + needed for needed in step.depends_on),
             str(step.token_bound or ""),
             f"{step.remaining_s:.2f} s",
         )
     console.print(f"plan {plan.hash}: {plan.graph} {plan.version}", style="bold")
     console.print(table)
     console.print(f"tokens of a run at most: {plan.token_bound}")
+    for model, demand in plan.demand.items():
+        tokens = f"{demand.prompt_tokens:.0f} tokens in, {demand.output_tokens:.0f} out"
+        console.print(f"expected of {model}: {demand.visits:g} calls, {tokens}")
     if plan.chat is not None:
         how = f"streamed from {plan.chat.node}" if plan.chat.node else "in one piece"
         console.print(f"as a chat: {plan.chat.input} in, {plan.chat.output} out, {how}")

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
 
 from graphs.bindings import Items, Literal, Ref
 from graphs.builder import Builder
@@ -13,6 +14,8 @@ from graphs.ports import STRING
 from runtime.compiler.compile import STAGES, stages
 from runtime.compiler.explain import Difference, differences, show, show_condition
 from tests.graphs.shapes import SHAPES, conditional, inline_chain, uneven
+from tests.runtime.compiler.bodies import EMBED, body, branched, mapped, node, pipeline, prompt
+from tests.runtime.compiler.random_bodies import bodied
 
 
 def of(pipeline, first="validate", last="order"):
@@ -76,3 +79,40 @@ def test_show():
     assert show(Items((Ref("a", "b"), Literal(1)))) == "[${a.b}]"
     assert show(Literal(None)) == "none"
     assert len(show(Literal("x" * 100))) == 60
+
+
+def test_what_moved_out_of_a_body():
+    each = {
+        "vector": node(EMBED, text="${inputs.question}"),
+        "each": prompt("{{ v }}{{ q }}", v="${vector.embedding}", q="${item.value}"),
+    }
+    made = pipeline({"all": mapped(["a"], body(each, text="${each.text}"))}, text="${all.text}")
+    why = "dedupe: moved out of all, the same for every item"
+    assert of(made, last="dedupe") == [
+        Difference("all.vector", "moved out", why),
+        Difference("all.each", "v: ${vector.embedding} → ${all.vector.embedding}", f"all.vector: {why}"),
+    ]
+
+
+def test_what_became_of_cases():
+    case = {"step": prompt("{{ q }}", q="${inputs.question}")}
+    cases = [body(case, when, text="${step.text}") for when in ("false", "true", None)]
+    made = pipeline({"pick": branched(*cases)}, text="${pick.text}")
+    found = {(each.node, each.what): each.reason for each in of(made, last="prune")}
+    assert found == {
+        ("pick", "gone"): "prune: inlined, the nodes inside it run exactly once",
+        ("pick.1.step", "moved out"): "prune: inlined, the nodes inside it run exactly once",
+        ("outputs.text", "${pick.text} → ${pick.1.step.text}"): (
+            "pick: prune: inlined, the nodes inside it run exactly once"
+        ),
+    }
+
+
+@given(bodied())
+@settings(deadline=None, max_examples=50)
+def test_every_change_in_bodies_is_told(made):
+    drafts = stages(made)
+    for first, last in pairwise(STAGES[:-1]):
+        before, after = drafts[first], drafts[last]
+        changed = before.outputs != after.outputs or before.nodes != after.nodes
+        assert bool(differences(drafts, first, last)) == changed

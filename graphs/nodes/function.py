@@ -39,6 +39,11 @@ class Function(NodeSpec, frozen=True, tag_field="kind", tag="function"):
     ) -> Mapping[str, PortType]:
         return self.gives
 
+    def stand_in(self, value: Any, /) -> Mapping[str, Any] | None:
+        if len(self.gives) == 1:
+            return dict.fromkeys(self.gives, value)
+        return value if isinstance(value, dict) and value.keys() == self.gives.keys() else None
+
     @property
     def effects(self) -> Effects:
         return self.declared

@@ -9,7 +9,7 @@ What it finds is replaced, only told of, or refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -41,3 +41,6 @@ class Guardrail(NodeSpec, frozen=True, tag_field="kind", tag="guardrail"):
         self, _given: Mapping[str, PortType], _bodies: BodyTypes = NO_BODIES, /
     ) -> Mapping[str, PortType]:
         return {"text": STRING, "flagged": BOOLEAN, "findings": list_of(STRING)}
+
+    def stand_in(self, value: Any, /) -> Mapping[str, Any] | None:
+        return {"text": value, "flagged": True, "findings": []}

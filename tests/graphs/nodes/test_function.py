@@ -90,3 +90,19 @@ def test_inputs_are_checked_as_those_of_any_kind():
         "type-mismatch",
         "${inputs.text} is a integer, text takes a string",
     )
+
+
+def test_a_value_in_its_place():
+    one = Function("m:f", gives={"value": STRING})
+    assert one.stand_in("x") == {"value": "x"}
+    two = Function("m:f", gives={"head": STRING, "count": INTEGER})
+    assert two.stand_in({"head": "x", "count": 1}) == {"head": "x", "count": 1}
+    assert two.stand_in({"head": "x"}) is None
+    assert two.stand_in("x") is None
+
+
+def test_a_fallback_of_a_function_with_several_outputs():
+    text = file(f"{HERE}:split").replace("${loud.value}", "${loud.head}")
+    whole = text.replace("outputs:", "    fallback: [{value: {head: a, rest: []}}]\noutputs:")
+    assert load(whole).pipeline.nodes["loud"].fallback
+    assert problems(whole.replace("rest: []", "tail: []"))

@@ -14,6 +14,7 @@ def test_what_it_is():
     assert spec.cheap
     assert spec.effects == "pure"
     assert len(spec.pii) == 5
+    assert spec.stand_in("No.") == {"text": "No.", "flagged": True, "findings": []}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 
 from graphs.builder import Builder
+from graphs.loader import load
 from graphs.nodes.guardrail import Guardrail
 from graphs.ports import STRING
 from runtime.errors import NodeError
@@ -69,3 +70,22 @@ async def test_a_refusal_ends_the_run_at_the_node():
         "NodeError",
         "the text was refused: email",
     )
+
+
+async def test_what_is_said_in_place_of_a_refused_text():
+    pipeline = load(
+        """
+apiVersion: clustergraph/v1
+kind: Pipeline
+metadata: {name: guarded}
+inputs: {question: string}
+nodes:
+  guard:
+    guardrail: {action: refuse}
+    with: {text: "${inputs.question}"}
+    fallback: [{value: Please leave that out.}]
+outputs: {text: "${guard.text}", flagged: "${guard.flagged}"}
+"""
+    ).pipeline
+    end = await finished(make_runner(pipeline), request(pipeline, inputs={"question": "I am a@b.org"}))
+    assert end.outputs == {"text": "Please leave that out.", "flagged": True}

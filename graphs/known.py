@@ -17,6 +17,8 @@ class Known:
     """By name: the pipelines that others may run as a `subgraph`."""
     prompts: Prompts = field(default_factory=Prompts)
     """The prompt files that nodes may use."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """By name of a pipeline that is there: why it cannot be used."""
     modules: tuple[str, ...] | None = None
     """Whose functions may be named, with all modules inside them; None for any that can be imported."""
 

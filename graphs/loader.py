@@ -59,10 +59,15 @@ class Loaded:
 
 def load_file(path: FilePath, known: Known = NOTHING_KNOWN) -> Loaded:
     """Reads a pipeline from a file. Raises `PipelineError`, and `OSError` when there is no such file."""
+    return load_tree(read_tree(path), str(path), known)
+
+
+def read_tree(path: FilePath) -> YamlTree:
+    """What a file says. Raises `PipelineError` where it is no text, and `OSError`."""
     with path.open("rb") as file:
         content = file.read(yaml_tree.MAX_BYTES + 1)
     try:
-        return load(content.decode(), str(path), known)
+        return yaml_tree.read(content.decode())
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         problem = Problem("bad-yaml", "not UTF-8", position=Position(line, 1), file=str(path))
@@ -71,7 +76,11 @@ def load_file(path: FilePath, known: Known = NOTHING_KNOWN) -> Loaded:
 
 def load(text: str, file: str = "<pipeline>", known: Known = NOTHING_KNOWN) -> Loaded:
     """Reads a pipeline from YAML or JSON. `file` is its name in messages. Raises `PipelineError`."""
-    tree = yaml_tree.read(text)
+    return load_tree(yaml_tree.read(text), file, known)
+
+
+def load_tree(tree: YamlTree, file: str, known: Known) -> Loaded:
+    """The pipeline that a file says. Raises `PipelineError`."""
     problems = list(tree.problems)
     pipeline: Pipeline | None = None
     source = Source(tree, file, {})

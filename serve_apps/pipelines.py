@@ -6,8 +6,8 @@ from cluster.errors import ConfigError
 from cluster.pools.deploy import model_info
 from graphs.errors import PipelineError
 from graphs.known import Known
-from graphs.loader import load_file
 from graphs.prompt_files import load_prompts
+from graphs.together import load_together
 from runtime.compiler.catalog import Catalog, IndexInfo
 from runtime.compiler.compile import compile_pipeline
 from runtime.plan import ExecutionPlan
@@ -46,14 +46,12 @@ def load_plans(settings: Settings) -> dict[str, ExecutionPlan]:
     deployed, known = catalog(settings), loadable(settings)
     plans: dict[str, ExecutionPlan] = {}
     problems = []
-    for path in settings.graphs:
-        try:
-            loaded = load_file(path, known)
-        except PipelineError as error:
-            problems += error.problems
+    for path, loaded in load_together(settings.graphs, known).items():
+        if isinstance(loaded, PipelineError):
+            problems += loaded.problems
             continue
-        except OSError as error:
-            raise ConfigError(f"graphs: cannot read {path}: {error.strerror}") from error
+        if isinstance(loaded, OSError):
+            raise ConfigError(f"graphs: cannot read {path}: {loaded.strerror}") from loaded
         try:
             plan = compile_pipeline(loaded.pipeline, deployed)
         except PipelineError as error:

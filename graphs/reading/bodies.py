@@ -170,6 +170,9 @@ def _subgraph(reader: NodeReader, data: Mapping[str, Any], at: Place, _seen: Nam
     spec = reading.struct(data["subgraph"], Subgraph, below.path, hidden=Subgraph.set_when_read)
     if spec is None:
         return Parts(None, inputs)
+    if spec.graph in reading.known.refused:
+        reading.problem("bad-graph", reading.known.refused[spec.graph], (*below.path, "graph"))
+        return Parts(None, inputs)
     graph = reading.known.graphs.get(spec.graph)
     if graph is None:
         hint = nearest(spec.graph, reading.known.graphs)

@@ -20,10 +20,11 @@ from graphs.drawing.picture import Picture, picture_of
 from graphs.drawing.svg import TooLarge, svg
 from graphs.errors import PipelineError, Problem
 from graphs.known import NOTHING_KNOWN, Known
-from graphs.loader import Loaded, load_file
+from graphs.loader import Loaded
 from graphs.prompt_files import is_prompt, load_prompt_file, load_prompts
 from graphs.reference import node_reference
 from graphs.schema import language_schema
+from graphs.together import load_together
 from runtime.compiler.catalog import Catalog
 from runtime.compiler.compile import STAGES, stages
 from runtime.compiler.draft import Draft, inside
@@ -239,12 +240,16 @@ def _prompt_is_right(file: Path) -> bool:
 def _load(file: Path, config: Path | None) -> Loaded | None:
     """The pipeline, its warnings printed; None, its problems printed, where there is none."""
     try:
-        loaded = load_file(file, _known(file, config))
+        known = _known(file, config)
     except PipelineError as error:
         _show(error.problems, file)
         return None
-    except OSError as error:
-        typer.echo(f"{file}: error: {error.strerror}")
+    loaded = load_together([file], known, sorted(file.parent.glob("*.yaml")))[file]
+    if isinstance(loaded, PipelineError):
+        _show(loaded.problems, file)
+        return None
+    if isinstance(loaded, OSError):
+        typer.echo(f"{file}: error: {loaded.strerror}")
         return None
     _show(loaded.warnings, file)
     return loaded

@@ -1,4 +1,4 @@
-"""The graphs of a deploy config: what they may name is what it says."""
+"""The graphs of a deploy config: what they may name is what it says, each other included."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import pytest
 
 from cluster.errors import ConfigError
 from graphs.errors import PipelineError
+from graphs.writer import to_yaml
 from serve_apps.pipelines import load_plans
 from serve_apps.settings import load_settings
+from tests.graphs.shapes import chain, inline_chain
 
 HEAD = """\
 apiVersion: clustergraph/v1
@@ -35,6 +37,15 @@ nodes:
 outputs: {body: "${ask.body}"}
 """
 )
+
+USER = """\
+apiVersion: clustergraph/v1
+kind: Pipeline
+metadata: {name: user}
+inputs: {question: string}
+nodes: {ask: {subgraph: {graph: inline-chain}, with: {question: '${inputs.question}'}}}
+outputs: {text: '${ask.text}'}
+"""
 
 
 def plans(folder: Path, graph: str, settings: str = ""):
@@ -107,3 +118,45 @@ def test_mistakes_in_prompts_are_told_with_their_place(tmp_path: Path) -> None:
 def test_a_prompt_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"prompts: cannot read .*gone.yaml: No such file"):
         plans(tmp_path, USES, "prompts: [gone.yaml]")
+
+
+@pytest.fixture
+def deployed(tmp_path):
+    def settings(**graphs):
+        for name, text in graphs.items():
+            (tmp_path / f"{name}.yaml").write_text(text)
+        config = tmp_path / "deploy.yml"
+        names = ", ".join(f"{tmp_path}/{name}.yaml" for name in graphs)
+        config.write_text(f"models: [{{name: small, engine: fake, task: generate}}]\ngraphs: [{names}]\n")
+        return load_settings(config)
+
+    return settings
+
+
+def test_graphs_can_use_each_other_in_any_order(deployed):
+    plans = load_plans(deployed(user=USER, inner=to_yaml(inline_chain())))
+    assert set(plans) == {"user", "inline-chain"}
+    assert plans["user"].models == ()
+
+
+def test_every_mistake_of_every_graph(deployed):
+    inner = to_yaml(inline_chain()).replace("${n0.text}", "${n9.text}")
+    with pytest.raises(PipelineError) as refused:
+        load_plans(deployed(user=USER, inner=inner, chain=to_yaml(chain()).replace("small", "smal")))
+    assert [problem.code for problem in refused.value.problems if problem.severity == "error"] == [
+        "bad-graph",
+        "unknown-node",
+        "unknown-model",
+    ]
+
+
+def test_two_graphs_of_one_name(deployed):
+    with pytest.raises(ConfigError, match="another file defines already"):
+        load_plans(deployed(one=to_yaml(chain()), two=to_yaml(chain())))
+
+
+def test_a_file_that_is_not_there(deployed, tmp_path):
+    settings = deployed(one=to_yaml(chain()))
+    (tmp_path / "one.yaml").unlink()
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_plans(settings)

@@ -95,6 +95,19 @@ def test_warnings_do_not_fail(tmp_path):
     assert "warning: the input spare is never used" in result.stdout
 
 
+def test_graphs_of_one_folder_can_use_each_other(rag_file):
+    outer = rag_file.with_name("outer.yaml")
+    outer.write_text(
+        "apiVersion: clustergraph/v1\nkind: Pipeline\nmetadata: {name: outer}\n"
+        "inputs: {question: string}\ncontext: {reads: [sessionHistory]}\n"
+        "nodes: {ask: {subgraph: {graph: rag}, with: {question: '${inputs.question}'}}}\n"
+        "outputs: {text: '${ask.text}'}\n"
+    )
+    result = run("validate", outer)
+    assert result.exit_code == 0
+    assert "ok: outer 0.0.0" in result.output
+
+
 def test_validate_against_a_deployment(rag_file, tmp_path):
     config = tmp_path / "deploy.yaml"
     config.write_text(CONFIG)

@@ -32,6 +32,7 @@ from graphs.nodes.loop import Loop
 from graphs.nodes.map import Map
 from graphs.nodes.registry import AnySpec
 from graphs.nodes.spec import Effects
+from graphs.nodes.tool import Tool
 from graphs.nodes.value import Value
 from graphs.pipeline import (
     Body,
@@ -225,6 +226,8 @@ class Scope:
         here and `msgspec.ValidationError` for a spec with a field out of its bounds.
         """
         bound = {port: self.binding(value) for port, value in inputs.items()}
+        if isinstance(spec, Tool):
+            spec = spec.taking(bound)
         step = Step(self, _normal(spec), bound, bodies or {})
         self.steps.append(step)
         return step

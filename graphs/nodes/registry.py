@@ -21,6 +21,7 @@ from graphs.nodes.rerank import Rerank
 from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.router import Router
 from graphs.nodes.subgraph import Subgraph
+from graphs.nodes.tool import Tool
 from graphs.nodes.value import Value
 
 AnySpec = (
@@ -35,6 +36,7 @@ AnySpec = (
     | Http
     | Function
     | Approval
+    | Tool
     | Map
     | Branch
     | Loop

@@ -15,6 +15,7 @@ from graphs.reading.base import Loose, Place, Reading
 from graphs.reading.bodies import READERS, Parts
 from graphs.reading.functions import read_function
 from graphs.reading.prompts import template_settings
+from graphs.reading.tools import read_tool
 from graphs.sugar import Names
 
 POLICIES = ("retry", "timeout", "fallback", "effects")
@@ -22,7 +23,7 @@ NODE_FIELDS = ("with", "after", "when", *POLICIES)
 """What a node may have beside its kind."""
 
 
-_READERS = {**READERS, "function": read_function}
+_READERS = {**READERS, "function": read_function, "tool": read_tool}
 
 
 class Nodes:

@@ -29,6 +29,7 @@ from runtime.errors import NodeError
 from runtime.executor.kinds.kind import ToolResult
 from runtime.mcp.config import McpServerSpec
 from runtime.mcp.streams import BoundedTransport, Watched
+from runtime.values import value_fault
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,9 @@ class McpServer:
         if answer.is_error:
             raise self._failed(tool, text)
         result = ToolResult(text, answer.structured_content)
+        fault = value_fault([result.text, result.data])
+        if fault is not None:
+            raise self._failed(tool, f"its answer cannot be used: {fault}")
         size = len(msgspec.json.encode(result))
         if size > self._spec.max_result_bytes:
             raise self._failed(tool, f"its answer has {size} bytes, of {self._spec.max_result_bytes} at most")

@@ -155,6 +155,9 @@ def _unknown(path: Path, use: Use, known: Collection[str]) -> Problem:
     if use.resource == "host":
         message = f"the host {use.name} may not be called from this deployment"
         hint = f"its config can allow it: http: {{hosts: [{use.name}]}}"
+    elif use.resource == "server":
+        message = f"there is no MCP server {use.name}"
+        hint = hint or "the deploy config names them under mcp"
     elif use.resource == "secret":
         message = f"the environment variable {use.name} may not be read"
         hint = f"the deploy config can allow it: http: {{env: [{use.name}]}}"

@@ -22,6 +22,7 @@ from runtime.executor.kinds import (
     retrieve,
     router,
     subgraph,
+    tool,
     value,
 )
 from runtime.executor.kinds import map as map_kind
@@ -47,6 +48,7 @@ _AWAITED: Mapping[str, Callable[[Any, Resources], Perform]] = {
     "rerank": rerank.prepare,
     "router": router.prepare,
     "subgraph": subgraph.prepare,
+    "tool": tool.prepare,
 }
 _NOTHING = Resources({}, {})
 

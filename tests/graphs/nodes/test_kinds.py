@@ -21,6 +21,7 @@ from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.router import Router
 from graphs.nodes.spec import TokenBound
 from graphs.nodes.subgraph import Subgraph
+from graphs.nodes.tool import Tool
 from graphs.nodes.value import Value
 from graphs.ports import ANY, STRING, Port, list_of
 
@@ -36,6 +37,7 @@ SPECS = [
     Http(url="https://example.com/{id}"),
     Function("package.module:function", takes={"text": Port(STRING)}),
     Approval(message="May it?"),
+    Tool(server="s", tool="t", arguments=("query",)),
     Map(),
     Branch(),
     Loop(max_iterations=3, state=("draft",)),
@@ -111,6 +113,15 @@ def test_approval():
     assert spec.effects == "effectful"
     assert spec.outputs({"value": STRING})["value"] == STRING
     assert spec.stand_in("no") == {"value": "no", "approved": False, "comment": None}
+
+
+def test_tool():
+    spec = Tool(server="s", tool="t").taking({"query": 1, "limit": 2})
+    assert spec.arguments == ("limit", "query")
+    assert set(spec.inputs()) == {"limit", "query"}
+    assert spec.effects == "effectful"
+    assert spec.stand_in("none") == {"text": "none", "data": None}
+    assert spec.stand_in([1]) == {"text": "[1]", "data": [1]}
 
 
 def test_prompt_ports_are_the_variables_of_its_template():

@@ -18,6 +18,7 @@ from graphs.nodes.llm import Llm
 from graphs.nodes.prompt import Prompt
 from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.spec import TokenBound, Use
+from graphs.nodes.tool import Tool
 from graphs.pipeline import Metadata, Node, Pipeline
 from graphs.ports import STRING, Port
 from graphs.prompts import Prompts, PromptVersion
@@ -117,6 +118,20 @@ def test_what_a_model_must_take_at_once(model, fits):
         return
     with pytest.raises(PipelineError, match="612 tokens do not fit into the 600 of small"):
         resolve(draft)
+
+
+@pytest.mark.parametrize(
+    ("servers", "hint"),
+    [((), "the deploy config names them under mcp"), (("tickets",), "did you mean tickets?")],
+)
+def test_a_server_that_is_not_there(servers, hint):
+    b = Builder("x")
+    found = b.add("find", Tool(server="ticket", tool="search"), query=b.input("q", STRING))
+    b.output("text", found["text"])
+    (problem,) = problems(b.build(), msgspec.structs.replace(KNOWN, servers=frozenset(servers)))
+    assert (problem.code, problem.path) == ("unknown-server", ("nodes", "find", "tool", "server"))
+    assert problem.hint == hint
+    assert resolve(validate(b.build(), msgspec.structs.replace(KNOWN, servers=frozenset({"ticket"}))))
 
 
 def test_several_answers_fit_one_by_one():

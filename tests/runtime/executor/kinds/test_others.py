@@ -65,7 +65,7 @@ def test_value():
 
 
 def test_every_kind_runs_in_one_of_the_two_ways():
-    resources = Resources({"x": generator("x")}, {"x": Shelf()})
+    resources = Resources({"x": generator("x")}, {"x": Shelf()}, servers={"x": object()})
     for name, kind in KINDS.items():
         there = {"call": "tests.graphs.sample_functions:shout"} if name == "function" else {}
         spec = replace(example(kind), **there)

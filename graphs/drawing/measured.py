@@ -4,12 +4,13 @@
     └────────► c 0.5 s ──►┘            had ended, the last that it waited for.
 
 The nodes inside a `map` or a `loop` run many times and are drawn once: with the sum of all, and the longest.
+The critical path leads through the item or pass that ended last.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -80,16 +81,16 @@ def measured(picture: Picture, runs: Iterable[NodeRun]) -> Picture:
     """The picture with what the runs took. A node that no run tells of stays as it is."""
     taken = taken_by_node(runs)
     found = {box.id: _taken_by(box.title, taken) for box in picture.everything() if box.role == "node"}
-    by_box = {box_id: each for box_id, each in found.items() if each is not None}
-    ran = {box_id: each for box_id, each in by_box.items() if not each.skipped}
-    most = max((each.seconds for each in ran.values()), default=0.0)
-    critical = _critical(picture.arrows, {box.id: ran[box.id] for box in picture.boxes if box.id in ran})
-    boxes = tuple(_box(box, by_box, most, critical) for box in picture.boxes)
-    arrows = tuple(
-        msgspec.structs.replace(arrow, critical=(arrow.source, arrow.target) in critical.items())
-        for arrow in picture.arrows
-    )
-    return Picture(picture.title, boxes, arrows)
+    times = {box_id: each for box_id, each in found.items() if each is not None}
+    # A node with nodes inside it took what they took: its own colour would say it twice.
+    alone = {box.id for box in picture.everything() if not box.inside}
+    most = max((each.seconds for box_id, each in times.items() if box_id in alone), default=0.0)
+    heats = {
+        box_id: _heat(each.seconds, most)
+        for box_id, each in times.items()
+        if box_id in alone and not each.skipped
+    }
+    return _coloured(picture, times, heats, _way(picture, taken, ""))
 
 
 def taken_by_node(runs: Iterable[NodeRun]) -> dict[str, Taken]:
@@ -124,34 +125,76 @@ def show_seconds(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds >= 0.001 else "under 1 ms"
 
 
-def _box(box: Box, by_box: Mapping[str, Taken], most: float, critical: Container[str]) -> Box:
-    """The box with what it took, and so with all inside it, where no way is the critical one."""
-    inside = tuple(
-        msgspec.structs.replace(
-            inner,
-            boxes=tuple(_box(each, by_box, most, ()) for each in inner.boxes),
-            arrows=tuple(msgspec.structs.replace(arrow, critical=False) for arrow in inner.arrows),
+def _coloured(
+    picture: Picture,
+    times: Mapping[str, Taken],
+    heats: Mapping[str, int],
+    critical: Mapping[str, str | None],
+) -> Picture:
+    """The picture, and those inside its boxes. `critical` are the boxes of the critical path, each with the
+    one after it."""
+    boxes = []
+    for box in picture.boxes:
+        taken = times.get(box.id)
+        boxes.append(
+            msgspec.structs.replace(
+                box,
+                lines=box.lines if taken is None else (*box.lines, *taken.lines()),
+                critical=box.id in critical,
+                heat=heats.get(box.id),
+                skipped=taken is not None and taken.skipped,
+                inside=tuple(_coloured(inner, times, heats, critical) for inner in box.inside),
+            )
         )
-        for inner in box.inside
+    arrows = tuple(
+        msgspec.structs.replace(arrow, critical=(arrow.source, arrow.target) in critical.items())
+        for arrow in picture.arrows
     )
-    box = msgspec.structs.replace(box, inside=inside, critical=box.id in critical)
-    taken = by_box.get(box.id)
-    if taken is None:
-        return box
-    heat = None if taken.skipped else _heat(taken.seconds, most)
-    return msgspec.structs.replace(box, lines=(*box.lines, *taken.lines()), heat=heat, skipped=taken.skipped)
+    return Picture(picture.title, tuple(boxes), arrows)
 
 
 def _heat(seconds: float, most: float) -> int:
     return min(HEATS - 1, int(HEATS * seconds / most)) if most > 0 else 0
 
 
-def _critical(arrows: Iterable[Arrow], ran: Mapping[str, Taken]) -> dict[str, str | None]:
-    """The boxes of the critical path, each with the one after it.
+def _way(picture: Picture, taken: Mapping[str, Taken], begin: str) -> dict[str, str | None]:
+    """The boxes of the critical path, each with the one after it, inside others too.
 
-    From the node that ended last, back to the one that ended last of those it waited for, and so on. What was
-    not run is passed through.
+    `begin` is what the paths of the nodes of the picture begin with, in the item or pass that is looked at.
     """
+    drawn = _INDEX.sub("", begin)
+    ran: dict[str, NodeRun] = {}
+    for box in picture.boxes:
+        found = _taken_by(box.title, taken) if box.role == "node" else None
+        path = begin + box.title.removeprefix(drawn)
+        for run in found.runs if found is not None and not found.skipped else ():
+            if run.path == path:
+                ran[box.id] = run
+    way = _critical(picture.arrows, ran)
+    for box in picture.boxes:
+        if box.id in way:
+            way |= _way_inside(box, ran[box.id].path, taken)
+    return way
+
+
+def _way_inside(box: Box, path: str, taken: Mapping[str, Taken]) -> dict[str, str | None]:
+    """The path through the item or pass that ended last."""
+    latest: NodeRun | None = None
+    way: tuple[Picture, str] | None = None
+    for inner in box.inside:
+        drawn = f"{box.title}.{inner.title}." if inner.title else f"{box.title}."
+        for each in inner.boxes:
+            for run in taken[each.title].runs if each.title in taken else ():
+                here = run.path.startswith((f"{path}.", f"{path}[")) and run.status != "skipped"
+                if here and (latest is None or run.ended > latest.ended):
+                    latest = run
+                    way = inner, run.path.removesuffix(each.title.removeprefix(drawn))
+    return {} if way is None else _way(way[0], taken, way[1])
+
+
+def _critical(arrows: Iterable[Arrow], ran: Mapping[str, NodeRun]) -> dict[str, str | None]:
+    """From the node that ended last, back to the one that ended last of those it waited for, and so on. What
+    was not run is passed through."""
     sources: dict[str, list[str]] = {}
     for arrow in arrows:
         sources.setdefault(arrow.target, []).append(arrow.source)
@@ -166,7 +209,7 @@ def _critical(arrows: Iterable[Arrow], ran: Mapping[str, Taken]) -> dict[str, st
     return path
 
 
-def _waited_for(box_id: str, sources: Mapping[str, list[str]], ran: Mapping[str, Taken]) -> set[str]:
+def _waited_for(box_id: str, sources: Mapping[str, list[str]], ran: Mapping[str, NodeRun]) -> set[str]:
     found: set[str] = set()
     seen: set[str] = set()
     stack = list(sources.get(box_id, ()))

@@ -108,6 +108,54 @@ def test_a_node_that_was_compiled_away_shows_what_it_held():
     assert box(measured(DIAMOND, [ran(f"{LEFT}ish.a", 0, 1)]), LEFT) == box(DIAMOND, LEFT)
 
 
+INNER = Picture(
+    "",
+    (
+        Box("n1_0_i_0", "item", "input"),
+        Box("n1_0_n0", "all.a", "node"),
+        Box(
+            "n1_0_n1",
+            "all.pick",
+            "node",
+            inside=tuple(
+                Picture(case, (Box(f"n1_0_n1_{case}_n0", f"all.pick.{case}.step", "node"),), ())
+                for case in "01"
+            ),
+        ),
+        Box("n1_0_n2", "all.c", "node"),
+    ),
+    (Arrow("n1_0_n0", "n1_0_n1"), Arrow("n1_0_n0", "n1_0_n2")),
+)
+NESTED = Picture(
+    "x", (Box("n0", "first", "node"), Box("n1", "all", "node", inside=(INNER,))), (Arrow("n0", "n1"),)
+)
+
+
+def test_the_critical_path_leads_through_the_item_that_ended_last():
+    runs = [
+        ran("first", 0, 0.1),
+        ran("all", 0.1, 2.0),
+        *(ran("all[0].a", 0.1, 0.2), ran("all[0].pick", 0.3, 0.1), ran("all[0].c", 0.3, 1.5)),
+        ran("all[0].pick.0.step", 0.3, 0.1),
+        *(ran("all[1].a", 0.1, 0.2), ran("all[1].pick", 0.3, 1.8), ran("all[1].c", 0.3, 0.1)),
+        ran("all[1].pick.1.step", 0.3, 1.7),
+    ]
+    coloured = measured(NESTED, runs)
+    every = {each.title: each for each in coloured.everything()}
+    hot = {title for title, each in every.items() if each.critical}
+    assert hot == {"first", "all", "all.a", "all.pick", "all.pick.1.step"}
+    (inner,) = coloured.boxes[1].inside
+    assert [arrow.target for arrow in inner.arrows if arrow.critical] == ["n1_0_n1"]
+    assert every["all"].lines == ("took 2.00 s",)
+    assert (every["all"].heat, every["all.pick"].heat, every["all.pick.1.step"].heat) == (None, None, 4)
+    assert every["all.c"].heat == 4
+
+
+def test_nodes_that_were_lifted_out_of_a_body_keep_their_path():
+    lifted = Picture("x", (Box("n0", "sub.a", "node"), Box("n1", "b", "node")), (Arrow("n0", "n1"),))
+    assert critical(measured(lifted, [ran("sub.a", 0, 1), ran("b", 1, 1)])) == {"sub.a", "b"}
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(0.0004, "under 1 ms"), (0.031, "31 ms"), (1.0, "1.00 s"), (75.5, "75.50 s")]
 )

@@ -68,6 +68,9 @@ class PlannedNode(msgspec.Struct, frozen=True, omit_defaults=True):
     fallback: tuple[Fallback, ...] = ()
     effects: Effects = "pure"
     """The author's word, else the worst of the kind's and of its bodies'."""
+    prefix: str | None = None
+    """Of a model call: digest of the model and of what its prompt begins with in every run. Calls with the
+    same one do well to go to the same replica."""
 
     def bindings(self) -> Iterator[Binding]:
         """All that the node takes or looks at, of what is around it."""
@@ -140,6 +143,8 @@ class ExecutionPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     """Most tokens, prompts and outputs together, that one run can use."""
     demand: Mapping[str, Demand] = {}
     """By model, what a run is expected to ask of it: how load on the graph becomes load on the pools."""
+    colocate: tuple[tuple[str, str], ...] = ()
+    """Pairs of models of which the first makes what the second takes, those with most to hand over first."""
     policies: Policies = Policies()
     defaults: Mapping[str, Any] = {}
     """By name of an output that may be absent: its value then."""

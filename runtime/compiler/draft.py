@@ -114,6 +114,8 @@ class DraftNode(msgspec.Struct, frozen=True):
     """The author's word."""
     group: NodeId | None = None
     """Set by `fuse`: nodes of one group run as one step. Named after one of them."""
+    prefix: str | None = None
+    """Set by `fuse`: digest of what the prompt of a model call begins with in every run."""
     backend: Backend = "inline"
     """Set by `assign`."""
     pool: str | None = None

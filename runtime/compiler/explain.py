@@ -30,7 +30,7 @@ class Difference(msgspec.Struct, frozen=True):
     reason: str
 
 
-_STAGE_OF = {"group": "fuse", "place": "assign", "priority": "order"}
+_STAGE_OF = {"group": "fuse", "prefix": "fuse", "place": "assign", "priority": "order"}
 """Which stage sets what."""
 
 Reasons = Mapping[str, list[tuple[str, str]]]
@@ -159,6 +159,7 @@ def _settings(before: DraftNode, after: DraftNode) -> Iterator[tuple[str, str]]:
     old, new = (
         {
             "group": node.group or "alone",
+            "prefix": node.prefix or "none",
             "place": f"pool {node.pool}" if node.pool is not None else node.backend,
             "priority": str(node.priority),
         }

@@ -11,6 +11,7 @@ import msgspec
 from graphs.bindings import Ref
 from graphs.pipeline import NodeId
 from graphs.ports import STRING, PortType, whole
+from runtime.compiler.colocation import colocated
 from runtime.compiler.draft import Draft, Scope, owners
 from runtime.compiler.estimates import bound_of, demand_of
 from runtime.compiler.fingerprint import Names, digests_of, fingerprint, names_inside, structure
@@ -40,6 +41,7 @@ def lower(draft: Draft) -> ExecutionPlan:
         ),
         token_bound=sum(step.token_bound for step in steps),
         demand=demand_of(draft),
+        colocate=colocated(draft),
         policies=pipeline.policies,
         chat=_chat(draft, types),
     )
@@ -92,6 +94,7 @@ def _planned(scope: Scope, node_id: NodeId, digests: Names) -> PlannedNode:
         timeout_s=node.timeout_s,
         fallback=node.fallback,
         effects=node.effect,
+        prefix=node.prefix,
     )
 
 

@@ -16,18 +16,26 @@ Both rules keep a group convex (no path leaves it and comes back), so the steps 
 from __future__ import annotations
 
 import dataclasses
+from collections import ChainMap
 
 import networkx as nx
 from msgspec.structs import replace
 
 from graphs.pipeline import NodeId
 from runtime.compiler.draft import Change, Draft, DraftNode, Scope, inside
+from runtime.compiler.passes.prefix import Calls, shared, with_prefixes
 
 
 def fuse(draft: Draft) -> Draft:
-    """Sets the group of every cheap node that shares one: the name of the group's last node."""
+    """Sets the group of every cheap node that shares one: the name of the group's last node.
+
+    Of model calls it sets the prefix (`prefix`).
+    """
     changes: list[Change] = []
-    return draft.becomes(_fused(draft, "", changes), changes=tuple(changes))
+    fused = draft.becomes(_fused(draft, "", changes))
+    calls: Calls = {}
+    nodes = with_prefixes(fused, ChainMap(), "", calls)
+    return fused.becomes(nodes, changes=(*changes, *shared(calls)))
 
 
 def _fused(scope: Scope, path: str, changes: list[Change]) -> dict[NodeId, DraftNode]:

@@ -1,7 +1,7 @@
 """Part of stage 5: what the prompts of model calls begin with is known before any call is made.
 
-Reason: a replica that has read a prefix once keeps it, so calls that begin alike should meet there. The prefix
-is the system message and the text of the prompt up to its first variable, on the same model: the same
+Reason: a replica that has read a prefix once keeps it, so calls that begin alike should meet there. The
+prefix is the system message and the text of the prompt up to its first variable, on the same model: the same
 characters at the same place, and so the same tokens.
 
     rules: "…" ─► judge (small)          judge and check begin with the same 240 characters of system message
@@ -38,12 +38,10 @@ def with_prefixes(scope: Scope, around: Visible, path: str, calls: Calls) -> dic
     nodes = {}
     for node_id, node in scope.nodes.items():
         known: Visible = ChainMap() if node.spec.closed else visible
-        bodies = {
-            key: dataclasses.replace(
-                body, nodes=with_prefixes(body, known, inside(path + node_id, key), calls)
-            )
-            for key, body in node.bodies.items()
-        }
+        bodies = {}
+        for key, body in node.bodies.items():
+            inner = with_prefixes(body, known, inside(path + node_id, key), calls)
+            bodies[key] = dataclasses.replace(body, nodes=inner)
         digest = None
         if isinstance(node.spec, Llm):
             system, head = node.spec.system or "", _head(node.spec, node, visible)
@@ -57,9 +55,12 @@ def with_prefixes(scope: Scope, around: Visible, path: str, calls: Calls) -> dic
 def shared(calls: Calls) -> Iterator[Change]:
     """What is said of the calls that begin as others do."""
     for alike in calls.values():
-        for path, length in alike if len(alike) > 1 else ():
-            others = ", ".join(other for other, _ in alike if other != path)
-            yield Change(path, f"prefix of {length} characters", f"begins as {others}, on the same model")
+        if len(alike) > 1:
+            first, second = alike[0][0], alike[1][0]
+            for path, length in alike:
+                other = second if path == first else first
+                why = f"{len(alike)} calls on the same model begin so, as {other}"
+                yield Change(path, f"prefix of {length} characters", why)
 
 
 def _head(spec: Llm, node: DraftNode, visible: Visible) -> str:

@@ -31,7 +31,7 @@ def test_siblings_that_begin_alike_have_the_same_prefix():
     assert found["all"] is None
     told = {change.node: change for change in changes}
     assert told["a"].what == f"prefix of {len(RULES)} characters"
-    assert told["a"].reason == "begins as b, all.each, on the same model"
+    assert told["a"].reason == "3 calls on the same model begin so, as b"
 
 
 def test_a_template_counts_up_to_its_first_variable():

@@ -182,7 +182,8 @@ def write_config(kind: str, folder: Path, **changes: object) -> Path:
     # Engines, gateways, clients and store share a few cores here, and one of them may wait for a core for
     # longer than the default 0.1 s: that is to show as latency, not as a refusal.
     config["store"] = {"timeout_s": 2}
-    config["graphs"] = [str((base / path).resolve()) for path in config["graphs"]]
+    for files in ("graphs", "prompts"):
+        config[files] = [str((base / path).resolve()) for path in config[files]]
     for index in config["indexes"].values():
         index["corpus"] = [str((base / path).resolve()) for path in index["corpus"]]
     config.update(changes)

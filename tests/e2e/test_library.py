@@ -5,13 +5,15 @@ How good the answers are is not asked: the bundled model is small.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.e2e.system import RunningSystem
+from tests.e2e.system import REPOSITORY, RunningSystem
 
 TIMEOUT_S = 180
 PARTS = [
@@ -44,20 +46,10 @@ def run(system: RunningSystem, graph: str, **inputs: Any) -> dict[str, Any]:
     return outputs
 
 
-def test_every_graph_of_the_library_is_deployed(system: RunningSystem) -> None:
-    names = {model.id for model in system.client().models.list()}
-    assert names >= {
-        f"graph/{name}"
-        for name in (
-            "support-rag",
-            "summarise",
-            "assistant",
-            "sentiment",
-            "translate",
-            "researcher",
-            "extract",
-        )
-    }
+def test_the_whole_library_is_deployed(system: RunningSystem) -> None:
+    library = {file.stem for file in (REPOSITORY / "graphs" / "library").glob("*.yaml")}
+    assert len(library) == 8
+    assert {Path(graph).stem for graph in system.settings.graphs} == library
 
 
 def test_summarise_gives_one_summary_of_each_part_and_one_of_all(system: RunningSystem) -> None:
@@ -113,3 +105,33 @@ def test_extract_fits_its_schema(system: RunningSystem) -> None:
     message = "Hi, this is Ada Byron. The invoice of May is wrong, please correct it today!"
     outputs = run(system, "extract", message=message)
     Draft202012Validator(TICKET).validate(outputs["ticket"])
+
+
+def test_moderate_passes_what_is_fine(system: RunningSystem) -> None:
+    text = "Thanks, this is an answer to my question."
+    outputs = run(system, "moderate", text=text)
+    assert outputs == {"text": text, "tone": "fine", "findings": [], "approved": None}
+
+
+@pytest.mark.parametrize("approved", [True, False])
+def test_moderate_asks_a_person_where_something_was_found(system: RunningSystem, approved: bool) -> None:
+    body = {"inputs": {"text": "Write to me: ada@example.com"}, "stream": True}
+    headers = {"authorization": f"Bearer {system.demo_key}"}
+    with httpx.Client(base_url=system.url, headers=headers, timeout=TIMEOUT_S) as client:
+        last: dict[str, Any] = {}
+        with client.stream("POST", "/v1/graphs/moderate/runs", json=body) as reply:
+            asked = f"/v1/runs/{reply.headers['x-run-id']}/approvals"
+            for line in reply.iter_lines():
+                if not line.startswith("data: {"):
+                    continue
+                last = json.loads(line[6:])
+                if last["type"] == "node_waiting":
+                    (waiting,) = client.get(asked).json()["data"]
+                    assert "ada@" not in json.dumps(waiting)
+                    decided = client.post(f"{asked}/review", json={"approved": approved})
+                    assert decided.status_code == 200, decided.text
+    assert last["type"] == "run_finished", last
+    outputs = last["outputs"]
+    assert outputs["findings"] == ["email"]
+    assert outputs["approved"] is approved
+    assert (outputs["text"] is not None) is approved

@@ -37,6 +37,18 @@ def in_python() -> dict[str, Any]:
     return names
 
 
+def test_the_python_of_the_manual_makes_pipelines():
+    names: dict[str, Any] = {"__name__": "manual"}
+    page = (Path(graphs.__file__).parent.parent / "docs" / "graphs.md").read_text()
+    section = page[page.index("## How do I write a graph in Python?") :]
+    first_yaml = load(re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]).pipeline
+    for text in re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL):
+        exec(compile(text, "graphs.md", "exec"), names)
+    assert names["ask"].content_hash() == first_yaml.content_hash()
+    (looped,) = names["polish"].nodes["map"].bodies["body"].nodes.values()
+    assert looped.bodies["body"].until == "llm2.text == 'yes'"
+
+
 async def run(pipeline: Pipeline, question: str) -> dict[str, Any]:
     models = {"smollm2": generator("smollm2"), "minilm": embedder("minilm")}
     runner = Runner([compile_pipeline(pipeline)], models, {"manual": Shelf()})

@@ -7,8 +7,6 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from graphs.ports import assignable, type_of
-
 MAX_VALUE_BYTES = 256 * 1024
 """Packed size of what is shown to a person."""
 MAX_COMMENT_CHARS = 4_000
@@ -63,7 +61,17 @@ def answer_of(asked: Asked, decision: Decision) -> Answer:
 
 
 def fits(asked: Asked, decision: Decision) -> bool:
-    """Whether what is given in place of a value is of its type, so that the nodes behind can take it."""
+    """Whether what is given in place of a value is of its kind, so that the nodes behind can take it."""
     if decision.value is UNSET or asked.value is None:
         return True
-    return assignable(type_of(decision.value), type_of(asked.value))
+    return _kind(decision.value) == _kind(asked.value)
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case bool():
+            return "boolean"
+        case int() | float():
+            return "number"
+        case _:
+            return type(value).__name__

@@ -39,6 +39,16 @@ SCHEMA = {
 streamed = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 
 
+def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """An object with one field."""
+    return {
+        "type": "object",
+        "properties": {field: schema},
+        "required": [field],
+        "additionalProperties": False,
+    }
+
+
 def ask(subject: Subject, text: str = QUESTION, **fields: Any) -> Generate:
     """A chat that has the same answer each time."""
     sampling = Sampling(temperature=0.0, **fields.pop("sampling", {}))
@@ -154,6 +164,15 @@ class TestGenerating:
         events = await events_of(generator.pool.generate(call))
         assert finishes_of(events) == {0: "stop"}
         assert Draft202012Validator(SCHEMA).is_valid(json.loads(text_of(events)))
+
+    async def test_an_answer_held_to_one_of_several_forms_has_one(self, generator: Subject) -> None:
+        forms = {
+            "anyOf": [_form("tool", {"const": "look"}), _form("answer", {"type": "string", "maxLength": 9})]
+        }
+        held = {"type": "json_schema", "json_schema": {"name": "answer", "schema": forms}}
+        call = ask(generator, max_tokens=LONG, sampling={"response_format": held})
+        answer = text_of(await events_of(generator.pool.generate(call)))
+        assert Draft202012Validator(forms).is_valid(json.loads(answer))
 
     async def test_a_conversation_is_read_whole(self, generator: Subject) -> None:
         turns = [

@@ -28,6 +28,13 @@ def test_the_shipped_configs_load_and_name_files_that_exist(name: str) -> None:
     assert all(path.is_dir() for index in settings.indexes.values() for path in index.corpus)
 
 
+def test_mcp_servers_may_be_named_by_graphs(tmp_path: Path) -> None:
+    text = FAKE + "mcp: {tickets: {url: 'https://mcp.example.com/mcp'}, files: {command: [serve, /srv]}}\n"
+    settings = load_settings(write(tmp_path, text))
+    assert settings.mcp["files"].command == ["serve", "/srv"]
+    assert catalog(settings).servers == {"tickets", "files"}
+
+
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     text = FAKE + "data_dir: ../data\ngraphs: [a.yaml, /b.yaml]\nprompts: [prompts]\n"
     settings = load_settings(write(tmp_path, text))

@@ -54,9 +54,19 @@ async def test_a_value_takes_the_place_of_the_one_shown(book: ApprovalBook) -> N
 
 @pytest.mark.parametrize(
     ("shown", "given", "outcome"),
-    [("text", "other", "taken"), ("text", 3, "unfit"), (["a"], "a", "unfit"), (None, 3, "taken")],
+    [
+        ("text", "other", "taken"),
+        ("text", 3, "unfit"),
+        (True, 1, "unfit"),
+        (1, 2.5, "taken"),
+        (["a"], [], "taken"),
+        (["a"], "a", "unfit"),
+        ({"a": None}, {"a": 1}, "taken"),
+        ({"a": 1}, None, "unfit"),
+        (None, 3, "taken"),
+    ],
 )
-async def test_what_is_given_is_of_the_type_of_what_was_shown(
+async def test_what_is_given_is_of_the_kind_of_what_was_shown(
     book: ApprovalBook, shown: Any, given: Any, outcome: str
 ) -> None:
     task = await waiting(book, asked(value=shown))

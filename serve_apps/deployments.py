@@ -79,6 +79,7 @@ class RunnerReplica:
     def __init__(self, settings: Settings, handles: dict[str, DeploymentHandle]) -> None:
         self._settings = settings
         self._pools = build_pools(settings, handles)
+        self._servers = mcp_servers(settings)
         self._store = connect_store(settings)
         self._runs = RunStore(self._store, keep_s=settings.runs.keep)
         self._log = RunLog(self._runs)
@@ -104,7 +105,7 @@ class RunnerReplica:
 
     async def __del__(self) -> None:
         """Awaited by Serve once the last run of this replica has ended."""
-        await self._log.flush()
+        await asyncio.gather(self._log.flush(), *(server.close() for server in self._servers.values()))
 
     async def _build(self) -> Runner:
         indexes = {name: await self._build_index(name) for name in self._settings.indexes}
@@ -115,7 +116,7 @@ class RunnerReplica:
             indexes,
             self._log,
             http_client(self._settings),
-            mcp_servers(self._settings),
+            self._servers,
             ApprovalBook(self._store),
         )
 

@@ -23,7 +23,7 @@ HEATS = 5
 _INDEX = re.compile(r"\[[0-9]+\]")
 
 
-Status = Literal["running", "succeeded", "failed", "skipped", "cancelled"]
+Status = Literal["running", "waiting", "succeeded", "failed", "skipped", "cancelled"]
 
 
 class NodeRun(msgspec.Struct, frozen=True):
@@ -73,8 +73,10 @@ class Taken(msgspec.Struct, frozen=True):
                 f"longest {show_seconds(self.longest)}",
             )
         (run,) = self.runs
-        after = "took " if run.status == "succeeded" else f"{run.status} after "
-        return (after + show_seconds(run.seconds),)
+        word = {"succeeded": "took", "running": "running for", "waiting": "waiting for"}.get(
+            run.status, f"{run.status} after"
+        )
+        return (f"{word} {show_seconds(run.seconds)}",)
 
 
 def measured(picture: Picture, runs: Iterable[NodeRun]) -> Picture:

@@ -17,7 +17,7 @@ from time import perf_counter
 
 import structlog
 
-from runtime.events import RunEvent, RunFailed, RunFinished, RunStarted
+from runtime.events import NodeWaiting, RunEvent, RunFailed, RunFinished, RunStarted
 from runtime.executor.queue import Watch
 from runtime.records.model import RunRecord
 from runtime.records.store import RunStore
@@ -56,8 +56,11 @@ class RunLog:
         trace, began = Trace(request, self._clock()), perf_counter()
 
         def watch(event: RunEvent) -> None:
+            nonlocal began
+            if isinstance(event, RunStarted):
+                began = perf_counter()
             trace.add(event, perf_counter() - began)
-            if isinstance(event, RunStarted | RunFinished | RunFailed) and trace.accepted:
+            if isinstance(event, RunStarted | NodeWaiting | RunFinished | RunFailed) and trace.accepted:
                 self._submit(request.run_id, trace)
 
         return watch

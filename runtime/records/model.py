@@ -16,7 +16,8 @@ import msgspec
 from cluster.messages import Usage
 
 RunStatus = Literal["running", "succeeded", "failed", "cancelled"]
-NodeStatus = Literal["running", "succeeded", "failed", "skipped", "cancelled"]
+NodeStatus = Literal["running", "waiting", "succeeded", "failed", "skipped", "cancelled"]
+"""`waiting`: for a person."""
 
 MAX_NODES = 1_000
 """Nodes that a record tells of; the rest are counted."""

@@ -24,6 +24,7 @@ from runtime.events import (
     NodeRetried,
     NodeSkipped,
     NodeStarted,
+    NodeWaiting,
     RunEvent,
     RunFailed,
     RunFinished,
@@ -79,6 +80,8 @@ class Trace:
                 self._enter(node, _Node(kind, "running", at))
             case NodeSkipped(node=node, kind=kind, reason=reason):
                 self._enter(node, _Node(kind, "skipped", at, reason=reason))
+            case NodeWaiting(node=node) if node in self._nodes:
+                self._nodes[node].status = "waiting"
             case NodeFinished(node=node, seconds=seconds, usage=usage):
                 self._leave(node, "succeeded", seconds, usage)
             case NodeFailed(node=node):
@@ -157,9 +160,9 @@ class Trace:
 
     def _node(self, name: str, node: _Node) -> NodeRecord:
         status, seconds = node.status, node.seconds
-        if status == "running":
+        if status in ("running", "waiting"):
             seconds = self._seconds - node.started
-            status = "running" if self._ended is None else "cancelled"
+            status = status if self._ended is None else "cancelled"
         return NodeRecord(
             name,
             node.kind,

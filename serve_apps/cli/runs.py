@@ -26,7 +26,14 @@ app = typer.Typer(help="List runs of graphs, look at one, end one.", no_args_is_
 BAR_COLUMNS = 40
 MAX_ALONE = 6
 """Runs of a node inside a `map` or `loop` that have a row each; more of them share one."""
-_STYLES = {"succeeded": "cyan", "failed": "red", "cancelled": "yellow", "running": "green", "skipped": "dim"}
+_STYLES = {
+    "succeeded": "cyan",
+    "failed": "red",
+    "cancelled": "yellow",
+    "running": "green",
+    "waiting": "green",
+    "skipped": "dim",
+}
 
 RunId = Annotated[str, typer.Argument(help="As `x-run-id` or `runs list` tells it.")]
 
@@ -127,7 +134,9 @@ def _took(taken: Taken) -> list[str]:
 def _worst(nodes: list[NodeRecord]) -> str:
     found = {node.status for node in nodes}
     return next(
-        status for status in ("failed", "cancelled", "running", "succeeded", "skipped") if status in found
+        status
+        for status in ("failed", "cancelled", "waiting", "running", "succeeded", "skipped")
+        if status in found
     )
 
 

@@ -74,7 +74,12 @@ def test_what_is_not_measured_stays_as_it_is():
 
 @pytest.mark.parametrize(
     ("status", "line"),
-    [("skipped", "skipped"), ("failed", "failed after 1.50 s"), ("cancelled", "cancelled after 1.50 s")],
+    [
+        ("waiting", "waiting for 1.50 s"),
+        ("skipped", "skipped"),
+        ("failed", "failed after 1.50 s"),
+        ("cancelled", "cancelled after 1.50 s"),
+    ],
 )
 def test_what_became_of_a_node(status, line):
     coloured = box(measured(DIAMOND, [ran(START, 0, 1.5, status)]), START)

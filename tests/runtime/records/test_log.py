@@ -15,7 +15,7 @@ from cluster.messages import Failure
 from graphs.loader import load
 from graphs.pipeline import Pipeline
 from runtime.compiler.compile import compile_pipeline
-from runtime.events import NodeFinished, NodeStarted, RunFinished, RunStarted
+from runtime.events import NodeFinished, NodeStarted, NodeWaiting, RunFinished, RunStarted
 from runtime.records import log as module
 from runtime.records.log import RunLog
 from runtime.records.store import RunStore
@@ -89,6 +89,18 @@ async def test_a_run_is_recorded_as_it_begins_and_as_it_ends(valkey_store: Store
     assert ended.nodes[-1].started + ended.nodes[-1].seconds <= ended.seconds
     assert (ended.started, ended.inputs.values) == (NOW, {"question": "why"})
     assert seen in (["running"], ["succeeded"])
+
+
+async def test_a_run_that_waits_for_a_person_is_written_meanwhile() -> None:
+    memory = Memory()
+    log = RunLog(memory)
+    watch = log.watch(RunRequest("run-1", "g", {}, 4e9, tenant="acme"))
+    watch(RunStarted("run-1", "g", "1", "hash"))
+    watch(NodeStarted("ask", "approval"))
+    await log.flush()
+    watch(NodeWaiting("ask", "May I?"))
+    await log.flush()
+    assert [record.nodes[0].status for record in memory.written] == ["running", "waiting"]
 
 
 async def test_a_quick_run_is_written_once() -> None:

@@ -15,6 +15,7 @@ from runtime.events import (
     NodeRetried,
     NodeSkipped,
     NodeStarted,
+    NodeWaiting,
     RunFailed,
     RunFinished,
     RunStarted,
@@ -139,3 +140,15 @@ def test_what_runs_inside_a_node_that_starts_over_is_given_up():
         ("search[4].pick", "cancelled", 0.1),
     ]
     assert (whole.nodes[0].attempts, whole.nodes[0].fell_back_to) == (2, "value")
+
+
+def test_a_node_that_waits_for_a_person():
+    asked = [BEGUN, (0.1, NodeStarted("ask", "approval")), (0.2, NodeWaiting("ask", "May I?"))]
+    waiting = record(*asked, (0.2, NodeWaiting("nobody", "May I?")))
+    assert (waiting.status, waiting.nodes) == (
+        "running",
+        [NodeRecord("ask", "approval", "waiting", 0.1, pytest.approx(0.1))],
+    )
+    assert record(*asked, (9.0, NodeFinished("ask", 8.9))).nodes[0].status == "succeeded"
+    ended = RunFailed(RunCancelled("the run was cancelled").as_failure(), Usage(), 9.0, "ask")
+    assert record(*asked, (9.0, ended)).nodes[0].status == "cancelled"

@@ -45,6 +45,8 @@ class Mark(NamedTuple):
     effects: Effects
     cheap: bool
     """Whether it takes microseconds and waits for nothing, so that it needs no thread."""
+    num_cpus: float | None
+    """Cores of a process of its own; None where it runs in the runner."""
 
 
 class Signature(NamedTuple):
@@ -75,18 +77,31 @@ class FunctionRefused(GraphError):
 @overload
 def function(call: FunctionT, /) -> FunctionT: ...
 @overload
-def function(*, effects: Effects = ..., cheap: bool = ...) -> Callable[[FunctionT], FunctionT]: ...
-def function(call: Any = None, /, *, effects: Effects = "effectful", cheap: bool = False) -> Any:
+def function(
+    *, effects: Effects = ..., cheap: bool = ..., num_cpus: float | None = ...
+) -> Callable[[FunctionT], FunctionT]: ...
+def function(
+    call: Any = None,
+    /,
+    *,
+    effects: Effects = "effectful",
+    cheap: bool = False,
+    num_cpus: float | None = None,
+) -> Any:
     """Marks a function as one that pipelines may name.
 
     Args:
         effects: `pure` if the same inputs always give the same outputs and nothing else happens; `idempotent`
             if it may be run again though answers may differ; else it runs exactly as often as the graph says.
         cheap: whether it takes microseconds and waits for nothing.
+        num_cpus: cores of a process of its own that it is worth: for work in Python that would hold up the
+            runner. Chains of such functions are joined without the runner in between.
     """
+    if num_cpus is not None and (cheap or num_cpus <= 0):
+        raise ValueError("num_cpus is more than 0, and not for a function that is cheap")
 
     def mark(marked: FunctionT) -> FunctionT:
-        setattr(marked, _MARK, Mark(effects, cheap))
+        setattr(marked, _MARK, Mark(effects, cheap, num_cpus))
 
         @functools.wraps(marked)
         def called(*positional: Any, **named: Any) -> Any:
@@ -140,6 +155,8 @@ def signature_of(call: Callable[..., Any]) -> Signature:
         raise FunctionRefused(f"{name} is not marked as one that pipelines may name", name)
     if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
         raise FunctionRefused(f"{name} yields, a function of pipelines returns", name)
+    if mark.num_cpus is not None and inspect.iscoroutinefunction(call):
+        raise FunctionRefused(f"{name} awaits, a function in a process of its own cannot", name)
     try:
         hints = get_type_hints(call, include_extras=True)
     except (NameError, TypeError) as error:
@@ -166,7 +183,8 @@ def _spec_from(call: Callable[..., Any]) -> Function:
 
 
 def _spec(name: str, signature: Signature) -> Function:
-    return Function(name, signature.inputs, signature.outputs, signature.mark.effects)
+    mark = signature.mark
+    return Function(name, signature.inputs, signature.outputs, mark.effects, mark.num_cpus)
 
 
 def _import(name: str) -> ModuleType:

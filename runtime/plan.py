@@ -23,9 +23,10 @@ from graphs.ports import Port, PortType
 
 StepId = NewType("StepId", str)
 
-Backend = Literal["inline", "pool", "task"]
+Backend = Literal["inline", "pool", "task", "compiled"]
 """`inline`: computed in the runner, on the spot. `pool`: awaits calls to a model. `task`: awaits something
-else, as a thread, a server or the nodes inside it."""
+else, as a thread, a server or the nodes inside it. `compiled`: a stage of a Ray Compiled Graph, in a process
+of its own."""
 
 
 class PlannedBody(msgspec.Struct, frozen=True, omit_defaults=True):

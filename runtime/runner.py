@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from cluster.errors import ClusterError, DeadlineExceeded
 from cluster.interface import Pool
 from cluster.messages import Message, Usage
+from cluster.stages import OpenChain
 from graphs.bindings import CONTEXT, INPUTS, Ref
 from graphs.pipeline import Priority
 from graphs.ports import Port, object_schema
@@ -128,8 +129,11 @@ class Runner:
         http: HttpClient | None = None,
         servers: Mapping[str, ToolServer] | None = None,
         approvals: Approvals | None = None,
+        open_chain: OpenChain | None = None,
     ) -> None:
-        resources = Resources(pools, indexes or {}, http or HttpClient(), servers or {}, approvals)
+        resources = Resources(
+            pools, indexes or {}, http or HttpClient(), servers or {}, approvals, open_chain
+        )
         self._plans = {plan.graph: (plan, prepare(plan, resources)) for plan in plans}
         self.infos = {name: info_of(plan) for name, (plan, _) in self._plans.items()}
         """By the name of the graph."""

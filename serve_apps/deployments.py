@@ -15,6 +15,7 @@ import structlog
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from cluster.compiled_graph import open_chain
 from cluster.config import OpenAISpec
 from cluster.engines.serving import coalesce
 from cluster.garbage import collect_less_often
@@ -118,6 +119,7 @@ class RunnerReplica:
             http_client(self._settings),
             self._servers,
             ApprovalBook(self._store),
+            open_chain,
         )
 
     async def _end_cancelled(self) -> None:

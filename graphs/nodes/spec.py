@@ -171,6 +171,11 @@ class NodeSpec(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields
     def effects(self) -> Effects:
         return "pure"
 
+    @property
+    def own_process(self) -> bool:
+        """Whether it runs in a process of its own."""
+        return False
+
     def uses(self) -> Sequence[Use]:
         return ()
 

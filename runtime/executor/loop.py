@@ -19,8 +19,9 @@ from typing import Any
 
 import msgspec
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, ReplicaLost
 from cluster.messages import Usage
+from cluster.stages import StageFailed
 from graphs.bindings import Ref
 from graphs.pipeline import RetryOn
 from runtime.events import (
@@ -35,6 +36,7 @@ from runtime.events import (
     NodeStarted,
     NodeWaiting,
 )
+from runtime.executor.chains import PreparedChain
 from runtime.executor.kinds.kind import Passed, Values
 from runtime.executor.prepare import PreparedBody, PreparedNode, PreparedStep
 from runtime.executor.run import Ledger, NodeBroke, Run
@@ -97,7 +99,7 @@ class Execution:
                     if not self._skips(node):
                         self._evaluate(node)
                 ready += self._done(step)
-            elif self._skips(step.nodes[0]):
+            elif len(step.nodes) == 1 and self._skips(step.nodes[0]):
                 ready += self._done(step)
             else:
                 self._tasks.create_task(self._perform(step))
@@ -142,9 +144,39 @@ class Execution:
         self._end(path, node, began, outputs, None)
 
     async def _perform(self, step: PreparedStep) -> None:
-        (node,) = step.nodes
+        if step.chain is None or not await self._pass_through(step.nodes, step.chain):
+            for node in step.nodes:
+                if len(step.nodes) == 1 or not self._skips(node):
+                    await self._await(node, step.priority)
+        self._advance(self._done(step))
+
+    async def _pass_through(self, nodes: Sequence[PreparedNode], chain: PreparedChain) -> bool:
+        """Sends the values down a chain of processes; whether it could be done."""
+        if not chain.stages.ready:
+            return False
+        paths = [self.path + node.name for node in nodes]
+        for path, node in zip(paths, nodes, strict=True):
+            self._begin(path, node)
+        try:
+            made = await chain.stages.run(chain.inputs(self.values))
+        except StageFailed as failed:
+            raise self._broke(paths[failed.stage], failed.error) from failed
+        except ReplicaLost as lost:
+            if not chain.repeatable:
+                raise self._broke(paths[0], lost) from lost
+            for path in paths:
+                del self._run.running[path]
+                self._run.queue.put(NodeRetried(path, 2, "unavailable"))
+            return False
+        except ClusterError as error:
+            raise self._broke(paths[0], error) from error
+        for path, node, each in zip(paths, nodes, made, strict=True):
+            self._end(path, node, perf_counter() - each.seconds, each.outputs, None)
+        return True
+
+    async def _await(self, node: PreparedNode, priority: int) -> None:
         assert node.perform is not None
-        call = Call(self._run, self, node, step.priority)
+        call = Call(self._run, self, node, priority)
         self._run.opened(call.ledger)
         began = self._begin(call.node, node)
         try:
@@ -154,7 +186,6 @@ class Execution:
         finally:
             self._run.settled(call.ledger)
         self._end(call.node, node, began, outputs, call.usage if call.ledger.opened else None)
-        self._advance(self._done(step))
 
     def _begin(self, path: str, node: PreparedNode) -> float:
         self._run.running[path] = self.holder

@@ -14,9 +14,11 @@ from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass, field
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from graphs.bindings import CONTEXT, INPUTS, Binding, Ref
 from graphs.conditions import operands_of
+from runtime.executor.chains import PreparedChain, chain_of
 from runtime.executor.kinds.kind import Evaluate, Resources
 from runtime.executor.kinds.kind import Values as Ports
 from runtime.executor.kinds.registry import evaluator
@@ -52,6 +54,8 @@ class PreparedNode:
 @dataclass(frozen=True, slots=True)
 class PreparedStep:
     nodes: tuple[PreparedNode, ...]
+    chain: PreparedChain | None
+    """Where its nodes are run in processes of their own, one handing on to the next."""
     inline: bool
     waits_for: int
     """Number of steps that must be done first."""
@@ -146,7 +150,7 @@ def _steps(body: PlannedBody, slots: Slots, resources: Resources) -> tuple[Prepa
             successors[index_of[needed]].append(index)
     return tuple(
         PreparedStep(
-            nodes=tuple(_node(node, step, slots, resources) for node in step.nodes),
+            *_run_by(step, slots, resources),
             inline=step.backend == "inline",
             waits_for=len(step.depends_on),
             successors=tuple(reversed(successors[index])),
@@ -155,6 +159,19 @@ def _steps(body: PlannedBody, slots: Slots, resources: Resources) -> tuple[Prepa
         )
         for index, step in enumerate(body.steps)
     )
+
+
+def _run_by(
+    step: ExecutionStep, slots: Slots, resources: Resources
+) -> tuple[tuple[PreparedNode, ...], PreparedChain | None]:
+    """The nodes of a step, and the chain that runs them where there is one."""
+    if step.backend != "compiled" or len(step.nodes) == 1:
+        return tuple(_node(node, step, slots, resources) for node in step.nodes), None
+    alone = replace(resources, open_chain=None)  # without processes beside those of the chain
+    nodes = tuple(_node(node, step, slots, alone) for node in step.nodes)
+    may_skip = any(node.guard is not None for node in nodes)
+    getters = [dict(node.inputs) for node in nodes]
+    return nodes, None if may_skip else chain_of(step, getters, resources.open_chain)
 
 
 def _node(node: PlannedNode, step: ExecutionStep, slots: Slots, resources: Resources) -> PreparedNode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
 
@@ -172,3 +173,30 @@ def yields() -> Any:
 
 
 NOT_CALLED = 1
+
+
+@function(effects="pure", num_cpus=0.1)
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+@function(effects="pure", num_cpus=0.1)
+def longest(words: list[str], least: int = 0) -> str:
+    if not words:
+        raise ValueError("no words")
+    return max(words, key=len) if len(words) >= least else ""
+
+
+@function(effects="idempotent", num_cpus=0.1)
+def process(seen: str = "") -> int:
+    return os.getpid() + 0 * len(seen)
+
+
+@function(num_cpus=0.1)
+def post(text: str) -> str:
+    return f"posted {text}"
+
+
+@function(num_cpus=0.1)
+async def awaits_in_a_process(text: str) -> str:
+    return text

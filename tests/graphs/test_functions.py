@@ -22,9 +22,9 @@ def refused(name: str, modules=None) -> FunctionRefused:
 
 def test_a_marked_function_is_what_it_was():
     assert sample.shout("a", 2) == "A!!"
-    assert mark_of(sample.shout) == Mark("pure", cheap=False)
-    assert mark_of(sample.later) == Mark("effectful", cheap=False)
-    assert mark_of(sample.where_cheap) == Mark("idempotent", cheap=True)
+    assert mark_of(sample.shout) == Mark("pure", cheap=False, num_cpus=None)
+    assert mark_of(sample.later) == Mark("effectful", cheap=False, num_cpus=None)
+    assert mark_of(sample.where_cheap) == Mark("idempotent", cheap=True, num_cpus=None)
     assert mark_of(sample.unmarked) is None
 
     def own(text: str) -> str:
@@ -125,3 +125,14 @@ def test_it_survives_pickling():
     error = refused(f"{HERE}:shuot")
     again = pickle.loads(pickle.dumps(error))
     assert (again.message, again.token, again.hint) == (error.message, error.token, error.hint)
+
+
+def test_a_process_of_its_own_is_for_what_does_not_await_and_is_not_cheap():
+    assert spec_of(f"{HERE}:words").num_cpus == 0.1
+    assert spec_of(f"{HERE}:words").own_process
+    assert not spec_of(f"{HERE}:shout").own_process
+    assert "awaits" in refused(f"{HERE}:awaits_in_a_process").message
+    with pytest.raises(ValueError, match="num_cpus"):
+        function(cheap=True, num_cpus=1)
+    with pytest.raises(ValueError, match="num_cpus"):
+        function(num_cpus=0)

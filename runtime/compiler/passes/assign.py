@@ -1,8 +1,8 @@
 """Stage 6, assign: every node gets the place where it runs.
 
 Reason: the executor then asks no questions. A node that calls a model awaits that model's pool; one that
-awaits something else, as a server or the nodes inside it, is a task; all others are quick and local, and are
-computed in the runner on the spot.
+awaits something else, as a server or the nodes inside it, is a task; a function with a process of its own is
+a stage of a compiled graph; all others are quick and local, and are computed in the runner on the spot.
 
     embed ─► find ─► search (map) ─► ask ─► answer       embed: pool minilm, find: inline, search: task,
                                                          ask: inline, answer: pool smollm2
@@ -35,6 +35,8 @@ def _assigned(node: DraftNode) -> DraftNode:
     bodies = {key: dataclasses.replace(body, nodes=_placed(body.nodes)) for key, body in node.bodies.items()}
     model = next((use.name for use in node.spec.uses() if use.resource == "model"), None)
     awaited: Backend = "task" if bodies or model is None else "pool"
+    if node.spec.own_process and not node.has_policies:
+        awaited = "compiled"
     inline = runs_inline(node.spec) and not node.has_policies
     return replace(node, backend="inline" if inline else awaited, pool=model, bodies=bodies)
 
@@ -47,4 +49,6 @@ def _place(node: DraftNode) -> tuple[str, str]:
         return f"pool {node.pool}", "calls this model; meets other runs in its batches"
     if node.backend == "inline":
         return "inline", "needs no model"
+    if node.backend == "compiled":
+        return "compiled", "has a process of its own"
     return "task", "its policies may await" if runs_inline(node.spec) else "awaits what is no model"

@@ -8,6 +8,9 @@ that need it are.
                      ▲               ──►                ▲
     history ─────────┘                     history ─────┘
 
+Functions with processes of their own are joined by the same rules: the chain that they are becomes a Ray
+Compiled Graph, in which values go from process to process past the runner.
+
 Inside bodies it is the same; a node with a body waits for it and so is never cheap.
 
 Both rules keep a group convex (no path leaves it and comes back), so the steps stay free of cycles.
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import ChainMap
+from typing import Literal
 
 import networkx as nx
 from msgspec.structs import replace
@@ -48,7 +52,7 @@ def _fused(scope: Scope, path: str, changes: list[Change]) -> dict[NodeId, Draft
         groups.join_what_needs_it(node_id)
     names = groups.names(order)
     changes += [
-        Change(path + node_id, f"runs with {name}", "both are cheap, and nobody else waits")
+        Change(path + node_id, f"runs with {name}", _why(scope.nodes[node_id]))
         for node_id, name in names.items()
         if node_id != name
     ]
@@ -67,7 +71,7 @@ class _Groups:
 
     def __init__(self, scope: Scope, order: list[NodeId]) -> None:
         self._graph = scope.graph
-        self._cheap = {node_id: _is_cheap(scope.nodes[node_id]) for node_id in order}
+        self._sort = {node_id: _sort(scope.nodes[node_id]) for node_id in order}
         self._of = {node_id: node_id for node_id in order}
         self._members = {node_id: [node_id] for node_id in order}
 
@@ -94,10 +98,10 @@ class _Groups:
         }
 
     def _merge(self, group: NodeId, others: set[NodeId]) -> None:
-        if len(others) != 1 or not self._cheap[group]:
+        if len(others) != 1 or self._sort[group] is None:
             return
         (other,) = others
-        if not self._cheap[other]:
+        if self._sort[other] != self._sort[group]:
             return
         small, large = sorted((group, other), key=lambda name: len(self._members[name]))
         for member in self._members.pop(small):
@@ -105,6 +109,16 @@ class _Groups:
             self._members[large].append(member)
 
 
-def _is_cheap(node: DraftNode) -> bool:
-    """Whether it is computed at once, whatever happens."""
-    return node.spec.cheap and not node.has_policies
+def _sort(node: DraftNode) -> Literal["cheap", "stage"] | None:
+    """With whom it may be joined: a node of its own sort, computed whatever happens; None: with nobody."""
+    if node.has_policies:
+        return None
+    if node.spec.own_process:
+        return "stage" if node.when is None else None
+    return "cheap" if node.spec.cheap else None
+
+
+def _why(node: DraftNode) -> str:
+    if node.spec.own_process:
+        return "both have processes of their own, and nobody else waits"
+    return "both are cheap, and nobody else waits"

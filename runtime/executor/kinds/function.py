@@ -1,4 +1,4 @@
-"""`function`: the function is awaited, or called in a thread, or on the spot where it is cheap."""
+"""`function`: the function is awaited, or called on the spot, in a thread, or in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
 from jsonschema import Draft202012Validator
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, ReplicaLost
+from cluster.stages import Source, Stage, StageChain, StageFailed
 from graphs.documents import Document
 from graphs.functions import VALUE, Signature, find, is_named_tuple, signature_of
 from graphs.nodes.function import Function
 from graphs.ports import INTEGER, type_schema
 from runtime.errors import NodeError
-from runtime.executor.kinds.kind import NodeCall, Perform, Resources, Values
+from runtime.executor.kinds.kind import Evaluate, NodeCall, Perform, Resources, Values
 from runtime.values import value_fault
 
 logger = logging.getLogger(__name__)
@@ -26,47 +28,94 @@ logger = logging.getLogger(__name__)
 MAX_MESSAGE_CHARS = 200
 
 
-def prepare(spec: Function, _resources: Resources) -> Perform:
+def prepare(spec: Function, resources: Resources) -> Perform:
     """Raises `graphs.functions.FunctionRefused` for a function that is not there any more."""
     target = find(spec.call)
+    compute = stage(spec)
+    if inspect.iscoroutinefunction(target):
+        return _awaited(spec, target)
+    if signature_of(target).mark.cheap:
+        return _called(compute)
+    if spec.num_cpus is None or resources.open_chain is None:
+        return _in_thread(compute)
+    takes = {port: Source(None, port) for port in spec.inputs()}
+    chain = resources.open_chain(spec.call, [Stage(partial(stage, spec), takes, spec.num_cpus)])
+    return _in_process(chain, _in_thread(compute), repeatable=spec.effects != "effectful")
+
+
+def stage(spec: Function) -> Evaluate:
+    """The function as it is called where it may hold things up: in a thread or a process of its own."""
+    target = find(spec.call)
     signature = signature_of(target)
-    run = _runner(target, cheap=signature.mark.cheap)
     give = _Outputs(spec, in_fields=signature.in_fields)
 
-    async def perform(call: NodeCall, inputs: Values) -> Values:
+    def compute(inputs: Values) -> Values:
         given = {name: _given(name, value, signature) for name, value in inputs.items()}
         try:
-            result = await run(given)
+            result = target(**given)
         except ClusterError:
             raise
         except (Exception, SystemExit) as error:
-            logger.exception("%s of %s failed", spec.call, call.request_id)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise NodeError(f"{spec.call} failed: {reason[:MAX_MESSAGE_CHARS]}") from error
+            raise _failed(spec, error) from error
+        return give(result)
+
+    return compute
+
+
+def _awaited(spec: Function, target: Callable[..., Awaitable[Any]]) -> Perform:
+    signature = signature_of(target)
+    give = _Outputs(spec, in_fields=signature.in_fields)
+
+    async def perform(_call: NodeCall, inputs: Values) -> Values:
+        given = {name: _given(name, value, signature) for name, value in inputs.items()}
+        try:
+            result = await target(**given)
+        except ClusterError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise _failed(spec, error) from error
         return give(result)
 
     return perform
 
 
-def _runner(target: Callable[..., Any], *, cheap: bool) -> Callable[[Mapping[str, Any]], Awaitable[Any]]:
-    """How it is called, whatever it raises."""
+def _called(compute: Evaluate) -> Perform:
+    async def perform(_call: NodeCall, inputs: Values) -> Values:
+        return compute(inputs)
 
-    def attempt(given: Mapping[str, Any]) -> tuple[Any, BaseException | None]:
-        # As a value: some exceptions cannot cross a future.
+    return perform
+
+
+def _in_thread(compute: Evaluate) -> Perform:
+    async def perform(_call: NodeCall, inputs: Values) -> Values:
+        return await asyncio.to_thread(compute, inputs)
+
+    return perform
+
+
+def _in_process(chain: StageChain, meanwhile: Perform, *, repeatable: bool) -> Perform:
+    """`meanwhile` is what runs it while its process is not there."""
+
+    async def perform(call: NodeCall, inputs: Values) -> Values:
+        if not chain.ready:
+            return await meanwhile(call, inputs)
         try:
-            return target(**given), None
-        except (Exception, SystemExit) as error:  # noqa: BLE001  (raised by the caller)
-            return None, error
+            (made,) = await chain.run(inputs)
+        except StageFailed as failed:
+            raise failed.error from None
+        except ReplicaLost:
+            if not repeatable:
+                raise
+            return await meanwhile(call, inputs)
+        return made.outputs
 
-    async def run(given: Mapping[str, Any]) -> Any:
-        if inspect.iscoroutinefunction(target):
-            return await target(**given)
-        result, error = attempt(given) if cheap else await asyncio.to_thread(attempt, given)
-        if error is not None:
-            raise error
-        return result
+    return perform
 
-    return run
+
+def _failed(spec: Function, error: BaseException) -> NodeError:
+    logger.error("%s failed", spec.call, exc_info=error)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return NodeError(f"{spec.call} failed: {reason[:MAX_MESSAGE_CHARS]}")
 
 
 def _given(name: str, value: Any, signature: Signature) -> Any:

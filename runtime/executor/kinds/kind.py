@@ -17,6 +17,7 @@ import msgspec
 
 from cluster.interface import Pool
 from cluster.messages import Usage
+from cluster.stages import OpenChain
 from graphs.bindings import Ref
 from graphs.documents import Document
 from runtime.approvals.model import Answer, Asked
@@ -70,6 +71,8 @@ class Resources(msgspec.Struct, frozen=True):
     http: HttpClient = msgspec.field(default_factory=HttpClient)
     servers: Mapping[str, ToolServer] = {}
     approvals: Approvals | None = None
+    open_chain: OpenChain | None = None
+    """What gives functions processes of their own; without it they run in the runner."""
 
 
 class Passed(NamedTuple):

@@ -174,6 +174,7 @@ async def test_values_are_let_go_when_their_last_reader_is_done():
     steps = tuple(
         PreparedStep(
             (node(index),),
+            None,
             inline=True,
             waits_for=int(index > 0),
             successors=(index + 1,) if index + 1 < count else (),

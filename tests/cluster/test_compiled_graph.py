@@ -8,8 +8,9 @@ from functools import partial
 import pytest
 import ray
 
+from cluster.compiled_graph import MAX_IN_CHAIN, Chain, open_chain
 from cluster.errors import EngineFailed, InvalidCall, ReplicaLost
-from cluster.stages import MAX_IN_CHAIN, Chain, Source, Stage
+from cluster.stages import Source, Stage, StageFailed
 
 
 def make_add(amount):
@@ -85,9 +86,11 @@ async def test_more_calls_than_fit_wait_for_room(cluster):
 async def test_what_a_stage_raises_is_raised_and_harms_no_other_call(cluster):
     chain = await opened(stage(make_fragile, value=(None, "x")), stage(make_fragile, value=(0, "value")))
     try:
-        with pytest.raises(InvalidCall, match="not that") as refused:
+        with pytest.raises(StageFailed) as refused:
             await chain.run({"x": "caller"})
-        assert refused.value.param == "value"
+        assert refused.value.stage == 0
+        assert isinstance(refused.value.error, InvalidCall)
+        assert (refused.value.error.message, refused.value.error.param) == ("not that", "value")
         with pytest.raises(EngineFailed, match="ZeroDivisionError"):
             await chain.run({"x": "other"})
         assert (await chain.run({"x": "fine"}))[1].outputs == {"value": "fine"}
@@ -115,7 +118,7 @@ async def test_after_a_death_calls_fail_until_the_chain_is_made_again(cluster):
         with pytest.raises(ReplicaLost):
             await chain.run({"x": "die"})
         assert not chain.ready
-        with pytest.raises(ReplicaLost, match="started again"):
+        with pytest.raises(ReplicaLost, match="being started"):
             await chain.run({"x": 1})
         async with asyncio.timeout(30):
             while not chain.ready:
@@ -130,6 +133,19 @@ async def test_a_stage_that_cannot_be_made_is_named(cluster):
     with pytest.raises(ReplicaLost, match="the stages broken cannot start"):
         await chain.start()
     assert not chain.ready
+
+
+async def test_an_opened_chain_starts_by_itself(cluster):
+    chain = open_chain("opened", [stage(partial(make_add, 1), a=(None, "x"))])
+    try:
+        with pytest.raises(ReplicaLost, match="being started"):
+            await chain.run({"x": 1})
+        async with asyncio.timeout(30):
+            while not chain.ready:
+                await asyncio.sleep(0.05)
+        assert (await chain.run({"x": 1}))[0].outputs["value"] == 2
+    finally:
+        await chain.close()
 
 
 async def test_a_large_value_goes_through(cluster):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -32,6 +34,8 @@ def node_reference() -> str:
 def _section(spec_type: type[AnySpec]) -> str:
     spec = example(spec_type)
     lines = [f"## {spec_type.kind()}", "", f"{spec_type.summary[:1].upper()}{spec_type.summary[1:]}.", ""]
+    yaml, prose = explained(spec_type)
+    lines += ["```yaml", yaml, "```", "", *(line for part in prose for line in (part, ""))]
     if spec_type.shorthand is not None:
         lines += [f"What is written after `{spec_type.kind()}:` is its input `{spec_type.shorthand}`.", ""]
     else:
@@ -44,6 +48,14 @@ def _section(spec_type: type[AnySpec]) -> str:
     if not spec_type.holds_nodes or spec.effects != "pure":
         lines += [_EFFECTS[spec.effects], ""]
     return "\n".join(lines)
+
+
+def explained(spec_type: type[AnySpec]) -> tuple[str, list[str]]:
+    """What the module of a kind says of it: its example, which follows the first line, and the rest."""
+    module = inspect.getmodule(spec_type)
+    assert module is not None
+    _, yaml, *prose = (inspect.getdoc(module) or "").split("\n\n")
+    return textwrap.dedent(yaml), [" ".join(part.split()) for part in prose]
 
 
 def _settings(spec_type: type[AnySpec]) -> Iterator[tuple[str, ...]]:

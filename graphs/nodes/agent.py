@@ -7,9 +7,11 @@
         search:
           description: Finds passages of the manual
           inputs: {query: string}
-          nodes: {...}                  # see what the model gave as ${args.query}
-          outputs: {passages: ${hits.documents}}
-    with: {prompt: ${inputs.question}}
+          nodes:
+            vector: {embed: {model: minilm}, with: {text: "${args.query}"}}
+            hits: {retrieve: {index: manual}, with: {embedding: "${vector.embedding}"}}
+          outputs: {passages: "${hits.documents}"}
+    with: {prompt: "${inputs.question}"}
 
 A tool is a body: any nodes, a subgraph or an MCP tool among them. The model is held to a JSON schema of the
 tools and their inputs, so it calls nothing else. Steps and tokens are bounded.

@@ -1,10 +1,8 @@
 """`approval`: a person looks at a value and says yes or no.
 
-    review:
-      approval: {message: May this be sent?}
-      with: {value: "${write.text}"}
-      timeout: 10m
-    send: {http: {...}, when: review.approved}
+    approval: {message: May this be sent?}
+    with: {value: "${write.text}"}
+    timeout: 10m
 
 The run waits, within its deadline and the node's time-out. The person may give another value of the same type
 in place of the one shown.

@@ -3,9 +3,9 @@
     branch:
       - when: inputs.level == "easy"
         llm: {model: tiny}
-        with: {prompt: ${ask.text}}
+        with: {prompt: "${ask.text}"}
       - llm: {model: big}
-        with: {prompt: ${ask.text}}
+        with: {prompt: "${ask.text}"}
 
 Cases give outputs of the same names. Where a name is missing in a case, or no case applies, it is null.
 """

@@ -3,7 +3,7 @@
     classify:
       model: minilm
       labels: {positive: the writer is content, negative: the writer complains}
-    with: {text: ${inputs.review}}
+    with: {text: "${inputs.review}"}
 
 A generating model is held to the labels; an embedding one takes the nearest description.
 """

@@ -1,4 +1,8 @@
-"""`embed`: a model turns a text into a vector."""
+"""`embed`: a model turns a text into a vector.
+
+embed: {model: minilm}
+with: {text: "${inputs.question}"}
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`function`: a function of Python. Its inputs and outputs are those of its type hints.
 
 function: my_package.text:shout
-with: {text: ${inputs.text}}
+with: {text: "${inputs.text}"}
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`guardrail`: checks a text for personal data, words and length, without a model.
 
     guardrail: {pii: [email, phone], words: [project x], action: redact}
-    with: {text: ${answer.text}}
+    with: {text: "${answer.text}"}
 
 What it finds is replaced, only told of, or refused.
 """

@@ -3,7 +3,7 @@
     http:
       url: https://api.example.com/v1/items/{id}
       headers: {accept: application/json, authorization: {env: ITEMS_TOKEN, prefix: "Bearer "}}
-    with: {id: ${inputs.item}, query: {lang: en}}
+    with: {id: "${inputs.item}", query: {lang: en}}
 
 The host is fixed. What is in braces in the path is an input, quoted as it is put in. Secrets are named by
 their environment variable and stand neither in the file nor in the plan.

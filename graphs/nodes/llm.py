@@ -1,7 +1,7 @@
 """`llm`: a chat model answers.
 
     llm: {model: smollm2, prompt: "Translate to French: {{ text }}"}
-    with: {text: ${inputs.text}}
+    with: {text: "${inputs.text}"}
 
 Without a `prompt` of its own it takes the prompt as an input. With `schema` the model is held to that JSON
 Schema, and what it wrote comes out parsed as `data`. With `n` it answers several times: `texts`.

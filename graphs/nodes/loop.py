@@ -1,7 +1,15 @@
 """`loop`: its body runs again and again, on what the pass before has left, until a condition holds.
 
-    loop: {max_iterations: 4, until: judge.score >= 0.8, nodes: {...}, outputs: {draft: ${rewrite.text}}}
-    with: {draft: ${first.text}}
+    loop:
+      max_iterations: 4
+      until: judge.label == "good"
+      nodes:
+        rewrite: {llm: {model: smollm2, prompt: "Better: {{ text }}"}, with: {text: "${state.draft}"}}
+        judge:
+          classify: {model: minilm, labels: {good: clear and short, bad: hard to read}}
+          with: {text: "${rewrite.text}"}
+      outputs: {draft: "${rewrite.text}"}
+    with: {draft: "${first.text}"}
 
 `with` is the state that it starts with, which the body sees as `${state.draft}`, with the number of the pass
 as `${state.iteration}`, from 0. An output of the body takes the place of the state of its name. The last

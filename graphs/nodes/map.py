@@ -1,6 +1,12 @@
 """`map`: its body runs once for each item of a list, several at a time; results keep the order of the items.
 
-    map: {over: ${expand.texts}, as: query, nodes: {...}, outputs: {hits: ${search.documents}}}
+    map:
+      over: ${expand.texts}
+      as: query
+      nodes:
+        vector: {embed: {model: minilm}, with: {text: "${query}"}}
+        search: {retrieve: {index: manual}, with: {embedding: "${vector.embedding}"}}
+      outputs: {hits: "${search.documents}"}
 
 The body sees the item as `${query}` and its place as `${query.index}`, from 0. What it gives of type T comes
 out as list[T], or as `reduce` says.

@@ -1,7 +1,7 @@
 """`prompt`: a text made from a template and values.
 
     prompt: {template: "Answer in one sentence: {{ question }}"}
-    with: {question: ${inputs.question}}
+    with: {question: "${inputs.question}"}
 
 With `use: prompts/answer@stable` the template is that of a prompt file.
 """

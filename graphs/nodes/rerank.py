@@ -1,7 +1,7 @@
 """`rerank`: a model compares documents with a query, and the nearest are kept, the nearest first.
 
 rerank: {model: minilm, top_n: 3}
-with: {query: ${inputs.question}, documents: ${search.documents}}
+with: {query: "${inputs.question}", documents: "${search.documents}"}
 """
 
 from __future__ import annotations

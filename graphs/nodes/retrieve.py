@@ -1,4 +1,8 @@
-"""`retrieve`: the documents of an index that are nearest to a vector."""
+"""`retrieve`: the documents of an index that are nearest to a vector.
+
+retrieve: {index: manual}
+with: {embedding: "${vector.embedding}", top_k: 5}
+"""
 
 from __future__ import annotations
 

@@ -3,9 +3,15 @@
     router:
       model: smollm2
       choices:
-        small: {description: a greeting or a short factual question, llm: {...}, with: {...}}
-        large: {description: a question that needs thought, nodes: {...}, outputs: {...}}
-    with: {text: ${inputs.question}}
+        small:
+          description: a greeting or a short factual question
+          llm: {model: tiny}
+          with: {prompt: "${inputs.question}"}
+        large:
+          description: a question that needs thought
+          llm: {model: big}
+          with: {prompt: "${inputs.question}"}
+    with: {text: "${inputs.question}"}
 
 A generating model is held to the names of the choices; an embedding one takes the nearest description.
 """

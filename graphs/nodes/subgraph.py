@@ -1,7 +1,7 @@
 """`subgraph`: another pipeline, run as a node. Its inputs and outputs are the node's.
 
 subgraph: {graph: support-rag}
-with: {question: ${inputs.question}}
+with: {question: "${inputs.question}"}
 """
 
 from __future__ import annotations

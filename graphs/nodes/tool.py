@@ -1,7 +1,7 @@
 """`tool`: a tool of a server that speaks the Model Context Protocol.
 
-tool: {server: tickets, tool: search}
-with: {query: ${inputs.question}, limit: 5}
+    tool: {server: tickets, tool: search}
+    with: {query: "${inputs.question}", limit: 5}
 
 What is in `with` are the arguments. Which servers there are says the deploy config; whether a server has the
 tool, and what it takes, is known when it is first called.

@@ -1,4 +1,7 @@
-"""`value`: a constant, or a list or record put together from other values."""
+"""`value`: a constant, or a list or record put together from other values.
+
+value: {question: "${inputs.question}", limit: 3}
+"""
 
 from __future__ import annotations
 

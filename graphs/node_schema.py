@@ -73,9 +73,11 @@ def kind_schema(spec: type[AnySpec]) -> Schema:
     properties = settings["properties"]
     match spec.kind():
         case "map":
+            properties["as"] |= name_schema()
             properties |= {"over": _BINDING | {"description": "The list."}, **_body()}
             settings["required"] = ["over", *settings["required"]]
         case "loop":
+            properties["as"] |= name_schema()
             properties["until"] = _condition("Whether it ends after this pass.")
             return {"description": spec.summary, **_either(properties, settings["required"])}
         case "branch":
@@ -87,7 +89,8 @@ def kind_schema(spec: type[AnySpec]) -> Schema:
         case "agent":
             told = struct_schema(AgentTool)
             told["properties"]["inputs"] = named({"$ref": "#/$defs/input"}, "What the model gives it.")
-            properties["tools"] |= {"additionalProperties": _either(told["properties"], told["required"])}
+            tool = _either(told["properties"], told["required"])
+            properties["tools"] |= {"propertyNames": name_schema(), "additionalProperties": tool}
         case "http":
             text = properties["headers"]["additionalProperties"]["anyOf"][0]
             properties["headers"]["additionalProperties"] = {"anyOf": [text, struct_schema(Secret)]}

@@ -111,7 +111,7 @@ def _body(scope: Scope, body: Body, inner: Scope, *, whole: bool) -> Iterator[Pr
     effectful = any(node.all_effects() == "effectful" for node in body.nodes.values())
     if whole and not body.outputs and not effectful:
         hint = "write outputs: {name: ${node.port}}"
-        yield Problem("missing", "these nodes give nothing", inner.path, on_key=True, hint=hint)
+        yield Problem("no-outputs", "these nodes give nothing", inner.path, on_key=True, hint=hint)
 
 
 def _keys(path: Path, node: Node, expected: Set[str]) -> Iterator[Problem]:
@@ -130,7 +130,7 @@ def _own_name(path: Path, node: Node, name: str) -> Iterator[Problem]:
         if name in body.outputs:
             place = (*path, *node.spec.place(key), "outputs", name)
             message = f"{name} is an output that every {node.kind} has"
-            yield Problem("bad-name", message, place, on_key=True)
+            yield Problem("reserved-name", message, place, on_key=True)
 
 
 def _map(path: Path, spec: Map, types: BodyTypes) -> Iterator[Problem]:
@@ -181,7 +181,7 @@ def _loop(scope: Scope, path: Path, node: Node, spec: Loop, types: BodyTypes) ->
     yield from _own_name(path, node, "iterations")
     if "iteration" in spec.state:
         message = "iteration is the number of the pass"
-        yield Problem("bad-name", message, (*path, "with", "iteration"), on_key=True)
+        yield Problem("reserved-name", message, (*path, "with", "iteration"), on_key=True)
     start = given_types(node, scope.types.refs, scope.types.absent)
     for name, port_type in types.get(BODY, {}).items():
         state = start.get(name, ANY)
@@ -204,7 +204,7 @@ def _tools(path: Path, node: Node) -> Iterator[Problem]:
             yield Problem("bad-name", fault, place, on_key=True)
         if not body.outputs and any(inner.all_effects() == "effectful" for inner in body.nodes.values()):
             message = f"the tool {key} gives no output, so the model learns nothing from it"
-            yield Problem("missing", message, place, on_key=True)
+            yield Problem("no-outputs", message, place, on_key=True)
 
 
 def _graph(scope: Scope, path: Path, node: Node, spec: Subgraph) -> Iterator[Problem]:

@@ -22,7 +22,7 @@ def policy_problems(scope: Scope, path: Path, node_id: NodeId, node: Node) -> It
         yield Problem("retry-effects", message, (*path, "retry"), on_key=True, hint=hint)
     if node.timeout_s is not None and not 0 < node.timeout_s <= MAX_TIMEOUT_S:
         message = f"a timeout is more than nothing and at most {MAX_TIMEOUT_S:.0f} s"
-        yield Problem("bad-value", message, (*path, "timeout"))
+        yield Problem("bad-timeout", message, (*path, "timeout"))
     for index, fallback in enumerate(node.fallback):
         yield from _fallback(scope, (*path, "fallback", index), node_id, node, fallback)
 

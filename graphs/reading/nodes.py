@@ -137,8 +137,13 @@ class Nodes:
         if not isinstance(data, list):
             self.reading.problem("bad-value", "expected a list, as [{model: small}, {value: …}]", path)
             return ()
-        read = [self.reading.struct(item, Fallback, (*path, index)) for index, item in enumerate(data)]
-        return tuple(item for item in read if item is not None)
+        read = []
+        for index, item in enumerate(data):
+            before = len(self.reading.problems)
+            fallback = self.reading.struct(item, Fallback, (*path, index))
+            if fallback is not None and len(self.reading.problems) == before:
+                read.append(fallback)
+        return tuple(read)
 
     def _effects(self, data: Mapping[str, Any], path: Path) -> Effects | None:
         said = data.get("effects")

@@ -17,6 +17,8 @@ from graphs.pipeline import Chat, Context, Fallback, Metadata, Policies, Retry
 from graphs.schema import language_schema
 from graphs.writer import to_data
 from tests.graphs.shapes import SHAPES, pipelines, pipelines_with_bodies
+from tests.graphs.test_broken_bodies import BROKEN as INSIDE
+from tests.graphs.test_broken_bodies import text_of
 from tests.graphs.test_loader import ABSENT, ANSWER, HEAD, NODES, PARTS, TAIL, TOP
 
 ROOT = Path(graphs.__file__).parent.parent
@@ -77,6 +79,7 @@ def test_any_pipeline_with_bodies_is_accepted(pipeline):
 def broken() -> dict[str, tuple[str, str]]:
     """Every broken pipeline of the loader's tests: its text and the code of its mistake."""
     texts = {name: (HEAD + nodes + ANSWER + TAIL, code) for name, (nodes, code, *_) in NODES.items()}
+    texts |= {f"inside: {name}": (text_of(node), code) for name, (node, code, *_) in INSIDE.items()}
     for name, (section, code, *_) in TOP.items():
         rest = "".join(text for part, text in PARTS.items() if f"{part}:" not in section)
         texts[f"top: {name}"] = (section + rest, code)

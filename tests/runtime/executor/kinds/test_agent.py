@@ -1,5 +1,7 @@
 """`agent` on the fake engine: what the model is asked and told, what it may call, and when it must answer."""
 
+import asyncio
+
 import msgspec
 import pytest
 
@@ -167,6 +169,24 @@ async def test_a_tool_that_is_too_slow_is_told():
     made = agent(step, outputs={"text": "${step.text}"})
     end = await finished(runner_of(made, m=pool, large=slow), asked(q="why"))
     assert "longer than 0.05 s" in end.outputs["steps"][0]["error"]
+
+
+class SecondNeverEnds(Recorder):
+    """A pool whose second call has no end."""
+
+    async def generate(self, call):
+        if self.calls:
+            await asyncio.Event().wait()
+        async for batch in super().generate(call):
+            yield batch
+
+
+async def test_what_failed_inside_is_not_what_the_run_was_at():
+    broken = node("step", Prompt(template="{{ query.missing.name }}"), query="${args.query}")
+    made = agent(broken, outputs={"text": "${step.text}"})
+    pool = SecondNeverEnds(FakeScript(rules=[Rule(contains="", reply=CALL)]))
+    last = await failed(runner_of(made, m=pool), asked(timeout_s=0.2, q="why"))
+    assert (last.node, last.failure.kind) == ("helper", "DeadlineExceeded")
 
 
 @pytest.mark.parametrize("kind", ["Overloaded", "ModelUnavailable", "EngineFailed"])

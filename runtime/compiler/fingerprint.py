@@ -35,7 +35,7 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 def digest_of(node: DraftNode, names: Names) -> str:
     """The digest of a node, from those of the nodes that it refers to."""
-    return fingerprint(_node(node, names, 0))
+    return fingerprint(_node(node, names, 0, {}))
 
 
 def digests_of(scope: Scope, around: Names) -> Names:
@@ -54,25 +54,17 @@ def names_inside(node: DraftNode, key: str, digest: str, around: Names) -> Names
     )
 
 
-def structure(scope: Scope, around: Names | None = None, level: int = 0) -> list[Any]:
+def structure(scope: Scope) -> list[Any]:
     """The nodes by number and the results, in a form that is equal for equal graphs."""
-    around = ChainMap() if around is None else around
-    numbers = number(scope, around)
-    names = around.new_child({node_id: [level, place] for node_id, place in numbers.items()})
-    nodes = []
-    for node_id in numbers:
-        node = scope.nodes[node_id]
-        nodes.append([_node(node, names, level), sorted(numbers[other] for other in node.after)])
-    until, defaults = (scope.until, scope.defaults) if isinstance(scope, DraftBody) else (None, {})
-    return [nodes, _inputs(scope.outputs, names), _condition(until, names), defaults]
+    return _structure(scope, ChainMap(), 0, {})
 
 
-def number(scope: Scope, around: Names | None = None) -> dict[NodeId, int]:
+def number(scope: Scope) -> dict[NodeId, int]:
     """The nodes in the order in which they are met from the results back, whatever their names.
 
     Then come those that others come after, and last what is run for its effects only.
     """
-    return _Numbering(scope, ChainMap() if around is None else around).numbers
+    return _Numbering(scope, ChainMap(), 0, {}).numbers
 
 
 def fingerprint(content: Any) -> str:
@@ -80,13 +72,22 @@ def fingerprint(content: Any) -> str:
     return hashlib.blake2b(_encode(content), digest_size=16).hexdigest()
 
 
+Inside = dict[int, dict[NodeId, int]]
+"""By identity of a body: the numbers of its nodes. Each is found once, on the way to the marks of the scope
+around it, as finding it again from every scope around would double the work at each level."""
+
+
 class _Numbering:
-    def __init__(self, scope: Scope, around: Names) -> None:
+    def __init__(self, scope: Scope, around: Names, level: int, inside: Inside) -> None:
         self._scope = scope
         self._around = around
+        self._level = level
+        self._inside = inside
         self._order: list[NodeId] = []
         self._followed = 0
         self.numbers: dict[NodeId, int] = {}
+        if any(node.bodies for node in scope.nodes.values()):
+            _ = self.marks
         self._follow([ref.owner for binding in scope.results() for ref in _refs(binding)])
         self._follow_after()
         rest = [name for name, node in scope.nodes.items() if name not in self.numbers]
@@ -95,17 +96,17 @@ class _Numbering:
             self._follow_after()
 
     @cached_property
-    def _marks(self) -> Names:
+    def marks(self) -> Names:
         """Digests that also cover what a node comes after: an order of nodes that depends on no name."""
         marks = self._around.new_child()
         for node_id in nx.topological_sort(self._scope.graph):
             node = self._scope.nodes[node_id]
             after = sorted(marks[other] for other in node.after)
-            marks[node_id] = fingerprint([_node(node, marks, 0), after])
+            marks[node_id] = fingerprint([_node(node, marks, self._level, self._inside), after])
         return marks
 
     def _sorted(self, nodes: Sequence[NodeId]) -> Sequence[NodeId]:
-        return nodes if len(nodes) < 2 else sorted(nodes, key=self._marks.__getitem__)
+        return nodes if len(nodes) < 2 else sorted(nodes, key=self.marks.__getitem__)
 
     def _follow(self, owners: Sequence[str]) -> None:
         """Numbers all that `owners` lead back to by what flows."""
@@ -116,7 +117,7 @@ class _Numbering:
                 continue
             self.numbers[node_id] = len(self.numbers)
             self._order.append(node_id)
-            taken = [ref.owner for ref in _taken(self._scope.nodes[node_id], self._around)]
+            taken = [ref.owner for ref in _taken(self._scope.nodes[node_id], self._inside)]
             stack += reversed(taken)
 
     def _follow_after(self) -> None:
@@ -127,7 +128,26 @@ class _Numbering:
             self._followed += 1
 
 
-def _taken(node: DraftNode, around: Names) -> Iterator[Ref]:
+def _structure(scope: Scope, around: Names, level: int, inside: Inside) -> list[Any]:
+    """As `structure`. A node with bodies is its mark, and the numbers of what it takes from around it."""
+    numbering = _Numbering(scope, around, level, inside)
+    numbers = numbering.numbers
+    inside[id(scope)] = numbers
+    names = around.new_child({node_id: [level, place] for node_id, place in numbers.items()})
+    nodes = []
+    for node_id in numbers:
+        node = scope.nodes[node_id]
+        if node.bodies:
+            taken = [[names.get(ref.owner), ref.port] for ref in _taken(node, inside)]
+            said = [numbering.marks[node_id], taken]
+        else:
+            said = _node(node, names, level, inside)
+        nodes.append([said, sorted(numbers[other] for other in node.after)])
+    until, defaults = (scope.until, scope.defaults) if isinstance(scope, DraftBody) else (None, {})
+    return [nodes, _inputs(scope.outputs, names), _condition(until, names), defaults]
+
+
+def _taken(node: DraftNode, inside: Inside) -> Iterator[Ref]:
     """What a node refers to around it, in an order that does not depend on names."""
     for port in sorted(node.inputs):
         yield from _refs(node.inputs[port])
@@ -137,28 +157,29 @@ def _taken(node: DraftNode, around: Names) -> Iterator[Ref]:
         body = node.bodies[key]
         for binding in operands_of(body.when):
             yield from _refs(binding)
-        inner = [ref for name in number(body, around) for ref in _taken(body.nodes[name], around)]
+        inner = [ref for name in inside[id(body)] for ref in _taken(body.nodes[name], inside)]
         inner += [ref for binding in body.results() for ref in _refs(binding)]
         hidden = {*body.nodes, *node.spec.locals(key, {})}
         yield from (ref for ref in inner if ref.owner not in hidden)
 
 
-def _node(node: DraftNode, names: Names, level: int) -> list[Any]:
+def _node(node: DraftNode, names: Names, level: int, inside: Inside) -> list[Any]:
     return [
         _spec(node.spec),
         _inputs(node.inputs, names),
         _condition(node.when, names),
         _policies(node),
-        [_body(node, key, names, level) for key in _keys(node)],
+        [_body(node, key, names, level, inside) for key in _keys(node)],
     ]
 
 
-def _body(node: DraftNode, key: str, names: Names, level: int) -> list[Any]:
+def _body(node: DraftNode, key: str, names: Names, level: int, inside: Inside) -> list[Any]:
     body = node.bodies[key]
     known: Names = ChainMap() if node.spec.closed else names
     places = {owner: ["local", level, place] for place, owner in enumerate(node.spec.locals(key, {}))}
     title = "" if node.spec.kind() == Branch.kind() else key
-    return [title, _condition(body.when, names), structure(body, known.new_child(places), level + 1)]
+    inner = _structure(body, known.new_child(places), level + 1, inside)
+    return [title, _condition(body.when, names), inner]
 
 
 def _keys(node: DraftNode) -> list[str]:

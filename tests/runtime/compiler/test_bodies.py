@@ -1,5 +1,7 @@
 """Nodes inside nodes, through the whole compiler."""
 
+import time
+
 import msgspec
 import pytest
 
@@ -10,6 +12,7 @@ from runtime.compiler.catalog import Catalog
 from runtime.compiler.compile import compile_pipeline, compile_until
 from runtime.plan import Demand
 from tests.runtime.compiler.bodies import (
+    EMBED,
     PURE,
     SAMPLING,
     body,
@@ -148,3 +151,44 @@ def test_models_in_bodies_and_of_fallbacks_are_checked():
         ("wrong-model", (*inside, "fallback", 0, "model")),
         ("unknown-model", (*inside, "fallback", 1, "model")),
     ]
+
+
+def thousand_maps():
+    nodes = {}
+    for index in range(1000):
+        each = {
+            "vector": node(EMBED, text="${inputs.question}"),
+            "ask": prompt(f"{index} {{{{ q }}}} {{{{ v }}}}", q="${item}", v="${vector.embedding}"),
+            "each": node(PURE, prompt="${ask.text}"),
+        }
+        over = f"${{m{index - 1}.text}}" if index % 7 else "${inputs.list}"
+        nodes[f"m{index}"] = mapped(over, body(each, text="${each.text}"))
+    return pipeline(nodes, **{f"o{index}": f"${{m{index}.text}}" for index in range(6, 1000, 7)})
+
+
+def deep(levels):
+    """Maps in maps, with effects and order at every level: what makes the numbering work hardest."""
+    inner = body({"each": node(SAMPLING, prompt="${inputs.question}")}, out="${each.text}")
+    for level in reversed(range(levels)):
+        one = msgspec.structs.replace(prompt("a"), effects="effectful")
+        two = msgspec.structs.replace(prompt("b"), effects="effectful")
+        last = prompt("{{ x }}", x=f"${{in{level}.out}}")
+        nodes = {f"one{level}": one, f"two{level}": two, f"last{level}": last}
+        nodes[f"last{level}"] = msgspec.structs.replace(last, after=(f"one{level}", f"two{level}"))
+        nodes[f"in{level}"] = mapped(["x"], inner, called=f"item{level}", max_items=1)
+        inner = body(nodes, out=f"${{last{level}.text}}")
+    return pipeline({"all": mapped(["x"], inner, max_items=1)}, out="${all.out}")
+
+
+def seconds_to_compile(made):
+    began = time.process_time()
+    compile_pipeline(made)
+    return time.process_time() - began
+
+
+def test_a_thousand_maps_are_quick():
+    assert seconds_to_compile(thousand_maps()) < 10
+
+
+def test_depth_costs_little():
+    assert seconds_to_compile(deep(7)) < 1

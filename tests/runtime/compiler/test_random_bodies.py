@@ -110,6 +110,7 @@ def test_hash_depends_neither_on_names_nor_on_order(pipeline):
 
 
 @given(bodied(), st.data())
+@settings(deadline=None)
 def test_hash_sees_a_change_of_any_call_in_a_body(pipeline, data):
     draft = stages(pipeline)["order"]
     calls = [path for path, node in draft.everything() if isinstance(node.spec, Llm)]

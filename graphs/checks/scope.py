@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 
 from msgspec.structs import replace
 
-from graphs.bindings import CONTEXT, INPUTS, RESERVED, Binding, Literal, Ref, located
+from graphs.bindings import CONTEXT, INPUTS, RESERVED, Binding, Items, Literal, Record, Ref, located
 from graphs.conditions import ConditionRefused, parse_condition, type_fault
 from graphs.errors import Path, Problem, nearest
 from graphs.inference import Typed, binding_type
 from graphs.nodes.spec import NO_BODIES, BodyTypes
 from graphs.pipeline import CONTEXT_FIELDS, Node, NodeId, Pipeline
-from graphs.ports import ANY, Port, assignable, faults
+from graphs.ports import ANY, Field, Port, PortType, assignable, faults, optional
 
 Unreadable = Mapping[Path, Set[str]]
 """By place of a body, empty for the pipeline itself: the names of what was complained of already."""
@@ -108,14 +108,43 @@ class Scope:
 
     def edge(self, path: Path, port: Port, binding: Binding) -> Iterator[Problem]:
         """Whether what is bound fits the port."""
+        wanted = port.type
+        inner = wanted.item if wanted.name == "optional" and wanted.item is not None else wanted
         if isinstance(binding, Literal):
             for message in faults(port, binding.value):
-                yield Problem("type-mismatch", f"{path[-1]}: {message}", path)
-            return
-        given = binding_type(binding, self.types.refs)
-        if given is not None and not assignable(given, port.type):
+                yield Problem("type-mismatch", f"{_label(path)}: {message}", path)
+        elif isinstance(binding, Record) and inner.fields:
+            yield from self._fields(path, inner.fields, binding)
+        elif isinstance(binding, Items) and inner.name == "list" and inner.item is not None:
+            for index, item in enumerate(binding.items):
+                yield from self._part((*path, index), inner.item, item)
+        else:
+            yield from self._flow(path, wanted, binding, binding_type(binding, self.types.refs))
+
+    def _fields(self, path: Path, wanted: Iterable[Field], binding: Record) -> Iterator[Problem]:
+        """Whether a record that is put together has the fields that are wanted. More do no harm."""
+        for field in wanted:
+            if field.name in binding.fields:
+                yield from self._part((*path, field.name), field.type, binding.fields[field.name])
+            elif field.required:
+                message = f"{_label(path)} needs the field {field.name}, a {field.type}"
+                hint = nearest(field.name, set(binding.fields) - {each.name for each in wanted})
+                yield Problem("type-mismatch", message, path, hint=hint)
+
+    def _part(self, path: Path, wanted: PortType, binding: Binding) -> Iterator[Problem]:
+        """Whether a part of a list or record fits, where what is absent is null."""
+        if isinstance(binding, Ref) and binding in self.types.absent and binding in self.types.refs:
+            yield from self._flow(path, wanted, binding, optional(self.types.refs[binding]))
+        else:
+            yield from self.edge(path, Port(wanted), binding)
+
+    def _flow(
+        self, path: Path, wanted: PortType, binding: Binding, given: PortType | None
+    ) -> Iterator[Problem]:
+        if given is not None and not assignable(given, wanted):
             said = str(binding) if isinstance(binding, Ref) else "this"
-            yield Problem("type-mismatch", f"{said} is a {given}, {path[-1]} takes a {port.type}", path)
+            told = f"{said} is a {given}, {_label(path)} takes a {wanted}"
+            yield Problem("type-mismatch", told, path)
 
     def condition(self, path: Path, source: str) -> Iterator[Problem]:
         """What is wrong with a condition that stands at `path`."""
@@ -165,6 +194,11 @@ class Scope:
                 if any(owner in body.nodes for body in node.bodies.values()) and not node.spec.closed:
                     return f"it is inside {name}: make it one of the outputs there"
         return nearest(owner, self.owners())
+
+
+def _label(path: Path) -> str:
+    """What people call the end of a path."""
+    return f"item {path[-1] + 1}" if isinstance(path[-1], int) else path[-1]
 
 
 def _unknown_context(field: str, path: Path) -> Problem:

@@ -16,6 +16,7 @@ when the pipeline is built, so nothing that is recorded can clash with what come
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -159,8 +160,11 @@ class Step(_NoValue):
 
     def named(self, name: str) -> Self:
         """Gives it a name. Raises `ValueError` where there is a node of that name beside it."""
-        if any(step._name == name for step in self._owner.scope.steps):
+        names = self._owner.scope.names
+        if name in names:
             raise ValueError(f"there is a node {name} already")
+        names.discard(self._name or "")
+        names.add(name)
         self._name = self._owner.label = name
         return self
 
@@ -211,6 +215,8 @@ class Scope:
         self.title = title
         self.around = around
         self.steps: list[Step] = []
+        self.names: set[str] = set()
+        """Of nodes that were given one."""
         self.local: Owner | None = None
         """What only this body sees, for bodies that have such."""
         self.outputs: dict[str, Binding] = {}
@@ -388,24 +394,25 @@ class _Names:
 
     def _choose(self, scope: Scope, around: frozenset[str], base: str | None) -> None:
         """Names what a scope holds; `base` is what its only node is called, where nobody named it."""
-        taken = set(around)
+        taken, numbers = set(around), defaultdict[str, int](int)
         if scope.local is not None:
-            self._names[scope.local.key] = self._free(scope.local.label, taken)
+            self._names[scope.local.key] = self._free(scope.local.label, taken, numbers)
             taken.add(self._names[scope.local.key])
         for step in scope.steps:
             wanted = base if base is not None and len(scope.steps) == 1 else step._spec.kind()
-            self._names[step._owner.key] = step._name or self._free(wanted, taken)
+            self._names[step._owner.key] = step._name or self._free(wanted, taken, numbers)
             taken.add(self._names[step._owner.key])
         for step in scope.steps:
             for body in _traced(step):
                 self._choose(body, frozenset(taken), EACH if isinstance(step._spec, Map) else STEP)
 
-    def _free(self, base: str, taken: set[str]) -> str:
-        name, number = base, 1
-        while name in taken or name in self._wanted:
-            number += 1
-            name = f"{base}{number}"
-        return name
+    def _free(self, base: str, taken: set[str], numbers: dict[str, int]) -> str:
+        """The base, or the base with the first number that is free; `numbers` is how far each base is."""
+        while True:
+            numbers[base] += 1
+            name = base if numbers[base] == 1 else f"{base}{numbers[base]}"
+            if name not in taken and name not in self._wanted:
+                return name
 
     def _node(self, step: Step) -> Node:
         spec = step._spec
@@ -449,9 +456,8 @@ class _Names:
 
 
 def _given_names(scope: Scope) -> Iterator[str]:
+    yield from scope.names
     for step in scope.steps:
-        if step._name is not None:
-            yield step._name
         for body in _traced(step):
             yield from _given_names(body)
 

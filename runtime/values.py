@@ -1,4 +1,4 @@
-"""Whether what comes from outside can be the value of a port: JSON, and structs that stand for records."""
+"""What can be the value of a port, JSON and structs that stand for records, and how large it is."""
 
 from __future__ import annotations
 
@@ -21,6 +21,24 @@ def value_fault(value: Any) -> str | None:
         if not level:
             return None
     return f"values are nested deeper than {MAX_DEPTH}"
+
+
+def larger_than(value: Any, size: int) -> bool:
+    """Whether a value would take more than so many bytes as JSON, roughly: texts, and 8 for anything else.
+
+    Looks at no more of it than that, however often it holds the same value.
+    """
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        size -= len(item) if isinstance(item, str) else 8
+        if size < 0:
+            return True
+        inner = _inside(item)
+        if 8 * (len(stack) + len(inner)) > size:
+            return True
+        stack += inner
+    return False
 
 
 def _fault(item: Any) -> str | None:

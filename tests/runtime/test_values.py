@@ -3,7 +3,7 @@
 import pytest
 
 from graphs.documents import Document
-from runtime.values import MAX_DEPTH, value_fault
+from runtime.values import MAX_DEPTH, larger_than, value_fault
 
 
 def nested(depth: int) -> list:
@@ -49,3 +49,26 @@ def test_a_value_inside_itself():
     value: list = []
     value.append(value)
     assert value_fault(value) == "values are nested deeper than 64"
+
+
+@pytest.mark.parametrize(
+    ("value", "size", "larger"),
+    [
+        ("x" * 100, 100, False),
+        ("x" * 101, 100, True),
+        ([1] * 10, 100, False),
+        ([1] * 13, 100, True),
+        ({"name": "x" * 90}, 100, True),
+        (Document("1", "x" * 50, "s"), 200, False),
+        (Document("1", "x" * 250, "s"), 200, True),
+    ],
+)
+def test_how_large_a_value_is(value, size, larger):
+    assert larger_than(value, size) is larger
+
+
+def test_a_value_that_holds_itself_many_times_is_not_walked_through():
+    value = "x"
+    for _ in range(100):
+        value = [value, value]
+    assert larger_than(value, 10_000)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from graphs.bindings import Ref
 from graphs.nodes.loop import Loop
 from graphs.nodes.map import BODY
+from runtime.errors import NodeError
 from runtime.executor.kinds.kind import NodeCall, Perform, Resources, Values
+from runtime.values import larger_than
+
+MAX_STATE_BYTES = 4 * 2**20
+"""A pass may hold what the one before has left several times over, so that it would grow without bound."""
 
 
 def prepare(spec: Loop, _resources: Resources) -> Perform:
@@ -20,6 +25,9 @@ def prepare(spec: Loop, _resources: Resources) -> Perform:
             passes += 1
             outputs = passed.outputs
             state |= {name: value for name, value in outputs.items() if name in state}
+            if larger_than(state, MAX_STATE_BYTES):
+                message = f"the state is larger than {MAX_STATE_BYTES // 2**20} MiB after pass {passes}"
+                raise NodeError(message)
             if passed.until:
                 break
         return {**outputs, **state, "iterations": passes}

@@ -77,3 +77,12 @@ async def test_the_deadline_ends_a_loop():
     status = await small.engine.status()
     assert status.running == 0
     assert status.completed + status.aborted < 20
+
+
+async def test_a_state_that_doubles_is_stopped():
+    doubled = node("doubled", Value(), value=["${state.all}", "${state.all}"])
+    inside = body(doubled, all="${doubled.value}")
+    looped = node("again", Loop(max_iterations=100, state=("all",)), {"body": inside}, all="x" * 1024)
+    last = await failed(runner_of(plan(looped, n="${again.iterations}")), asked())
+    assert (last.failure.kind, last.node) == ("NodeError", "again")
+    assert last.failure.message.startswith("the state is larger than 4 MiB after pass 1")

@@ -29,9 +29,11 @@ from runtime.events import RunEvent, encode_events
 from runtime.http_client import HttpClient
 from runtime.indexes import Index
 from runtime.mcp.config import secrets_of
+from runtime.plan import ExecutionPlan
 from runtime.records.cancelling import end_cancelled
 from runtime.records.log import RunLog
 from runtime.records.store import RunStore
+from runtime.records.timings import TimingStore
 from runtime.remote import HandleRunner
 from runtime.runner import Runner, decode_request, info_of
 from runtime.store.client import Store
@@ -112,9 +114,12 @@ class RunnerReplica:
 
     async def _build(self) -> Runner:
         indexes = {name: await self._build_index(name) for name in self._settings.indexes}
-        plans = load_plans(self._settings).values()
+        plans = load_plans(self._settings)
+        timings = await self._measured(plans)
+        if timings:
+            plans = load_plans(self._settings, timings)
         return Runner(
-            plans,
+            plans.values(),
             self._pools,
             indexes,
             self._log,
@@ -123,6 +128,15 @@ class RunnerReplica:
             ApprovalBook(self._store),
             open_chain,
         )
+
+    async def _measured(self, plans: Mapping[str, ExecutionPlan]) -> dict[str, dict[str, float]]:
+        """What the nodes of these plans took in earlier runs; nothing while the store is out."""
+        try:
+            timings = TimingStore(self._store)
+            means = {name: await timings.means(plan.hash) for name, plan in plans.items()}
+        except StoreUnavailable:
+            return {}
+        return {name: seconds for name, seconds in means.items() if seconds}
 
     async def _end_cancelled(self) -> None:
         await end_cancelled(await asyncio.shield(self._building), self._runs)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
 from cluster.errors import ConfigError
 from cluster.pools.deploy import model_info
 from graphs.errors import PipelineError
@@ -37,13 +41,17 @@ def loadable(settings: Settings) -> Known:
     return Known(prompts=prompts, modules=None if settings.functions is None else tuple(settings.functions))
 
 
-def load_plans(settings: Settings) -> dict[str, ExecutionPlan]:
-    """The plan of every graph, by name.
+Timings = Mapping[str, Mapping[str, float]]
+"""By graph and path of a node: mean seconds that it took."""
+
+
+def load_plans(settings: Settings, timings: Timings | None = None) -> dict[str, ExecutionPlan]:
+    """The plan of every graph, by name, ordered by `timings` where there are such.
 
     Raises `PipelineError` with the problems of all prompts, or of all graphs, each with its place, and
     `ConfigError` for a file that is not there or a name that two files use.
     """
-    deployed, known = catalog(settings), loadable(settings)
+    deployed, known = replace(catalog(settings), timings=timings or {}), loadable(settings)
     plans: dict[str, ExecutionPlan] = {}
     problems = []
     for path, loaded in load_together(settings.graphs, known).items():

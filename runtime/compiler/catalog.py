@@ -28,3 +28,5 @@ class Catalog(msgspec.Struct, frozen=True):
     """Environment variables that headers may be taken from."""
     servers: frozenset[str] = frozenset()
     """MCP servers."""
+    timings: Mapping[str, Mapping[str, float]] = {}
+    """By graph and path of a node, as `search.each`: mean seconds that it took in earlier runs."""

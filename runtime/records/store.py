@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from runtime.records.model import RunRecord, RunSummary, as_of
+from runtime.records.timings import TimingStore
 from runtime.store.client import Script, ScriptCall, Store
 from runtime.store.errors import CommandFailed
 from runtime.store.naming import check_name, tenant_key
@@ -44,11 +45,12 @@ class RunStore:
 
     def __init__(self, store: Store, *, keep_s: float = DEFAULT_KEEP_S, most: int = MAX_RUNS) -> None:
         self._store = store
+        self._timings = TimingStore(store)
         self._keep_ms = int(keep_s * 1000)
         self._most = most
 
     async def write(self, records: Sequence[RunRecord]) -> None:
-        """Writes each as a whole, over what was known of the same run.
+        """Writes each as a whole, over what was known of the same run, and adds up what its nodes took.
 
         Raises `InvalidName`, `StoreUnavailable`, and `CommandFailed` of the first that was refused.
         """
@@ -56,6 +58,7 @@ class RunStore:
         for reply in replies:
             if isinstance(reply, CommandFailed):
                 raise reply
+        await self._timings.add(records)
 
     async def load(self, tenant: str, run_id: str, now: float) -> RunRecord | None:
         """The record as of `now` (Unix seconds). Raises `InvalidName`, `StoreUnavailable`."""

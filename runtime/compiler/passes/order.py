@@ -8,8 +8,9 @@ and keeps the run's own priority.
     plan 2 s ─► draft 6 s ─► join 1 s       critical path 9 s: plan, draft, join: priority 0
         └────► check 1 s ─────┘             check: slack 5 s: priority 50
 
-A node with bodies takes as long as the longest path through them, as often as they are expected to run one
-after the other. Inside a body times and slack are those of one run of the body.
+What a node takes is known where it has run before, and estimated where not (`estimates`). A node with bodies
+takes as long as the longest path through them, as often as they are expected to run one after the other.
+Inside a body times and slack are those of one run of the body.
 
 Kelley and Walker, "Critical-path planning and scheduling" (1959).
 """
@@ -17,13 +18,13 @@ Kelley and Walker, "Critical-path planning and scheduling" (1959).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import networkx as nx
 from msgspec.structs import replace
 
 from graphs.pipeline import NodeId
-from runtime.compiler.draft import Change, Draft, DraftNode, Scope
+from runtime.compiler.draft import Change, Draft, DraftNode, Scope, inside
 from runtime.compiler.estimates import seconds
 
 STEPS_PER_SECOND = 10
@@ -33,14 +34,17 @@ MAX_PRIORITY = 1000
 
 def order(draft: Draft) -> Draft:
     """Sets estimated durations and priorities, and puts the nodes in the order of their urgency."""
-    ordered = draft.becomes(_ordered(draft))
-    return ordered.becomes(changes=tuple(_changes(ordered)))
+    graph = draft.pipeline.metadata.name
+    measured = {} if draft.catalog is None else draft.catalog.timings.get(graph, {})
+    ordered = draft.becomes(_ordered(draft, "", measured))
+    return ordered.becomes(changes=tuple(_changes(ordered, measured)))
 
 
-def _ordered(scope: Scope) -> dict[NodeId, DraftNode]:
+def _ordered(scope: Scope, path: str, measured: Mapping[str, float]) -> dict[NodeId, DraftNode]:
+    """`measured` are seconds by path, `path` what those of this scope begin with."""
     graph = scope.graph
     topological = list(nx.topological_sort(graph))
-    timed = {node_id: _timed(scope.nodes[node_id]) for node_id in topological}
+    timed = {node_id: _timed(scope.nodes[node_id], path + node_id, measured) for node_id in topological}
     before: dict[NodeId, float] = {}
     for node_id in topological:
         before[node_id] = max(
@@ -59,22 +63,26 @@ def _ordered(scope: Scope) -> dict[NodeId, DraftNode]:
     return nodes
 
 
-def _timed(node: DraftNode) -> DraftNode:
+def _timed(node: DraftNode, path: str, measured: Mapping[str, float]) -> DraftNode:
     """The node with its duration, and all that is in its bodies in order."""
-    bodies = {key: dataclasses.replace(body, nodes=_ordered(body)) for key, body in node.bodies.items()}
+    bodies = {
+        key: dataclasses.replace(body, nodes=_ordered(body, inside(path, key), measured))
+        for key, body in node.bodies.items()
+    }
     lengths = {
         key: _length(inner.remaining_s for inner in body.nodes.values()) for key, body in bodies.items()
     }
-    return replace(node, bodies=bodies, seconds=seconds(node, lengths))
+    return replace(node, bodies=bodies, seconds=measured.get(path) or seconds(node, lengths))
 
 
 def _length(remaining: Iterable[float]) -> float:
     return max(remaining, default=0.0)
 
 
-def _changes(draft: Draft) -> Iterator[Change]:
+def _changes(draft: Draft, measured: Mapping[str, float]) -> Iterator[Change]:
     for path, node in draft.everything():
         if node.pool is not None or node.bodies:
             wait = node.priority / STEPS_PER_SECOND
             why = "on the critical path" if node.priority == 0 else f"can wait {wait:.1f} s"
-            yield Change(path, f"priority {node.priority}", why)
+            taken = f"; took {node.seconds:.2f} s" if path in measured else ""
+            yield Change(path, f"priority {node.priority}", why + taken)

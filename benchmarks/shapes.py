@@ -5,6 +5,7 @@
     layers   twenty nodes wide, each node taking up to three of the layer before, drawn with a fixed seed
     rag      blocks of embed ─► retrieve ─► ask ─► answer in a tree: two begin where one ends, and so
              search for the same
+    maps     maps of three nodes each, in a tree: two run over what one gives
 
 Imports nothing of ours, so that a peer's own environment can read it.
 """
@@ -21,7 +22,10 @@ WIDTH = 20
 """Nodes of a layer."""
 SEED = 7
 
-_PORT = {"prompt": "text", "llm": "text", "embed": "embedding", "retrieve": "documents"}
+INSIDE = ("ask", "answer", "tell")
+"""The nodes inside a map, one after the other."""
+
+_PORT = {"prompt": "text", "llm": "text", "embed": "embedding", "retrieve": "documents", "map": "text"}
 
 
 class Part(NamedTuple):
@@ -79,7 +83,20 @@ def rag(nodes: int) -> Parts:
     return parts
 
 
-SHAPES: Mapping[str, Callable[[int], Parts]] = {"chain": chain, "fan": fan, "layers": layers, "rag": rag}
+def maps(nodes: int) -> Parts:
+    return [
+        Part(f"each{index}", "map", (f"each{(index - 1) // 2}",) if index else ())
+        for index in range(nodes // (1 + len(INSIDE)))
+    ]
+
+
+SHAPES: Mapping[str, Callable[[int], Parts]] = {
+    "chain": chain,
+    "fan": fan,
+    "layers": layers,
+    "rag": rag,
+    "maps": maps,
+}
 
 
 def sinks(parts: Parts) -> Parts:
@@ -118,6 +135,16 @@ def _node(part: Part, taken: list[str]) -> Iterator[str]:
         yield f'    prompt: {{template: "{part.name}: {shown}"}}'
         yield "    with:"
         yield from (f"      {name}: {value}" for name, value in zip(names, taken, strict=True))
+        return
+    if part.kind == "map":
+        ask, answer, tell = (f"{name}_{part.name}" for name in INSIDE)
+        yield "    map:"
+        yield f"      over: {taken[0] if part.sources else '[a, b]'}"
+        yield "      nodes:"
+        yield f'        {ask}: {{prompt: {{template: "{part.name}: {{{{ a }}}}"}}, with: {{a: "${{item}}"}}}}'
+        yield f'        {answer}: {{llm: {{model: generator}}, with: {{prompt: "${{{ask}.text}}"}}}}'
+        yield f'        {tell}: {{prompt: {{template: "So {{{{ a }}}}"}}, with: {{a: "${{{answer}.text}}"}}}}'
+        yield f'      outputs: {{text: "${{{tell}.text}}"}}'
         return
     setting, port = {
         "llm": ("model: generator", "prompt"),

@@ -6,6 +6,7 @@ How good the answers are is not asked: the bundled model is small.
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def run(system: RunningSystem, graph: str, **inputs: Any) -> dict[str, Any]:
     reply = httpx.post(f"{system.url}/v1/graphs/{graph}/runs", json=body, headers=headers, timeout=TIMEOUT_S)
     assert reply.status_code == 200, reply.text
     finished = reply.json()
-    assert finished["usage"]["total_tokens"] > 0
+    assert finished["usage"]["prompt_tokens"] > 0
     outputs: dict[str, Any] = finished["outputs"]
     return outputs
 
@@ -113,6 +114,16 @@ def test_moderate_passes_what_is_fine(system: RunningSystem) -> None:
     assert outputs == {"text": text, "tone": "fine", "findings": [], "approved": None}
 
 
+def _asked(client: httpx.Client, path: str) -> list[dict[str, Any]]:
+    """What a run asks, once the run is known: its record is written beside it."""
+    until = time.monotonic() + 10
+    while (reply := client.get(path)).status_code == 404 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert reply.status_code == 200, reply.text
+    waiting: list[dict[str, Any]] = reply.json()["data"]
+    return waiting
+
+
 @pytest.mark.parametrize("approved", [True, False])
 def test_moderate_asks_a_person_where_something_was_found(system: RunningSystem, approved: bool) -> None:
     body = {"inputs": {"text": "Write to me: ada@example.com"}, "stream": True}
@@ -126,7 +137,7 @@ def test_moderate_asks_a_person_where_something_was_found(system: RunningSystem,
                     continue
                 last = json.loads(line[6:])
                 if last["type"] == "node_waiting":
-                    (waiting,) = client.get(asked).json()["data"]
+                    (waiting,) = _asked(client, asked)
                     assert "ada@" not in json.dumps(waiting)
                     decided = client.post(f"{asked}/review", json={"approved": approved})
                     assert decided.status_code == 200, decided.text

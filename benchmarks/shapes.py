@@ -139,7 +139,7 @@ def _node(part: Part, taken: list[str]) -> Iterator[str]:
     if part.kind == "map":
         ask, answer, tell = (f"{name}_{part.name}" for name in INSIDE)
         yield "    map:"
-        yield f"      over: {taken[0] if part.sources else '[a, b]'}"
+        yield f"      over: {taken[0] if part.sources else f'[{taken[0]}]'}"
         yield "      nodes:"
         yield f'        {ask}: {{prompt: {{template: "{part.name}: {{{{ a }}}}"}}, with: {{a: "${{item}}"}}}}'
         yield f'        {answer}: {{llm: {{model: generator}}, with: {{prompt: "${{{ask}.text}}"}}}}'

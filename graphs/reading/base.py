@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import FieldInfo
 from msgspec.structs import fields as fields_of
 
 from graphs import bindings
@@ -99,7 +101,7 @@ class Reading:
         if not self.is_mapping(data, path):
             return None
         given, instead = given or {}, instead or {}
-        fields = {field.encode_name: field for field in fields_of(into) if field.encode_name not in hidden}
+        fields = {field.encode_name: field for field in _fields(into) if field.encode_name not in hidden}
         self.known_fields(data, [*fields, *beside], path)
         values: dict[str, Any] = {}
         complete = True
@@ -184,6 +186,12 @@ class Reading:
             self.problem("bad-value", "expected a text", (*path, "description"))
             description = ""
         return Port(port_type, body.get("default", UNSET), description, constraints)
+
+
+@cache
+def _fields(struct: type[msgspec.Struct]) -> tuple[FieldInfo, ...]:
+    """Kept: finding them out takes longer than reading most nodes."""
+    return fields_of(struct)
 
 
 def _sentence(error: msgspec.ValidationError) -> str:

@@ -15,20 +15,17 @@ import msgspec
 from jsonschema import Draft202012Validator
 
 from cluster.errors import ClusterError, DeadlineExceeded
-from cluster.interface import Pool
 from cluster.messages import Message, Usage
-from cluster.stages import OpenChain
 from graphs.bindings import CONTEXT, INPUTS, Ref
 from graphs.pipeline import Priority
 from graphs.ports import Port, object_schema
 from runtime.errors import InputProblem, InvalidInputs, RunCancelled, RunError, UnknownGraph
 from runtime.events import RunEvent, RunFailed, RunFinished, RunStarted
-from runtime.executor.kinds.kind import Approvals, Resources, Searchable, ToolServer
+from runtime.executor.kinds.kind import Resources
 from runtime.executor.loop import execute
 from runtime.executor.prepare import PreparedBody, prepare
 from runtime.executor.queue import EventQueue, Watch
 from runtime.executor.run import NodeBroke, Run, RunScope
-from runtime.http_client import HttpClient
 from runtime.plan import ExecutionPlan
 
 logger = logging.getLogger(__name__)
@@ -123,17 +120,9 @@ class Runner:
     def __init__(
         self,
         plans: Iterable[ExecutionPlan],
-        pools: Mapping[str, Pool],
-        indexes: Mapping[str, Searchable] | None = None,
+        resources: Resources,
         witness: Witness | None = None,
-        http: HttpClient | None = None,
-        servers: Mapping[str, ToolServer] | None = None,
-        approvals: Approvals | None = None,
-        open_chain: OpenChain | None = None,
     ) -> None:
-        resources = Resources(
-            pools, indexes or {}, http or HttpClient(), servers or {}, approvals, open_chain
-        )
         self._plans = {plan.graph: (plan, prepare(plan, resources)) for plan in plans}
         self.infos = {name: info_of(plan) for name, (plan, _) in self._plans.items()}
         """By the name of the graph."""

@@ -26,6 +26,7 @@ from cluster.providers.openai import OpenAIPool
 from runtime.approvals.book import ApprovalBook
 from runtime.context.store import ContextStore
 from runtime.events import RunEvent, encode_events
+from runtime.executor.kinds.kind import Resources
 from runtime.http_client import HttpClient
 from runtime.indexes import Index
 from runtime.mcp.config import secrets_of
@@ -118,16 +119,15 @@ class RunnerReplica:
         timings = await self._measured(plans)
         if timings:
             plans = load_plans(self._settings, timings)
-        return Runner(
-            plans.values(),
+        resources = Resources(
             self._pools,
             indexes,
-            self._log,
             http_client(self._settings),
             self._servers,
             ApprovalBook(self._store),
             open_chain,
         )
+        return Runner(plans.values(), resources, self._log)
 
     async def _measured(self, plans: Mapping[str, ExecutionPlan]) -> dict[str, dict[str, float]]:
         """What the nodes of these plans took in earlier runs; nothing while the store is out."""

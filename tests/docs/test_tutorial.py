@@ -14,6 +14,7 @@ from graphs.errors import PipelineError
 from graphs.loader import load
 from graphs.pipeline import Pipeline
 from runtime.compiler.compile import compile_pipeline
+from runtime.executor.kinds.kind import Resources
 from runtime.runner import Runner
 from serve_apps.cli.main import app
 from tests.runtime.parts import Shelf, embedder, finished, generator, request
@@ -51,7 +52,7 @@ def test_the_python_of_the_manual_makes_pipelines():
 
 async def run(pipeline: Pipeline, question: str) -> dict[str, Any]:
     models = {"smollm2": generator("smollm2"), "minilm": embedder("minilm")}
-    runner = Runner([compile_pipeline(pipeline)], models, {"manual": Shelf()})
+    runner = Runner([compile_pipeline(pipeline)], Resources(models, {"manual": Shelf()}))
     return (await finished(runner, request(pipeline, inputs={"question": question}))).outputs
 
 

@@ -13,6 +13,7 @@ from graphs.documents import Document
 from graphs.pipeline import Pipeline
 from runtime.compiler.compile import compile_pipeline
 from runtime.events import RunEvent, RunFailed, RunFinished
+from runtime.executor.kinds.kind import Resources
 from runtime.executor.loop import Call, Execution
 from runtime.executor.prepare import PreparedBody, PreparedNode
 from runtime.executor.queue import EventQueue
@@ -70,7 +71,9 @@ class Shelf:
 
 
 def make_runner(pipeline: Pipeline, models: dict[str, LocalPool] | None = None) -> Runner:
-    return Runner([compile_pipeline(pipeline)], pools() if models is None else models, {"manual": Shelf()})
+    return Runner(
+        [compile_pipeline(pipeline)], Resources(pools() if models is None else models, {"manual": Shelf()})
+    )
 
 
 def request(pipeline: Pipeline, timeout_s: float = 30, **fields) -> RunRequest:

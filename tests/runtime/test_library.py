@@ -14,6 +14,7 @@ from graphs.prompt_files import load_prompts
 from runtime.approvals.memory import MemoryApprovals
 from runtime.approvals.model import Decision
 from runtime.compiler.compile import compile_pipeline
+from runtime.executor.kinds.kind import Resources
 from runtime.runner import Runner
 from serve_apps.cli.demo import DEMO_LIMITS
 from tests.runtime.parts import Shelf, embedder, finished, generator, request
@@ -31,7 +32,7 @@ def pipeline(name: str):
 async def outputs(name: str, *rules: Rule, approvals: MemoryApprovals | None = None, **inputs):
     made = pipeline(name)
     models = {"smollm2": generator("smollm2", FakeScript(list(rules)), WINDOW), "minilm": embedder("minilm")}
-    runner = Runner([compile_pipeline(made)], models, {"manual": Shelf()}, approvals=approvals)
+    runner = Runner([compile_pipeline(made)], Resources(models, {"manual": Shelf()}, approvals=approvals))
     return (await finished(runner, request(made, inputs=inputs))).outputs
 
 

@@ -28,6 +28,7 @@ from runtime.events import (
     RunStarted,
     Tally,
 )
+from runtime.executor.kinds.kind import Resources
 from runtime.runner import (
     ChatBinding,
     Runner,
@@ -258,7 +259,8 @@ async def test_a_written_pipeline_with_nodes_inside_nodes(broken):
 def test_a_plan_that_names_what_is_not_there_is_refused():
     with pytest.raises(KeyError, match="embedder"):
         Runner(
-            [compile_pipeline(rag())], {name: pool for name, pool in pools().items() if name != "embedder"}
+            [compile_pipeline(rag())],
+            Resources({name: pool for name, pool in pools().items() if name != "embedder"}),
         )
 
 
@@ -271,7 +273,7 @@ def test_info():
     assert info.inputs["required"] == ["question"]
     assert info.inputs["properties"]["top_k"] == {"type": "integer", "minimum": 1, "maximum": 5, "default": 2}
     assert info.outputs["properties"]["sources"]["items"]["title"] == "Document"
-    assert Runner([compile_pipeline(rag())], pools(), {"manual": Shelf()}).infos == {"rag": info}
+    assert Runner([compile_pipeline(rag())], Resources(pools(), {"manual": Shelf()})).infos == {"rag": info}
     assert decode_infos(msgspec.msgpack.encode([info])) == [info]
 
 
@@ -365,7 +367,9 @@ class Watched:
 async def test_a_witness_sees_the_end_that_a_reader_who_left_does_not():
     watched = Watched()
     runner = Runner(
-        [compile_pipeline(rag())], pools(small=FakeScript(first_token_s=60)), {"manual": Shelf()}, watched
+        [compile_pipeline(rag())],
+        Resources(pools(small=FakeScript(first_token_s=60)), {"manual": Shelf()}),
+        watched,
     )
     async with aclosing(runner.run(request(rag()))) as run:
         async for event in run:

@@ -67,7 +67,7 @@ class Resources(msgspec.Struct, frozen=True):
     """What plans may call, by name."""
 
     pools: Mapping[str, Pool]
-    indexes: Mapping[str, Searchable]
+    indexes: Mapping[str, Searchable] = {}
     http: HttpClient = msgspec.field(default_factory=HttpClient)
     servers: Mapping[str, ToolServer] = {}
     approvals: Approvals | None = None

@@ -18,6 +18,7 @@ from runtime.compiler.draft import inside
 from runtime.compiler.lower import lower
 from runtime.compiler.passes.assign import assign
 from runtime.compiler.passes.order import order
+from runtime.executor.kinds.kind import Resources
 from runtime.plan import decode_plan, encode_plan
 from runtime.runner import Runner
 from tests.runtime.compiler.random_bodies import bodied
@@ -33,7 +34,7 @@ def test_optimising_changes_no_output(pipeline):
 
     async def run(plan, level):
         asked = request(pipeline, inputs={"question": "why", "level": level, "list": ["one", "two"]})
-        return (await finished(Runner([plan], pools()), asked)).outputs
+        return (await finished(Runner([plan], Resources(pools())), asked)).outputs
 
     plan = compile_pipeline(pipeline)
     assert decode_plan(encode_plan(plan)) == plan

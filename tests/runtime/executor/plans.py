@@ -9,6 +9,7 @@ from typing import Any
 from graphs.bindings import Ref, parse, references
 from graphs.conditions import condition
 from graphs.ports import ANY, Port
+from runtime.executor.kinds.kind import Resources
 from runtime.executor.kinds.registry import runs_inline
 from runtime.plan import ExecutionPlan, ExecutionStep, PlannedBody, PlannedNode, StepId
 from runtime.runner import Runner, RunRequest
@@ -69,7 +70,7 @@ def _owners(each: PlannedNode) -> set[str]:
 
 def runner_of(made: ExecutionPlan, **models) -> Runner:
     """Over the usual pools, with those given in their place."""
-    return Runner([made], pools() | models, {"manual": Shelf()})
+    return Runner([made], Resources(pools() | models, {"manual": Shelf()}))
 
 
 def asked(timeout_s: float = 30, stream: bool = False, **inputs) -> RunRequest:

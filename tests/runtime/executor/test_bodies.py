@@ -27,6 +27,7 @@ from runtime.events import (
     NodeStarted,
     Tally,
 )
+from runtime.executor.kinds.kind import Resources
 from runtime.plan import ExecutionPlan
 from runtime.runner import Runner
 from tests.runtime.executor.plans import asked, body, node, outputs_of, plan, runner_of
@@ -243,7 +244,7 @@ async def test_a_bug_inside_a_body_is_a_bug(caplog):
 
     inside = body(FIND, hits="${find.documents}")
     made = plan(node("all", Map(), {"body": inside}, over=[1]), all="${all.hits}")
-    last = await failed(Runner([made], pools(), {"manual": Broken()}), asked())
+    last = await failed(Runner([made], Resources(pools(), {"manual": Broken()})), asked())
     assert (last.failure.kind, last.node) == ("RunError", "all[0].find")
     assert "ZeroDivisionError" in caplog.text
 
@@ -254,7 +255,7 @@ async def test_a_reader_that_is_slow_holds_bodies_back():
     made = plan(
         node("all", Map(max_items=5000), {"body": inside}, over=list(range(5000))), hits="${all.hits}"
     )
-    async with aclosing(Runner([made], pools(), {"manual": shelf}).run(asked())) as events:
+    async with aclosing(Runner([made], Resources(pools(), {"manual": shelf})).run(asked())) as events:
         await anext(events)
         for _ in range(1000):
             await asyncio.sleep(0)
@@ -283,7 +284,7 @@ async def test_values_inside_a_body_are_let_go_when_it_is_done(monkeypatch):
     count = node("count", Prompt(template="{{ hits | length }}"), hits="${find.documents}")
     inside = body(FIND, count, n="${count.text}")
     mapped = plan(node("all", Map(max_concurrency=1), {"body": inside}, over=list(range(10))), n="${all.n}")
-    last = await finished(Runner([mapped], pools(), {"manual": Watched()}), asked())
+    last = await finished(Runner([mapped], Resources(pools(), {"manual": Watched()})), asked())
     assert last.outputs == {"n": ["2"] * 10}
     assert max(alive) <= 2
 

@@ -15,6 +15,7 @@ from graphs.functions import spec_of
 from graphs.ports import STRING, list_of
 from runtime.compiler.compile import compile_pipeline
 from runtime.events import NodeFailed, NodeFinished, NodeRetried, NodeStarted, RunFailed
+from runtime.executor.kinds.kind import Resources
 from runtime.runner import Runner, RunRequest
 from tests.runtime.parts import events_of
 
@@ -75,7 +76,7 @@ def longest_word(last="longest"):
 
 
 def runner(plan, chains):
-    return Runner([plan], {}, open_chain=chains)
+    return Runner([plan], Resources({}, open_chain=chains))
 
 
 def test_neighbours_with_processes_of_their_own_are_one_compiled_step():
@@ -163,7 +164,7 @@ async def test_real_processes():
     b.output("first", first["value"])
     b.output("third", third["value"])
     try:
-        served = Runner([compile_pipeline(b.build())], {}, open_chain=opening)
+        served = Runner([compile_pipeline(b.build())], Resources({}, open_chain=opening))
         async with asyncio.timeout(60):
             while not all(chain.ready for chain in opened):
                 await asyncio.sleep(0.05)

@@ -194,7 +194,7 @@ async def test_an_error_that_is_a_bug_ends_the_run_and_is_logged(caplog):
         def search(self, vector, top_k):
             raise ZeroDivisionError
 
-    runner = Runner([compile_pipeline(rag())], pools(), {"manual": Broken()})
+    runner = Runner([compile_pipeline(rag())], Resources(pools(), {"manual": Broken()}))
     last = await failed(runner, request(rag()))
     assert (last.failure.kind, last.node) == ("RunError", "search")
     assert last.failure.message == "the run broke for a reason of our own"

@@ -24,6 +24,7 @@ from runtime.compiler.lower import lower
 from runtime.compiler.passes.assign import assign
 from runtime.compiler.passes.order import order
 from runtime.events import NodeCalled, NodeFinished, NodeSkipped, NodeStarted, RunFinished, Tally
+from runtime.executor.kinds.kind import Resources
 from runtime.plan import ExecutionPlan
 from runtime.runner import Runner
 from tests.graphs.shapes import pipelines
@@ -141,7 +142,7 @@ def test_same_outputs_as_the_reference(pipeline):
     async def both():
         models = pools(small=FakeScript(output_tokens=3), large=FakeScript(output_tokens=2))
         expected = await interpret(pipeline, inputs, models)
-        runner = Runner([compile_pipeline(pipeline)], models)
+        runner = Runner([compile_pipeline(pipeline)], Resources(models))
         return expected, (await finished(runner, request(pipeline, inputs=inputs))).outputs
 
     expected, outputs = asyncio.run(both())
@@ -153,7 +154,7 @@ def test_same_outputs_as_the_reference(pipeline):
 def test_optimising_changes_no_output(pipeline):
 
     async def run(plan):
-        return (await finished(Runner([plan], pools()), request(pipeline))).outputs
+        return (await finished(Runner([plan], Resources(pools())), request(pipeline))).outputs
 
     assert asyncio.run(run(unoptimised(pipeline))) == asyncio.run(run(compile_pipeline(pipeline)))
 
@@ -162,7 +163,7 @@ def test_optimising_changes_no_output(pipeline):
 @settings(deadline=None, max_examples=50)
 def test_events_tell_the_whole_story(pipeline):
     plan = compile_pipeline(pipeline)
-    events = asyncio.run(events_of(Runner([plan], pools()), request(pipeline, stream=True)))
+    events = asyncio.run(events_of(Runner([plan], Resources(pools())), request(pipeline, stream=True)))
     names = [node.name for step in plan.steps for node in step.nodes]
     started = [event.node for event in events if isinstance(event, NodeStarted)]
     skipped = [event.node for event in events if isinstance(event, NodeSkipped)]
@@ -185,7 +186,7 @@ def _index(events, kind, name):
 @settings(deadline=None, max_examples=50)
 def test_events_of_nodes_inside_others_lie_between_those_of_the_others(pipeline):
     """As long as the compiler has moved none out of where it was written."""
-    runner = Runner([unoptimised(pipeline)], pools())
+    runner = Runner([unoptimised(pipeline)], Resources(pools()))
     events = asyncio.run(events_of(runner, request(pipeline, inputs=INPUTS)))
     starts = {event.node: at for at, event in enumerate(events) if isinstance(event, NodeStarted)}
     ends = {event.node: at for at, event in enumerate(events) if isinstance(event, NodeFinished)}

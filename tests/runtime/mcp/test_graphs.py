@@ -12,6 +12,7 @@ from graphs.nodes.tool import Tool
 from graphs.writer import to_yaml
 from runtime.compiler.catalog import Catalog
 from runtime.compiler.compile import compile_pipeline
+from runtime.executor.kinds.kind import Resources
 from runtime.mcp.client import McpServer
 from runtime.mcp.config import McpServerSpec
 from runtime.runner import Runner
@@ -51,7 +52,7 @@ async def test_what_the_server_answers_goes_through_the_graph():
     known = Catalog({"small": models["small"].info}, {}, servers=frozenset({"small"}))
     pipeline = load(PIPELINE).pipeline
     server = McpServer("small", McpServerSpec(command=[sys.executable, SERVED]), {})
-    runner = Runner([compile_pipeline(pipeline, known)], models, servers={"small": server})
+    runner = Runner([compile_pipeline(pipeline, known)], Resources(models, servers={"small": server}))
     end = await finished(runner, request(pipeline))
     await server.close()
     assert end.outputs == {

@@ -16,6 +16,7 @@ from graphs.loader import load
 from graphs.pipeline import Pipeline
 from runtime.compiler.compile import compile_pipeline
 from runtime.events import NodeFinished, NodeStarted, NodeWaiting, RunFinished, RunStarted
+from runtime.executor.kinds.kind import Resources
 from runtime.records import log as module
 from runtime.records.log import RunLog
 from runtime.records.store import RunStore
@@ -40,7 +41,7 @@ async def writing(log: RunLog) -> AsyncIterator[None]:
 
 def runner_with(log: RunLog, pipeline: Pipeline, script: FakeScript | None = None) -> Runner:
     models = pools() if script is None else pools(small=script)
-    return Runner([compile_pipeline(pipeline)], models, {"manual": Shelf()}, log)
+    return Runner([compile_pipeline(pipeline)], Resources(models, {"manual": Shelf()}), log)
 
 
 class Memory:

@@ -14,6 +14,7 @@ from cluster.engines.fake import FakeEngine
 from graphs.loader import load
 from runtime.approvals.book import ApprovalBook
 from runtime.compiler.compile import compile_pipeline
+from runtime.executor.kinds.kind import Resources
 from runtime.records.log import RunLog
 from runtime.records.store import RunStore
 from runtime.runner import Runner
@@ -47,7 +48,7 @@ async def letters(start: Start, one_store: Store) -> AsyncIterator[Letters]:
             plans = [compile_pipeline(load(PIPELINE).pipeline)]
             engine = FakeEngine()
             pools = {CHAT: chat_pool(engine), EMBED: embed_pool(engine)}
-            runner = Runner(plans, pools, witness=log, approvals=ApprovalBook(one_store))
+            runner = Runner(plans, Resources(pools, approvals=ApprovalBook(one_store)), log)
             writing = asyncio.create_task(log.write())
             ending.callback(writing.cancel)
             return await start(pools=pools, graphs=runner.infos, runner=InProcess(runner))

@@ -29,6 +29,7 @@ from runtime.events import (
     RunFinished,
     RunStarted,
 )
+from runtime.executor.kinds.kind import Resources
 from runtime.runner import ChatBinding, GraphInfo, Runner, RunRequest
 from serve_apps.gateway.keys import Limits
 from tests.serve_apps.conftest import CHAT, EMBED, Site, Start, chat_pool, embed_pool, eventually
@@ -125,7 +126,7 @@ async def start_helper(
     engine = FakeEngine(script)
     pools = {CHAT: chat_pool(engine), EMBED: embed_pool(engine)}
     catalog = Catalog(models={name: pool.info for name, pool in pools.items()}, indexes={})
-    runner = Runner([compile_pipeline(load(pipeline).pipeline, catalog)], pools)
+    runner = Runner([compile_pipeline(load(pipeline).pipeline, catalog)], Resources(pools))
     site = await start(pools=pools, graphs=runner.infos, runner=InProcess(runner), **options)
     site.engine = engine
     return site

@@ -16,6 +16,7 @@ from cluster.messages import Failure
 from graphs.loader import load
 from runtime.compiler.catalog import Catalog
 from runtime.compiler.compile import compile_pipeline
+from runtime.executor.kinds.kind import Resources
 from runtime.records.cancelling import end_cancelled
 from runtime.records.log import RunLog
 from runtime.records.model import RunFault, RunRecord
@@ -46,7 +47,7 @@ async def start_runs(start: Start, one_store: Store) -> AsyncIterator[StartRuns]
             catalog = Catalog(models={name: pool.info for name, pool in pools.items()}, indexes={})
             pipelines = (PIPELINE, PIPELINE.replace("name: helper", "name: other"))
             plans = [compile_pipeline(load(text).pipeline, catalog) for text in pipelines]
-            runner = Runner(plans, pools, witness=log)
+            runner = Runner(plans, Resources(pools), log)
             for task in (log.write(), end_cancelled(runner, records, every_s=0.01)):
                 ending.push_async_callback(_ended, asyncio.create_task(task))
             site = await start(pools=pools, graphs=runner.infos, runner=InProcess(runner))

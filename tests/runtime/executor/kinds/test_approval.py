@@ -8,6 +8,7 @@ from graphs.nodes.value import Value
 from runtime.approvals.memory import MemoryApprovals
 from runtime.approvals.model import Decision
 from runtime.events import NodeSkipped, NodeWaiting, RunFinished
+from runtime.executor.kinds.kind import Resources
 from runtime.runner import Runner
 from tests.runtime.executor.plans import asked, node, plan
 from tests.runtime.parts import events_of, failed, pools
@@ -22,7 +23,7 @@ def reviewed(policies=None):
 
 
 def runner(made, approvals) -> Runner:
-    return Runner([made], pools(), approvals=approvals)
+    return Runner([made], Resources(pools(), approvals=approvals))
 
 
 async def decided(decision: Decision, **inputs):

@@ -135,7 +135,7 @@ async def test_in_a_run():
         b.output("item", item["body"])
         pipeline = b.build()
         client = HttpClient({site.host: True})
-        runner = Runner([compile_pipeline(pipeline)], {}, http=client)
+        runner = Runner([compile_pipeline(pipeline)], Resources({}, http=client))
         end = await finished(runner, request(pipeline, inputs={"question": "a 1"}))
         await client.close()
         assert end.outputs == {"item": {"name": "x"}}

@@ -7,7 +7,7 @@ from graphs.documents import Document
 from graphs.nodes.tool import Tool
 from graphs.pipeline import Fallback
 from runtime.errors import NodeError
-from runtime.executor.kinds.kind import ToolResult
+from runtime.executor.kinds.kind import Resources, ToolResult
 from runtime.runner import Runner
 from tests.runtime.executor.plans import asked, node, plan
 from tests.runtime.parts import failed, finished, pools
@@ -31,7 +31,7 @@ def finding(server: Server, policies=None, **arguments):
     spec = Tool(server="tickets", tool="search").taking(arguments)
     find = node("find", spec, policies=policies, **arguments)
     made = plan(find, inputs=("q",), text="${find.text}", data="${find.data}")
-    return Runner([made], pools(), servers={"tickets": server})
+    return Runner([made], Resources(pools(), servers={"tickets": server}))
 
 
 async def test_arguments_and_answer():

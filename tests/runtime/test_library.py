@@ -85,6 +85,11 @@ async def test_researcher():
     assert len(made["steps"]) <= 3
 
 
+async def test_researcher_says_so_where_it_comes_to_no_answer():
+    made = await outputs("researcher", Rule("create", reply="so let me"), question="How do I create a key?")
+    assert made == {"text": "I found no answer in the manual.", "steps": []}
+
+
 async def test_extract():
     ticket = {"customer": "Ada", "subject": "Invoice", "category": "billing", "urgent": True}
     made = await outputs("extract", Rule("invoice", reply=json.dumps(ticket)), message="My invoice is wrong")

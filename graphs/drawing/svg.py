@@ -14,7 +14,7 @@ MAX_BOXES = 600
 """More than anybody can look at."""
 
 MAX_LABEL_CHARS = 30
-_LETTER, _SMALL = 7.4, 6.0
+_LETTER, _SMALL = 8.2, 6.2
 """Widths of an average letter, in pixels."""
 _EDGE, _TITLE = 10.0, 20.0
 """Around what is inside a box, and above it for its title."""

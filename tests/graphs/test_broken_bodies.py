@@ -14,7 +14,7 @@ from graphs.nodes.router import Router
 from graphs.nodes.value import Value
 from graphs.pipeline import MAX_BODY_DEPTH, Body, Metadata, Node, NodeId, Pipeline
 from graphs.validation import check
-from tests.graphs.test_loader import ANSWER, HEAD, TAIL, problems_of, the_error
+from tests.graphs.broken import ANSWER, HEAD, TAIL, problems_of, the_error
 
 BROKEN = {
     "map without a list": ('{map: {}, value: "${item}"}', "missing-input", 3, None),

@@ -16,10 +16,11 @@ from graphs.nodes.registry import KINDS
 from graphs.pipeline import Chat, Context, Fallback, Metadata, Policies, Retry
 from graphs.schema import language_schema
 from graphs.writer import to_data
+from tests.graphs.broken import ANSWER, HEAD, PARTS, TAIL
 from tests.graphs.shapes import SHAPES, pipelines, pipelines_with_bodies
 from tests.graphs.test_broken_bodies import BROKEN as INSIDE
 from tests.graphs.test_broken_bodies import text_of
-from tests.graphs.test_loader import ABSENT, ANSWER, HEAD, NODES, PARTS, TAIL, TOP
+from tests.graphs.test_broken_pipelines import ABSENT, NODES, TOP
 
 ROOT = Path(graphs.__file__).parent.parent
 PUBLISHED = ROOT / "docs" / "pipeline.schema.json"

@@ -263,7 +263,7 @@ def _scope(request: RunRequest, plan: ExecutionPlan) -> RunScope:
     if policies.deadline_s is not None:
         deadline = min(deadline, time.time() + policies.deadline_s)
     priority = request.priority + PRIORITIES[policies.priority]
-    return RunScope(request.run_id, deadline, request.tenant, priority, request.stream)
+    return RunScope(request.run_id, deadline, request.tenant, priority, request.stream, plan.graph)
 
 
 def _ended_early(driven: _Driven, run: Run) -> ClusterError:

@@ -25,6 +25,8 @@ class Asked(msgspec.Struct, frozen=True):
     """Unix seconds."""
     until: float
     """Unix seconds. The node waits no longer."""
+    graph: str = ""
+    """Whose run asks: who may not call it may not decide."""
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True):

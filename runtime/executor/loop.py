@@ -244,6 +244,10 @@ class Call:
         return f"{self.try_id}+{self._calls + 1}" if self._calls else self.try_id
 
     @property
+    def graph(self) -> str:
+        return self._run.scope.graph
+
+    @property
     def run_id(self) -> str:
         return self._run.scope.run_id
 

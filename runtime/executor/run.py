@@ -28,6 +28,7 @@ class RunScope(msgspec.Struct, frozen=True):
     tenant: str
     priority: int
     stream: bool
+    graph: str = ""
 
 
 class Ledger:

@@ -14,6 +14,8 @@ from serve_apps.api.common import exchange_of, json_response, key_of
 from serve_apps.api.runs import find_run
 from serve_apps.gateway.deps import Gateway
 from serve_apps.gateway.errors import BadRequest, Conflict, NotFound
+from serve_apps.gateway.keys import KeyRecord
+from serve_apps.gateway.routing import GRAPH_PREFIX, may_use
 from serve_apps.translators.decoding import BodyDecoder, check_free_form
 
 
@@ -70,15 +72,14 @@ def router(gateway: Gateway) -> APIRouter:
     @routes.get("/v1/runs/{run_id}/approvals")
     async def list_approvals(run_id: str, request: HTTPRequest) -> Response:
         key = await key_of(gateway, request)
-        await find_run(gateway, key, run_id)
-        asked = await gateway.approvals.of_run(key.tenant, run_id)
-        return json_response(ApprovalList([_public(approval) for approval in asked]))
+        found = await _approvals(gateway, key, run_id)
+        return json_response(ApprovalList([_public(approval) for approval in found]))
 
     @routes.post("/v1/runs/{run_id}/approvals/{node}")
     async def decide(run_id: str, node: str, request: HTTPRequest) -> Response:
         key = await key_of(gateway, request)
         body = _decode(await exchange_of(request).body(gateway.settings.max_body_bytes))
-        await find_run(gateway, key, run_id)
+        await _approvals(gateway, key, run_id)
         decision = Decision(body.approved, body.comment, _given(body), gateway.clock(), key.key_id)
         outcome = await gateway.approvals.decide(key.tenant, run_id, node, decision)
         match outcome:
@@ -94,6 +95,18 @@ def router(gateway: Gateway) -> APIRouter:
                 return json_response(ApprovalAnswer(run_id, node, _status(decision)))
 
     return routes
+
+
+async def _approvals(gateway: Gateway, key: KeyRecord, run_id: str) -> list[Approval]:
+    """What a run of the key's tenant asks, where the key may use its graph.
+
+    The questions say whose they are: the record of a run is written beside it, and may come after them.
+    Raises `NotFound`, `StoreUnavailable`.
+    """
+    found = await gateway.approvals.of_run(key.tenant, run_id)
+    if not found or not may_use(key, GRAPH_PREFIX + found[0].asked.graph):
+        await find_run(gateway, key, run_id)
+    return found
 
 
 def _given(body: ApprovalBody) -> Any:

@@ -10,6 +10,7 @@ gives comes from outside: it is cut to a bound, and told as data between marks t
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ from runtime.executor.run import NodeBroke
 MAX_RESULT_CHARS = 8_000
 """Of what one call of a tool gave, as the model reads it."""
 MAX_ERROR_CHARS = 500
+_BEGUN = re.compile(
+    r"""\s*\{\s*"answer"\s*:\s*"((?:[^"\\]|\\u[0-9a-fA-F]{4}|\\[^u])*+)(?:\\(?:u[0-9a-fA-F]{0,3})?)?"""
+)
+"""An answer that does not end."""
+
 _Schema = dict[str, Any]
 
 _CUT = "… (cut)"
@@ -96,16 +102,22 @@ class _Talk:
         for number in range(spec.max_steps):
             last = self.full or number == spec.max_steps - 1
             answer = await self._ask(last=last)
+            text = _cut_off(answer)
+            if text is not None:
+                return await self._answered(text)
             reply = decoded(answer, spec.max_tokens)
             if misfit(self.agent.answer, reply) is None:
-                if self.call.stream and reply["answer"]:
-                    await self.call.delta(reply["answer"])
-                return {"text": reply["answer"], "steps": self.steps}
+                return await self._answered(reply["answer"])
             if last:
                 break
             self.messages.append(Message("assistant", answer.text))
             self._tell(*await self._step(number, reply))
         raise NodeError(f"{self.call.node} has no answer after {spec.max_steps} steps")
+
+    async def _answered(self, text: str) -> Values:
+        if self.call.stream and text:
+            await self.call.delta(text)
+        return {"text": text, "steps": self.steps}
 
     async def _ask(self, *, last: bool) -> Answer:
         request = self._request(last=last)
@@ -196,6 +208,17 @@ def _can_be_told(error: ClusterError, deadline: float) -> bool:
     if isinstance(error, DeadlineExceeded):
         return time.time() < deadline
     return isinstance(error, NodeError | InvalidCall)
+
+
+def _cut_off(answer: Answer) -> str | None:
+    """As much of an answer as was written when its tokens were used up, as of a text that an llm writes."""
+    begun = _BEGUN.fullmatch(answer.text) if answer.reason == "length" else None
+    if begun is None:
+        return None
+    try:
+        return str(msgspec.json.decode(f'"{begun[1]}"'))
+    except msgspec.DecodeError:  # half of a pair of escapes
+        return None
 
 
 def _told(head: str, data: str, room: int) -> Message:

@@ -19,7 +19,7 @@ def prepare(spec: Approval, resources: Resources) -> Perform:
         if approvals is None:
             raise NodeError("nobody can be asked: this runner keeps no approvals")
         value = msgspec.to_builtins(inputs["value"])
-        asked = Asked(call.node, spec.message, value, time.time(), call.deadline)
+        asked = Asked(call.node, spec.message, value, time.time(), call.deadline, call.graph)
 
         def told() -> None:
             call.waiting(spec.message)

@@ -93,6 +93,9 @@ class NodeCall(Protocol):
         ...
 
     @property
+    def graph(self) -> str: ...
+
+    @property
     def run_id(self) -> str: ...
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from cluster.engines.fake import FakeEngine
 from graphs.loader import load
 from runtime.approvals.book import ApprovalBook
+from runtime.approvals.model import Asked
 from runtime.compiler.compile import compile_pipeline
 from runtime.executor.kinds.kind import Resources
 from runtime.records.log import RunLog
@@ -158,6 +160,25 @@ async def test_nobody_else_sees_or_decides(letters: Letters, keys: KeyStore) -> 
             assert (seen.status_code, taken.status_code) == (404, 404)
         await site.http.post(f"{url}/review", json={"approved": False})
     assert answering.result().json()["outputs"]["sent"] is None
+
+
+async def test_a_question_is_known_before_the_record_of_its_run(
+    letters: Letters, keys: KeyStore, one_store: Store
+) -> None:
+    """Neither needs the other to be written first."""
+    site = await letters()
+    narrow, _ = await keys.create(site.key.tenant, "without graphs", models=[CHAT])
+    asked = Asked("review", "May it?", "x", time.time(), time.time() + 30, "letter")
+    told = asyncio.Event()
+    book = ApprovalBook(one_store)
+    waiting = asyncio.create_task(book.wait(site.key.tenant, "run-7", asked, told.set))
+    await told.wait()
+    url = "/v1/runs/run-7/approvals"
+    hidden = await site.http.get(url, headers={"authorization": f"Bearer {narrow}"})
+    assert (hidden.status_code, hidden.json()["error"]["code"]) == (404, "run_not_found")
+    assert [each["value"] for each in (await site.http.get(url)).json()["data"]] == ["x"]
+    assert (await site.http.post(f"{url}/review", json={"approved": True})).status_code == 200
+    assert (await waiting).approved
 
 
 async def test_a_stream_tells_that_the_run_waits(letters: Letters) -> None:

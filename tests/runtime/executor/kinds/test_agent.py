@@ -14,7 +14,8 @@ from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.value import Value
 from graphs.ports import INTEGER, STRING, Port
 from runtime.events import NodeDelta, NodeFailed, NodeStarted, RunFinished
-from runtime.executor.kinds.agent import MAX_RESULT_CHARS
+from runtime.executor.kinds.agent import MAX_RESULT_CHARS, _cut_off
+from runtime.executor.kinds.chat import Answer
 from tests.runtime.executor.plans import asked, body, node, plan, runner_of
 from tests.runtime.parts import Recorder, events_of, failed, finished
 
@@ -128,6 +129,29 @@ async def test_replies_that_are_neither(reply, message):
     pool = Recorder(FakeScript(rules=[Rule(contains="", reply=reply)]))
     last = await failed(runner_of(agent(max_tokens=8), m=pool), asked(q="why"))
     assert message in last.failure.message
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ('{"answer": "one two three four', "one two three"),
+        ('{ "answer" : "say \\"one\\" two three four', 'say "one" two'),
+        ('{"answer": "one two thr\\u00e9', "one two thr\u00e9"),
+        ('{"answer": "one two thr\\u00', "one two thr"),
+        ('{"answer": "one two \\', "one two "),
+    ],
+)
+def test_an_answer_that_is_cut_off_is_what_was_written(reply, text):
+    cut = _cut_off(Answer(reply, "length"))
+    assert cut is not None
+    assert cut.startswith(text)
+    assert _cut_off(Answer(reply, "stop")) is None
+
+
+async def test_an_answer_that_is_cut_off_ends_the_run():
+    pool = Recorder(FakeScript(rules=[Rule(contains="", reply='{"answer": "a b c d e f g h i j')]))
+    last = await finished(runner_of(agent(max_tokens=6), m=pool), asked(q="why"))
+    assert last.outputs["text"].startswith("a b")
 
 
 @pytest.mark.parametrize(

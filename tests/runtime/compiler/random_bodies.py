@@ -6,7 +6,9 @@ import msgspec
 from hypothesis import strategies as st
 
 from graphs.bindings import Ref
+from graphs.nodes.agent import Agent, AgentTool
 from graphs.nodes.llm import Llm
+from graphs.nodes.router import Router
 from graphs.nodes.subgraph import Subgraph
 from graphs.pipeline import Body, Fallback, Node, NodeId, Pipeline, Retry
 from graphs.ports import STRING, Port
@@ -34,7 +36,7 @@ def dollar(name: str) -> str:
 
 @st.composite
 def bodied(draw: st.DrawFn) -> Pipeline:
-    """Prompts, values and calls, and maps, loops, branches and subgraphs of these, three deep."""
+    """Prompts, values and calls, and all kinds that hold nodes, three deep; agents at the top only."""
     seen = Seen(["inputs.question", "inputs.level"], ["inputs.list"], ["inputs.list"])
     nodes = draw(scopes(seen, 0))
     given = draw(st.lists(st.sampled_from(seen.anything + seen.texts), min_size=1, max_size=4))
@@ -46,7 +48,8 @@ def bodied(draw: st.DrawFn) -> Pipeline:
 def scopes(draw: st.DrawFn, seen: Seen, depth: int) -> dict[str, Node]:
     """Some nodes; what they give is added to what is seen."""
     nodes: dict[str, Node] = {}
-    kinds = ("prompt", "value", "llm", "list") + ("map", "loop", "branch", "subgraph") * (depth < 3)
+    kinds = ("prompt", "value", "llm", "list")
+    kinds += ("map", "loop", "branch", "subgraph", "router") * (depth < 3) + ("agent",) * (depth == 0)
     for index in range(draw(st.integers(1, 4 if depth < 2 else 2))):
         name = f"{'abcd'[depth]}{index}"
         kind, texts = draw(st.sampled_from(kinds)), list(seen.texts)
@@ -111,6 +114,15 @@ def containers(draw: st.DrawFn, kind: str, seen: Seen, depth: int) -> Node:
         spec = Subgraph("other", {"q": Port(STRING)})
         inner = draw(bodies(Seen(["inputs.q"], ["inputs.q"], []), depth))
         return node(spec, bodies={"body": inner}, q=dollar(draw(st.sampled_from(seen.texts))))
+    if kind == "router":
+        spec = Router("small", {"left": "one", "right": "the other"}, max_prompt_tokens=8192)
+        choices = {key: draw(bodies(seen.inside(), depth)) for key in spec.choices}
+        return node(spec, bodies=choices, text=dollar(draw(st.sampled_from(seen.texts))))
+    if kind == "agent":
+        tools = {"look": AgentTool("Looks.", {"q": Port(STRING)})}
+        spec = Agent("small", tools, max_steps=draw(st.integers(1, 3)), max_prompt_tokens=8192)
+        inner = draw(bodies(seen.inside("args.q"), depth))
+        return node(spec, bodies={"look": inner}, prompt=dollar(draw(st.sampled_from(seen.texts))))
     count = draw(st.integers(1, 3))
     whens = [draw(st.sampled_from(CONDITIONS)).format(seen.texts[0]) for _ in range(count)]
     last = [None] if draw(st.booleans()) else []

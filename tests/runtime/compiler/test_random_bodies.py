@@ -73,7 +73,8 @@ def _node(node, names):
 
 def _body(node, key, around):
     body = node.bodies[key]
-    own = {} if node.spec.closed else {**around, **dict.fromkeys(node.spec.locals(key, {}))}
+    called = node.spec.locals(key, {}) if isinstance(node.spec, Map | Loop) else {}
+    own = {} if node.spec.closed else {**around, **dict.fromkeys(called)}
     names = {**own, **dict.fromkeys(body.nodes)}
     return Body(
         _scope(body.nodes, own),

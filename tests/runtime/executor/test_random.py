@@ -11,11 +11,13 @@ from cluster.engines.fake import FakeScript
 from cluster.messages import Delta, Generate, Message, Sampling
 from graphs.bindings import Binding, Items, Literal, Record, Ref
 from graphs.conditions import references_of
+from graphs.nodes.agent import Agent
 from graphs.nodes.branch import Branch
 from graphs.nodes.llm import Llm
 from graphs.nodes.loop import Loop
 from graphs.nodes.map import Map
 from graphs.nodes.prompt import Prompt
+from graphs.nodes.router import Router
 from graphs.nodes.subgraph import Subgraph
 from graphs.pipeline import Node, NodeId, Pipeline
 from graphs.templates import PromptTemplate
@@ -80,7 +82,9 @@ def holds(condition: str | None, values: Values) -> bool:
     return condition is None or cel.evaluate(condition, named)
 
 
-async def run(node: Node, given: dict[str, object], values: Values, models) -> dict[str, object]:
+async def run(  # noqa: C901 - a case for each kind
+    node: Node, given: dict[str, object], values: Values, models
+) -> dict[str, object]:
     """What the node gives."""
 
     async def inside(key: str, **owners: dict[str, object]) -> tuple[dict[str, object], Values]:
@@ -115,6 +119,14 @@ async def run(node: Node, given: dict[str, object], values: Values, models) -> d
             return outputs | state | {"iterations": passes}
         case Subgraph():
             return (await inside("body", inputs=given))[0]
+        case Router(choices=choices):
+            first = next(iter(choices))  # the fake takes the first of what it may say
+            return (await inside(first))[0] | {"choice": first}
+        case Agent(max_steps=most):
+            # The fake calls the tool with the least that fits until it has to answer.
+            step = {"tool": "look", "arguments": {"q": "x"}}
+            results = [(await inside("look", args={"q": "x"}))[0] for _ in range(most - 1)]
+            return {"text": "x", "steps": [step | {"result": result} for result in results]}
         case _:
             return {"value": given["value"]}
 
@@ -197,7 +209,7 @@ def test_events_of_nodes_inside_others_lie_between_those_of_the_others(pipeline)
         assert all(starts[other] < start < ends[path] < ends[other] for other in around)
     calls = [event.node for event in events if isinstance(event, NodeCalled)]
     owing = [event.node for event in events if isinstance(event, NodeFinished) and event.usage is not None]
-    assert sorted(calls) == sorted(owing)
+    assert sorted(set(calls)) == sorted(owing)
     tally = Tally()
     for event in events[:-1]:
         tally.add(event)

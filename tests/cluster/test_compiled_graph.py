@@ -6,11 +6,11 @@ import time
 from functools import partial
 
 import pytest
-import ray
 
 from cluster.compiled_graph import MAX_IN_CHAIN, Chain, open_chain
 from cluster.errors import EngineFailed, InvalidCall, ReplicaLost
 from cluster.stages import Source, Stage, StageFailed
+from tests.local_ray import local_ray
 
 
 def make_add(amount):
@@ -48,9 +48,8 @@ def stage(make, num_cpus=0.0, **takes):
 
 @pytest.fixture(scope="module")
 def cluster():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with local_ray():
+        yield
 
 
 async def opened(*stages):

@@ -5,7 +5,6 @@ import os
 import time
 
 import pytest
-import ray
 
 from cluster.compiled_graph import open_chain
 from cluster.errors import ClusterError, ReplicaLost
@@ -17,6 +16,7 @@ from runtime.compiler.compile import compile_pipeline
 from runtime.events import NodeFailed, NodeFinished, NodeRetried, NodeStarted, RunFailed
 from runtime.executor.kinds.kind import Resources
 from runtime.runner import Runner, RunRequest
+from tests.local_ray import local_ray
 from tests.runtime.parts import events_of
 
 HERE = "tests.graphs.sample_functions"
@@ -148,9 +148,14 @@ async def test_a_function_alone_has_a_process_too():
         assert [chain.calls for chain in chains.made] == [calls]
 
 
-async def test_real_processes():
+@pytest.fixture
+def cluster():
+    with local_ray():
+        yield
+
+
+async def test_real_processes(cluster):
     """Two functions of a run are in two processes, neither of them ours."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     opened = []
 
     def opening(name, stages):
@@ -173,4 +178,3 @@ async def test_real_processes():
     finally:
         for chain in opened:
             await chain.close()
-        ray.shutdown()

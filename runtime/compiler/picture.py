@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from graphs.bindings import references
 from graphs.conditions import operands_of
 from graphs.drawing.picture import NodeLook, Picture, ScopeLook, assemble, captured
 from graphs.inference import Typed
 from graphs.pipeline import NodeId
+from runtime.compiler.colocation import colocated
 from runtime.compiler.draft import Draft, DraftNode, Scope
 
 
 def picture_of_draft(draft: Draft) -> Picture:
     """The nodes as the last stage of the draft left them. After `order` the critical path is marked."""
-    return assemble(draft.pipeline, _scope(draft, draft.types, (), hot=True))
+    near = {taker: maker for maker, taker in reversed(colocated(draft))}
+    return assemble(draft.pipeline, _scope(draft, draft.types, (), near, hot=True))
 
 
-def _scope(scope: Scope, types: Typed | None, own: tuple[str, ...], *, hot: bool) -> ScopeLook:
-    """`hot` says whether the scope is on the critical path, and so part of it."""
+def _scope(
+    scope: Scope, types: Typed | None, own: tuple[str, ...], near: Mapping[str, str], *, hot: bool
+) -> ScopeLook:
+    """`near` says of which other pool a pool takes most; `hot`, whether the scope is on the critical path."""
     critical = _critical_path(scope) if hot else set()
     looks = {}
     for node_id, node in scope.nodes.items():
@@ -25,13 +31,20 @@ def _scope(scope: Scope, types: Typed | None, own: tuple[str, ...], *, hot: bool
         bodies = {}
         for key, body in node.bodies.items():
             longest = node_id in critical and lengths[key] == max(lengths.values())
-            bodies[key] = _scope(body, written.get(key), tuple(node.spec.locals(key, {})), hot=longest)
-        looks[node_id] = _look(node, bodies, node_id in critical)
+            own_names = tuple(node.spec.locals(key, {}))
+            bodies[key] = _scope(body, written.get(key), own_names, near, hot=longest)
+        looks[node_id] = _look(node, bodies, near, critical=node_id in critical)
     return ScopeLook(looks, scope.outputs, {} if types is None else types.refs, own)
 
 
-def _look(node: DraftNode, bodies: dict[str, ScopeLook], critical: bool) -> NodeLook:
-    lines = [f"pool {node.pool}"] if node.pool is not None else []
+def _look(
+    node: DraftNode, bodies: dict[str, ScopeLook], near: Mapping[str, str], *, critical: bool
+) -> NodeLook:
+    lines = []
+    if node.pool is not None:
+        lines.append(f"pool {node.pool}")
+        if node.pool in near:
+            lines.append(f"near {near[node.pool]}")
     if node.seconds >= 0.01:
         lines.append(f"about {node.seconds:.2g} s")
     conditions = [node.when, *(body.when for body in node.bodies.values())]

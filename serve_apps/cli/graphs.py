@@ -345,6 +345,8 @@ def _print_plan(console: Console, plan: ExecutionPlan) -> None:
     for model, demand in plan.demand.items():
         tokens = f"{demand.prompt_tokens:.0f} tokens in, {demand.output_tokens:.0f} out"
         console.print(f"expected of {model}: {demand.visits:g} calls, {tokens}")
+    for maker, taker in plan.colocate:
+        console.print(f"{taker} is best near {maker}, of which it takes what it reads")
     if plan.chat is not None:
         how = f"streamed from {plan.chat.node}" if plan.chat.node else "in one piece"
         console.print(f"as a chat: {plan.chat.input} in, {plan.chat.output} out, {how}")

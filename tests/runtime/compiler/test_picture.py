@@ -24,8 +24,10 @@ def boxes(stage, pipeline):
 
 def test_where_nodes_run_is_shown_when_it_is_known():
     assert boxes("fuse", rag())["answer"].lines == ("llm",)
-    assert boxes("assign", rag())["answer"].lines == ("llm", "pool small")
-    assert boxes("order", rag())["answer"].lines[2].startswith("about ")
+    assert boxes("assign", rag())["answer"].lines == ("llm", "pool small", "near embedder")
+    assert boxes("order", rag())["answer"].lines[3].startswith("about ")
+    assert boxes("order", rag())["vector"].lines[1] == "pool embedder"
+    assert not any("near" in line for line in boxes("order", rag())["vector"].lines)
 
 
 def test_what_runs_together_is_one_group():

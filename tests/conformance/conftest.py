@@ -30,10 +30,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for name, case in CASES.items()
             if all(concerns(case) for concerns in asked)
         ]
-        metafunc.parametrize("subject", cases, indirect=True, scope="session")
+        metafunc.parametrize("subject", cases, indirect=True, scope="module")
 
 
-@pytest_asyncio.fixture(loop_scope="session", scope="session")
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def subject(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Subject]:

@@ -17,7 +17,7 @@ from cluster.messages import Delta, Embed, Finish, Generate, Message, Sampling
 from tests.cluster.calls import batches_of, embed, events_of, finishes_of, generate, text_of, usage_of
 from tests.conformance.subjects import Subject
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 QUESTION = "What is the capital of France?"
 LONG = 200

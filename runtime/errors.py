@@ -4,6 +4,10 @@
     ├── InvalidInputs   the caller's mistake; names every input at fault          (not retried)
     ├── UnknownGraph    no graph of that name is deployed here                    (not retried)
     ├── RunCancelled    somebody ended the run before it was done              (not retried)
+    ├── UnknownRun      nothing is kept of a run of that id                       (not retried)
+    ├── RunExists       a run of that id has begun already                        (not retried)
+    ├── RunHeld         another runner goes on with the run
+    ├── LeaseLost       another runner has taken the run over: this one says nothing more of it
     └── NodeError       a node could not compute its outputs from what it was given
 
 Beside these a run ends in any `cluster.errors.ClusterError`, with the node it came from. What is wrong with
@@ -56,6 +60,22 @@ class RunCancelled(RunError):
     """The run was ended from outside: by a call to cancel it, or because its reader left."""
 
 
+class UnknownRun(RunError):
+    """Nothing is kept of a run of that id: there was none, it was not durable, or it was long ago."""
+
+
+class RunExists(RunError):
+    """A run of that id has begun already."""
+
+
+class RunHeld(RunError):
+    """Another runner goes on with the run."""
+
+
+class LeaseLost(RunError):
+    """Another runner has taken the run over. This one must not write or tell anything more of it."""
+
+
 class NodeError(RunError):
     """A node could not compute its outputs: a template over its bound, a field that is not there."""
 
@@ -64,4 +84,7 @@ def _rebuild(kind: str, message: str, param: str | None) -> RunError:
     return _KINDS.get(kind, RunError)(message, param=param)
 
 
-_KINDS: dict[str, type[RunError]] = {each.__name__: each for each in (UnknownGraph, RunCancelled, NodeError)}
+_KINDS: dict[str, type[RunError]] = {
+    each.__name__: each
+    for each in (UnknownGraph, RunCancelled, UnknownRun, RunExists, RunHeld, LeaseLost, NodeError)
+}

@@ -8,14 +8,15 @@
 A node is named by its path: `answer`, or `search[3].each` for one inside another, and `answer.0.step` inside
 a case. What is inside a node begins after its `NodeStarted` and ends before its `NodeFinished`.
 
-Exactly one `RunFinished` or `RunFailed` ends every run, and nothing follows it. Events of different nodes
-interleave as the nodes do. They travel as msgpack (`encode_events`, `decode_events`), several to a batch when
-they come fast, and every one is JSON-able as it stands (`to_json`), tagged by `type`.
+Exactly one `RunFinished` or `RunFailed` ends every run, and nothing follows it. A run in the background may
+stop before at a `RunSuspended`, and a durable one go on elsewhere with a `RunResumed`. Events of different
+nodes interleave as the nodes do. They travel as msgpack (`encode_events`, `decode_events`), several to a
+batch when they come fast, and every one is JSON-able as it stands (`to_json`), tagged by `type`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -33,6 +34,27 @@ class RunStarted(_Event, frozen=True, tag="run_started"):
     graph: str
     version: str
     plan_hash: str
+
+
+class RunResumed(_Event, frozen=True, tag="run_resumed"):
+    """Another process goes on with the run. Nodes that were done are not run again; of those that were not
+    nothing holds any more that was told before."""
+
+    run_id: str
+    attempt: int
+    """2 for the first that is not the first."""
+    completed: int
+    """Nodes that are not run again."""
+
+
+class RunSuspended(_Event, frozen=True, tag="run_suspended"):
+    """All that is left of the run waits for people. The last event, until a decision resumes the run."""
+
+    waiting: list[str]
+    """Paths of the nodes that wait."""
+    usage: Usage
+    """So far."""
+    seconds: float
 
 
 class NodeStarted(_Event, frozen=True, tag="node_started"):
@@ -75,6 +97,8 @@ class NodeFinished(_Event, frozen=True, tag="node_finished"):
     """Tokens of its own model calls, those of failed tries too; absent where it made none."""
     outputs: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     """By port. Absent when larger than `MAX_OUTPUT_BYTES`, and in runs that did not ask for a stream."""
+    source: Literal["node", "cache", "shared"] = "node"
+    """`cache`: kept from an earlier run. `shared`: made by another run at the same time. Neither owes."""
 
 
 class NodeSkipped(_Event, frozen=True, tag="node_skipped"):
@@ -136,6 +160,8 @@ class RunFailed(_Event, frozen=True, tag="run_failed"):
 
 RunEvent = (
     RunStarted
+    | RunResumed
+    | RunSuspended
     | NodeStarted
     | NodeCalled
     | NodeDelta

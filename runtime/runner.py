@@ -19,6 +19,7 @@ from cluster.messages import Message, Usage
 from graphs.bindings import CONTEXT, INPUTS, Ref
 from graphs.pipeline import Priority
 from graphs.ports import Port, object_schema
+from runtime.durability.model import Durability
 from runtime.errors import InputProblem, InvalidInputs, RunCancelled, RunError, UnknownGraph
 from runtime.events import RunEvent, RunFailed, RunFinished, RunStarted
 from runtime.executor.kinds.kind import Resources
@@ -54,6 +55,14 @@ class RunRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """The conversation so far, oldest first, without the message that this run answers."""
     stream: bool = False
     """Whether deltas and node outputs are wanted as they happen. Events of nodes come either way."""
+    durability: Durability = "none"
+    """What is kept so that the run can go on elsewhere, be resumed and forked."""
+    background: bool = False
+    """Whether it goes on when nobody reads its events. They are kept for whoever follows it."""
+    token_budget: int | None = None
+    """Tokens, of prompts and outputs together, at which it is ended. None: only the plan bounds it."""
+    plan: bytes | None = None
+    """The plan to run, packed (`runtime.plan.encode_plan`), of a graph that is not deployed."""
 
 
 class ChatBinding(msgspec.Struct, frozen=True, omit_defaults=True):

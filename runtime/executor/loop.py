@@ -13,7 +13,7 @@ done that the body is in.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -37,7 +37,7 @@ from runtime.events import (
     NodeWaiting,
 )
 from runtime.executor.chains import PreparedChain
-from runtime.executor.kinds.kind import Passed, Values
+from runtime.executor.kinds.kind import Passed, T, Values
 from runtime.executor.prepare import PreparedBody, PreparedNode, PreparedStep
 from runtime.executor.run import Ledger, NodeBroke, Run
 from runtime.executor.slots import ABSENT
@@ -274,6 +274,13 @@ class Call:
 
     def waiting(self, message: str) -> None:
         self._run.queue.put(NodeWaiting(self.node, message))
+
+    @property
+    def idempotency_key(self) -> str:
+        return f"{self._run.scope.run_id}/{self.node}"
+
+    async def once(self, _key: str, /, work: Callable[[], Awaitable[T]]) -> T:
+        return await work()
 
     async def delta(self, text: str) -> None:
         speaker: Call | None = self

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ from graphs.bindings import Ref
 from graphs.documents import Document
 from runtime.approvals.model import Answer, Asked
 from runtime.http_client import HttpClient
+
+T = TypeVar("T")
 
 Values = dict[str, Any]
 """By port. Values are shared between nodes and never changed."""
@@ -129,6 +131,19 @@ class NodeCall(Protocol):
 
     def waiting(self, message: str) -> None:
         """Reports that it waits for a person."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """Of whatever it does to the world outside: the same each time this node of this run is tried, by
+        whichever process."""
+        ...
+
+    async def once(self, key: str, /, work: Callable[[], Awaitable[T]]) -> T:
+        """Does a part of its work that must not be done again when another process goes on with the run.
+
+        `key` is unique within the node, and what `work` gives can be packed as msgpack into builtins.
+        """
+        ...
 
     async def delta(self, text: str) -> None:
         """Reports more text. Waits while the reader of the run is behind."""

@@ -1,0 +1,57 @@
+"""What is kept of a run so that another process can go on with it.
+
+    RunRequest, plan hash          once, when it begins
+    Checkpoint  ask                each node that is done: only what is new, never the whole state
+    Checkpoint  search[3].each     also those inside others, by their paths
+    Checkpoint  plan+0             also what a node has done so far, where it says so (`NodeCall.once`)
+    events 1, 2, 3 …               in order, numbered
+
+Exactly one runner at a time holds the *lease* of a run. Each holder has a larger *fencing token* than all
+before it, and whatever is written carries the token: a runner that was taken for dead writes nothing any more
+(Gray and Cheriton, "Leases", SOSP 1989; Kleppmann, "Designing Data-Intensive Applications", chapter 8).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from cluster.messages import Usage
+
+Durability = Literal["none", "exit", "step"]
+"""`none`: a run dies with its runner. `exit`: what its nodes gave is written when it ends, for forks and for
+going on after a failure. `step`: it is written as it happens, and another runner goes on after a death."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A piece of work that is done."""
+
+    path: str
+    """Of the node; what a node has done so far has `+` and a key of its own behind that."""
+    outputs: Any
+    """By port, of a node; anything, of a part of its work."""
+    usage: Usage | None = None
+    """Tokens of its own model calls."""
+    seconds: float = 0.0
+    """Wall time it took."""
+    skipped: bool = False
+    """The node was not run: its outputs are absent."""
+
+
+class Lease(NamedTuple):
+    """The right to go on with a run."""
+
+    tenant: str
+    run_id: str
+    token: int
+    """Larger than that of every holder before."""
+
+
+class Numbered(NamedTuple):
+    """An event of a run, as followers see it."""
+
+    number: int
+    """From 1; without gaps."""
+    event: Any
+    """A `runtime.events.RunEvent`."""

@@ -24,7 +24,7 @@ async def test_it_measures_a_server(upstream_port, stream, capsys):
     assert capsys.readouterr().out == "started\n"
     assert outcome.completed > 10
     assert (outcome.failed, outcome.first_failure) == (0, "")
-    assert 0.2 <= outcome.elapsed_s < 2
+    assert 0.2 <= outcome.elapsed_s < 20
     assert 0 < outcome.first_byte_ms.p50 <= outcome.latency_ms.p50 <= outcome.latency_ms.p99
     assert outcome.client_cpu_s > 0
 

@@ -69,10 +69,10 @@ def longest(subject: Subject, **fields: Any) -> Generate:
 
 
 async def idle(subject: Subject) -> None:
-    """Returns once the engine has nothing to do, where that can be seen; after a second it fails."""
+    """Returns once the engine has nothing to do, where that can be seen; after ten seconds it fails."""
     if subject.status is None:
         return
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         while (await subject.status()).running:
             await asyncio.sleep(0.005)
 
@@ -197,7 +197,7 @@ class TestGenerating:
     async def test_a_cancelled_caller_ends_the_work(self, generator: Subject, stream: bool) -> None:
         task = asyncio.create_task(events_of(generator.pool.generate(longest(generator, stream=stream))))
         if generator.status is not None:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while not (await generator.status()).running:
                     await asyncio.sleep(0.005)
         task.cancel()
@@ -212,7 +212,7 @@ class TestGenerating:
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             await events_of(generator.pool.generate(call))
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
         await idle(generator)
 
     @streamed

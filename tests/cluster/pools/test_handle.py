@@ -190,8 +190,8 @@ def slow_pool() -> tuple[HandlePool, FakeEngine, Handle]:
 
 
 async def running(engine: FakeEngine, wanted: int) -> None:
-    """Waits, a second at most, until so many calls are in the engine."""
-    async with asyncio.timeout(1):
+    """Waits, ten seconds at most, until so many calls are in the engine."""
+    async with asyncio.timeout(10):
         while (await engine.status()).running != wanted:
             await asyncio.sleep(0)
 

@@ -268,8 +268,8 @@ def test_retry_after_is_seconds_within_reason(header: str, seconds: float | None
 
 
 async def idle(engine: FakeEngine) -> None:
-    """Waits, two seconds at most, until the engine has nothing left to do."""
-    async with asyncio.timeout(2):
+    """Waits, ten seconds at most, until the engine has nothing left to do."""
+    async with asyncio.timeout(10):
         while (await engine.status()).running:
             await asyncio.sleep(0.005)
 

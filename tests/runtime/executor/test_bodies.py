@@ -220,7 +220,7 @@ async def test_closing_a_run_aborts_the_calls_inside_bodies():
 
 async def test_the_deadline_names_what_ran_inside():
     small = generator("small", FakeScript(first_token_s=30))
-    last = await failed(runner_of(asking(), small=small), asked(timeout_s=0.05, items=["a", "b"]))
+    last = await failed(runner_of(asking(), small=small), asked(timeout_s=0.5, items=["a", "b"]))
     assert last.failure.kind == "DeadlineExceeded"
     assert last.node in ("all[0].each", "all[1].each")
 

@@ -40,7 +40,7 @@ async def outputs_of(pipeline: Pipeline, run: Run, models=None, **inputs) -> dic
 
 
 async def test_a_fast_branch_does_not_wait_for_a_slow_one():
-    models = pools(large=FakeScript(first_token_s=0.2))
+    models = pools(large=FakeScript(first_token_s=0.5))
     events = await events_of(make_runner(uneven(), models), request(uneven()))
     ends = [event.node for event in events if isinstance(event, NodeFinished)]
     assert ends == ["fast", "then_fast", "slow"]

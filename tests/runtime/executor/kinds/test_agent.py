@@ -209,7 +209,7 @@ async def test_what_failed_inside_is_not_what_the_run_was_at():
     broken = node("step", Prompt(template="{{ query.missing.name }}"), query="${args.query}")
     made = agent(broken, outputs={"text": "${step.text}"})
     pool = SecondNeverEnds(FakeScript(rules=[Rule(contains="", reply=CALL)]))
-    last = await failed(runner_of(made, m=pool), asked(timeout_s=0.2, q="why"))
+    last = await failed(runner_of(made, m=pool), asked(timeout_s=0.5, q="why"))
     assert (last.node, last.failure.kind) == ("helper", "DeadlineExceeded")
 
 
@@ -226,7 +226,7 @@ async def test_the_deadline_of_the_run_is_not_told():
     slow = Recorder(FakeScript(first_token_s=60))
     step = node("step", Llm(model="large"), prompt="${args.query}", history=[])
     made = agent(step, outputs={"text": "${step.text}"})
-    last = await failed(runner_of(made, m=scripted(), large=slow), asked(timeout_s=0.1, q="why"))
+    last = await failed(runner_of(made, m=scripted(), large=slow), asked(timeout_s=0.5, q="why"))
     assert (last.node, last.failure.kind) == ("helper[0].look.step", "DeadlineExceeded")
 
 

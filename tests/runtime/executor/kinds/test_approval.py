@@ -69,13 +69,13 @@ async def test_what_is_shown():
 
 async def test_nobody_decides_in_time():
     made, approvals = reviewed()
-    last = await failed(runner(made, approvals), asked(timeout_s=0.05, q="a"))
+    last = await failed(runner(made, approvals), asked(timeout_s=0.5, q="a"))
     assert (last.node, last.failure.kind) == ("review", "DeadlineExceeded")
     assert approvals.waiting == {}
 
 
 async def test_the_time_out_of_the_node():
-    made, approvals = reviewed({"timeout_s": 0.05})
+    made, approvals = reviewed({"timeout_s": 0.5})
     last = await failed(runner(made, approvals), asked(q="a"))
     assert (last.node, last.failure.kind) == ("review", "DeadlineExceeded")
     assert approvals.waiting == {}

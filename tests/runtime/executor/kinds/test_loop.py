@@ -69,8 +69,8 @@ async def test_the_deadline_ends_a_loop():
     say = node("say", Llm(model="small", max_tokens=1), prompt="${state.word}", history=[])
     inside = body(say, word="${say.text}")
     looped = node("again", Loop(max_iterations=100, state=("word",)), {"body": inside}, word="x")
-    small = generator("small", FakeScript(first_token_s=0.02))
-    last = await failed(runner_of(plan(looped, word="${again.word}"), small=small), asked(timeout_s=0.1))
+    small = generator("small", FakeScript(first_token_s=0.1))
+    last = await failed(runner_of(plan(looped, word="${again.word}"), small=small), asked(timeout_s=0.5))
     assert last.failure.kind == "DeadlineExceeded"
     assert last.node is not None
     assert last.node.startswith("again[")

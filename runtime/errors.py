@@ -6,6 +6,8 @@
     ├── RunCancelled    somebody ended the run before it was done              (not retried)
     ├── UnknownRun      nothing is kept of a run of that id                       (not retried)
     ├── RunExists       a run of that id has begun already                        (not retried)
+    ├── RunEnded        the run has succeeded, or somebody must resume it     (not retried)
+    ├── TooMuchToKeep   a durable run gives more than is kept of one           (not retried)
     ├── RunHeld         another runner goes on with the run
     ├── LeaseLost       another runner has taken the run over: this one says nothing more of it
     └── NodeError       a node could not compute its outputs from what it was given
@@ -68,6 +70,14 @@ class RunExists(RunError):
     """A run of that id has begun already."""
 
 
+class RunEnded(RunError):
+    """The run does not go on: it has succeeded, or somebody must say that it is to be resumed."""
+
+
+class TooMuchToKeep(RunError):
+    """What the run gives is larger than what is kept of a durable run."""
+
+
 class RunHeld(RunError):
     """Another runner goes on with the run."""
 
@@ -86,5 +96,15 @@ def _rebuild(kind: str, message: str, param: str | None) -> RunError:
 
 _KINDS: dict[str, type[RunError]] = {
     each.__name__: each
-    for each in (UnknownGraph, RunCancelled, UnknownRun, RunExists, RunHeld, LeaseLost, NodeError)
+    for each in (
+        UnknownGraph,
+        RunCancelled,
+        UnknownRun,
+        RunExists,
+        RunEnded,
+        TooMuchToKeep,
+        RunHeld,
+        LeaseLost,
+        NodeError,
+    )
 }

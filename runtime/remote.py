@@ -11,7 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.errors import Overloaded, ReplicaLost
 from runtime.events import RunEvent, decode_events
-from runtime.runner import RunRequest, encode_request
+from runtime.request import RunRequest, encode_request
 
 READY_WITHIN_S = 2.0
 RETRY_AFTER_S = 2.0

@@ -15,11 +15,10 @@ import msgspec
 from jsonschema import Draft202012Validator
 
 from cluster.errors import ClusterError, DeadlineExceeded
-from cluster.messages import Message, Usage
+from cluster.messages import Usage
 from graphs.bindings import CONTEXT, INPUTS, Ref
 from graphs.pipeline import Priority
 from graphs.ports import Port, object_schema
-from runtime.durability.model import Durability
 from runtime.errors import InputProblem, InvalidInputs, RunCancelled, RunError, UnknownGraph
 from runtime.events import RunEvent, RunFailed, RunFinished, RunStarted
 from runtime.executor.kinds.kind import Resources
@@ -28,6 +27,7 @@ from runtime.executor.prepare import PreparedBody, prepare
 from runtime.executor.queue import EventQueue, Watch
 from runtime.executor.run import NodeBroke, Run, RunScope
 from runtime.plan import ExecutionPlan
+from runtime.request import RunRequest
 
 logger = logging.getLogger(__name__)
 
@@ -37,32 +37,6 @@ MAX_PROBLEM_CHARS = 200
 MAX_NAME_CHARS = 64
 PRIORITIES: Mapping[Priority, int] = {"high": -10_000, "normal": 0, "low": 10_000}
 """Of a graph's policy, in the engines' scale; further apart than any slack within a run."""
-
-
-class RunRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One run of a graph. Travels as msgpack (`encode_request`, `decode_request`)."""
-
-    run_id: str
-    graph: str
-    inputs: dict[str, Any]
-    """By name. What is absent takes the default of the graph."""
-    deadline: float
-    """Unix seconds. Every call of the run inherits it."""
-    tenant: str = ""
-    priority: int = 0
-    """Lower goes first; added to what the plan says of each step."""
-    history: list[Message] = []
-    """The conversation so far, oldest first, without the message that this run answers."""
-    stream: bool = False
-    """Whether deltas and node outputs are wanted as they happen. Events of nodes come either way."""
-    durability: Durability = "none"
-    """What is kept so that the run can go on elsewhere, be resumed and forked."""
-    background: bool = False
-    """Whether it goes on when nobody reads its events. They are kept for whoever follows it."""
-    token_budget: int | None = None
-    """Tokens, of prompts and outputs together, at which it is ended. None: only the plan bounds it."""
-    plan: bytes | None = None
-    """The plan to run, packed (`runtime.plan.encode_plan`), of a graph that is not deployed."""
 
 
 class ChatBinding(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -95,8 +69,6 @@ class GraphInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     chat: ChatBinding | None = None
 
 
-encode_request = msgspec.msgpack.Encoder().encode
-decode_request = msgspec.msgpack.Decoder(RunRequest).decode
 decode_infos = msgspec.msgpack.Decoder(list[GraphInfo]).decode
 
 

@@ -36,7 +36,8 @@ from runtime.records.log import RunLog
 from runtime.records.store import RunStore
 from runtime.records.timings import TimingStore
 from runtime.remote import HandleRunner
-from runtime.runner import Runner, decode_request, info_of
+from runtime.request import decode_request
+from runtime.runner import Runner, info_of
 from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
 from runtime.store.errors import StoreUnavailable

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from runtime.durability.model import Checkpoint, Lease, Numbered
+from runtime.durability.model import Checkpoint, Lease, Numbered, RunState
 from runtime.events import RunEvent
 from runtime.plan import ExecutionPlan
-from runtime.runner import RunRequest
+from runtime.request import RunRequest
 
 
 class Journal(Protocol):
@@ -23,6 +23,11 @@ class Journal(Protocol):
         ...
 
     @property
+    def number(self) -> int:
+        """Of the last event that is kept, 0 before the first. What `follow` goes on after."""
+        ...
+
+    @property
     def done(self) -> Mapping[str, Checkpoint]:
         """What was done before this attempt, by path."""
         ...
@@ -30,13 +35,15 @@ class Journal(Protocol):
     async def append(self, events: Sequence[RunEvent], checkpoints: Sequence[Checkpoint]) -> None:
         """Writes both at once, or neither; returns when they are kept.
 
-        While the store is out it tries again, until the run's deadline. Raises `LeaseLost` when another
-        runner has taken over, and `StoreError`.
+        The events are numbered in the order in which they come. One that ends or suspends the run is the
+        last, and gives the lease back. While the store is out it tries again, until the run's deadline.
+        Raises `LeaseLost` when another runner has taken over, `TooMuchToKeep`, `UnknownRun` when the store
+        has lost the run, and `StoreError`.
         """
         ...
 
     async def close(self) -> None:
-        """Gives the lease back. After the last event nobody takes the run over any more."""
+        """Gives the lease back, where it still is ours: another runner may go on at once. Never raises."""
         ...
 
 
@@ -49,18 +56,41 @@ class Taken(NamedTuple):
     """The one it began with, whatever is deployed now."""
 
 
+class Kept(NamedTuple):
+    """All that is kept of a run, its events excepted."""
+
+    request: RunRequest
+    plan: ExecutionPlan
+    state: RunState
+    attempt: int
+    done: Mapping[str, Checkpoint]
+    """By path; also what a resume needs no more, as far as there was room for it: forks begin there too."""
+
+
 class Journals(Protocol):
     """The journals of all runs, as one runner sees them."""
 
-    async def begin(self, request: RunRequest, plan: ExecutionPlan) -> Journal:
-        """Takes the lease of a new run. Raises `RunExists`, `StoreError`."""
+    async def begin(
+        self, request: RunRequest, plan: ExecutionPlan, done: Sequence[Checkpoint] = ()
+    ) -> Journal:
+        """Takes the lease of a new run. `done` is what it need not do itself: a fork has it from another run.
+
+        Until its first `append` nobody else can see the run, and it is forgotten if its runner dies.
+        Raises `RunExists`, `TooMuchToKeep`, `Overloaded` where too many runs of the tenant go on, and
+        `StoreError`.
+        """
         ...
 
-    async def take(self, tenant: str, run_id: str) -> Taken:
-        """Takes the lease of a run that nobody holds, and has not ended or is to go on after a failure.
+    async def take(self, tenant: str, run_id: str, *, deadline: float | None = None) -> Taken:
+        """Takes the lease of a run that goes on and that nobody holds.
 
-        Raises `RunHeld`, `UnknownRun`, `StoreError`.
+        With a new `deadline` (Unix seconds) also that of one that has failed or is suspended: `request` has
+        it then. Raises `RunHeld`, `UnknownRun`, `RunEnded`, `StoreError`.
         """
+        ...
+
+    async def read(self, tenant: str, run_id: str) -> Kept:
+        """What is kept of a run, whoever holds it. Raises `UnknownRun`, `StoreError`."""
         ...
 
     async def abandoned(self) -> Sequence[tuple[str, str]]:
@@ -74,6 +104,7 @@ class Journals(Protocol):
     def follow(self, tenant: str, run_id: str, after: int = 0) -> AsyncIterator[list[Numbered]]:
         """The events behind number `after` as they are kept, until the run has ended or is suspended.
 
+        A `RunFailed` or `RunSuspended` is not the last where the run was resumed since.
         Raises `UnknownRun`, `StoreError`.
         """
         ...

@@ -24,6 +24,11 @@ Durability = Literal["none", "exit", "step"]
 going on after a failure. `step`: it is written as it happens, and another runner goes on after a death."""
 
 
+RunState = Literal["running", "suspended", "succeeded", "failed"]
+"""`running` until it says something else, whether or not anybody drives it. One that was cancelled has
+failed."""
+
+
 class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
     """A piece of work that is done."""
 
@@ -37,6 +42,10 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
     """Wall time it took."""
     skipped: bool = False
     """The node was not run: its outputs are absent."""
+    supersedes: tuple[str, ...] = ()
+    """Other paths that nobody who goes on with the run looks at any more, now that this is kept: of nodes, of
+    parts of their work, or of bodies (`refine[3]`) with all that is inside. A node that is done supersedes
+    what is inside it without saying so."""
 
 
 class Lease(NamedTuple):
@@ -52,6 +61,6 @@ class Numbered(NamedTuple):
     """An event of a run, as followers see it."""
 
     number: int
-    """From 1; without gaps."""
+    """From 1, over all attempts. Gaps are events that were left out for want of room (`bounds.thin`)."""
     event: Any
     """A `runtime.events.RunEvent`."""

@@ -22,7 +22,7 @@ from runtime.executor.queue import Watch
 from runtime.records.model import RunRecord
 from runtime.records.store import RunStore
 from runtime.records.trace import Trace
-from runtime.runner import RunRequest
+from runtime.request import RunRequest
 from runtime.store.errors import StoreError
 from runtime.store.naming import check_name
 

@@ -31,7 +31,7 @@ from runtime.events import (
     RunStarted,
 )
 from runtime.records.model import MAX_NODES, NodeRecord, NodeStatus, RunFault, RunRecord, RunStatus, keep
-from runtime.runner import RunRequest
+from runtime.request import RunRequest
 
 _INDEX = re.compile(r"\[[0-9]+\]$")
 _CANCELLED = RunCancelled.__name__

@@ -30,7 +30,8 @@ from runtime.events import (
     to_json,
 )
 from runtime.records.model import MAX_NODES
-from runtime.runner import ChatBinding, GraphInfo, RunRequest, validate_inputs
+from runtime.request import RunRequest
+from runtime.runner import ChatBinding, GraphInfo, validate_inputs
 from serve_apps.api.common import json_response, key_of
 from serve_apps.gateway.conversation import Conversation, open_conversation
 from serve_apps.gateway.deps import Gateway, Request

@@ -15,7 +15,8 @@ import msgspec
 
 from cluster.interface import Batch, Pool
 from cluster.messages import Embed, Generate, Message
-from runtime.runner import RunRequest, validate_inputs
+from runtime.request import RunRequest
+from runtime.runner import validate_inputs
 from serve_apps.gateway.conversation import Conversation, open_conversation
 from serve_apps.gateway.deps import Request
 from serve_apps.gateway.errors import BadRequest

@@ -12,7 +12,8 @@ from runtime.approvals.book import ApprovalBook
 from runtime.context.store import ContextStore
 from runtime.events import RunEvent
 from runtime.records.store import RunStore
-from runtime.runner import GraphInfo, RunRequest
+from runtime.request import RunRequest
+from runtime.runner import GraphInfo
 from serve_apps.gateway.admission import Admission
 from serve_apps.gateway.http import Exchange
 from serve_apps.gateway.keys import KeyRecord, KeyStore

@@ -10,7 +10,8 @@ import msgspec
 from cluster.interface import Batch
 from cluster.messages import Delta, Finish, Message
 from runtime.events import NodeDelta, RunEvent, RunFailed, RunFinished
-from runtime.runner import ChatBinding, RunRequest
+from runtime.request import RunRequest
+from runtime.runner import ChatBinding
 from serve_apps.gateway.deps import Runner
 from serve_apps.gateway.errors import BadRequest, GatewayError
 from serve_apps.gateway.failures import answer_to_failure

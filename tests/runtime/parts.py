@@ -18,7 +18,8 @@ from runtime.executor.loop import Call, Execution
 from runtime.executor.prepare import PreparedBody, PreparedNode
 from runtime.executor.queue import EventQueue
 from runtime.executor.run import Run, RunScope
-from runtime.runner import Runner, RunRequest
+from runtime.request import RunRequest
+from runtime.runner import Runner
 
 DIMENSION = 384
 

@@ -5,7 +5,15 @@ import pickle
 import pytest
 
 from cluster.messages import Failure
-from runtime.errors import InputProblem, InvalidInputs, NodeError, RunError, UnknownGraph
+from runtime.errors import (
+    InputProblem,
+    InvalidInputs,
+    NodeError,
+    RunEnded,
+    RunError,
+    TooMuchToKeep,
+    UnknownGraph,
+)
 
 
 @pytest.mark.parametrize(
@@ -14,6 +22,8 @@ from runtime.errors import InputProblem, InvalidInputs, NodeError, RunError, Unk
         RunError("wrong", param="x"),
         UnknownGraph("no graph", param="graph"),
         NodeError("no text"),
+        RunEnded("the run has succeeded"),
+        TooMuchToKeep("5 MB"),
         InvalidInputs([InputProblem("a", "is required"), InputProblem("b", "is no text")]),
     ],
     ids=lambda error: type(error).__name__,

@@ -29,16 +29,8 @@ from runtime.events import (
     Tally,
 )
 from runtime.executor.kinds.kind import Resources
-from runtime.runner import (
-    ChatBinding,
-    Runner,
-    RunRequest,
-    decode_infos,
-    decode_request,
-    encode_request,
-    info_of,
-    validate_inputs,
-)
+from runtime.request import RunRequest, decode_request, encode_request
+from runtime.runner import ChatBinding, Runner, decode_infos, info_of, validate_inputs
 from tests.graphs.shapes import chain, diamond, rag
 from tests.runtime.parts import Shelf, events_of, failed, finished, make_runner, pools, request
 

@@ -12,7 +12,8 @@ from graphs.ports import ANY, Port
 from runtime.executor.kinds.kind import Resources
 from runtime.executor.kinds.registry import runs_inline
 from runtime.plan import ExecutionPlan, ExecutionStep, PlannedBody, PlannedNode, StepId
-from runtime.runner import Runner, RunRequest
+from runtime.request import RunRequest
+from runtime.runner import Runner
 from tests.runtime.parts import Shelf, finished, pools
 
 

@@ -15,7 +15,8 @@ from graphs.ports import STRING, list_of
 from runtime.compiler.compile import compile_pipeline
 from runtime.events import NodeFailed, NodeFinished, NodeRetried, NodeStarted, RunFailed
 from runtime.executor.kinds.kind import Resources
-from runtime.runner import Runner, RunRequest
+from runtime.request import RunRequest
+from runtime.runner import Runner
 from tests.local_ray import local_ray
 from tests.runtime.parts import events_of
 

@@ -20,7 +20,8 @@ from runtime.executor.kinds.kind import Resources
 from runtime.records import log as module
 from runtime.records.log import RunLog
 from runtime.records.store import RunStore
-from runtime.runner import Runner, RunRequest
+from runtime.request import RunRequest
+from runtime.runner import Runner
 from runtime.store.client import Store
 from runtime.store.errors import StoreUnavailable
 from tests.graphs.shapes import rag

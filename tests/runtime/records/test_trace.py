@@ -23,7 +23,7 @@ from runtime.events import (
 from runtime.records import trace
 from runtime.records.model import Kept, NodeRecord, RunFault, RunRecord
 from runtime.records.trace import Trace
-from runtime.runner import RunRequest
+from runtime.request import RunRequest
 
 REQUEST = RunRequest("run-1", "rag", {"question": "why"}, deadline=1_030.0, tenant="acme")
 BEGUN = (0.0, RunStarted("run-1", "rag", "1.2.0", "hash"))

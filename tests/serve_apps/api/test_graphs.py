@@ -30,7 +30,8 @@ from runtime.events import (
     RunStarted,
 )
 from runtime.executor.kinds.kind import Resources
-from runtime.runner import ChatBinding, GraphInfo, Runner, RunRequest
+from runtime.request import RunRequest
+from runtime.runner import ChatBinding, GraphInfo, Runner
 from serve_apps.gateway.keys import Limits
 from tests.serve_apps.conftest import CHAT, EMBED, Site, Start, chat_pool, embed_pool, eventually
 

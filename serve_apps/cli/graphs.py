@@ -30,6 +30,7 @@ from runtime.compiler.compile import STAGES, stages
 from runtime.compiler.draft import Draft, inside
 from runtime.compiler.explain import differences, show_condition
 from runtime.compiler.lower import lower
+from runtime.compiler.lowering import bound, segments
 from runtime.compiler.picture import picture_of_draft
 from runtime.plan import ExecutionPlan, ExecutionStep
 from runtime.records.model import RunRecord
@@ -55,6 +56,8 @@ class Form(StrEnum):
 
 
 _WRITERS: Mapping[Form, Callable[[Picture], str]] = {Form.MERMAID: mermaid, Form.DOT: dot, Form.SVG: svg}
+RAY = "ray"
+"""What `explain` calls the end of the way, behind all stages."""
 ASSUMED = "no --config: models and indexes are taken to exist"
 
 
@@ -81,7 +84,10 @@ def validate(
 def explain(
     file: Annotated[Path, typer.Argument(help="Pipeline file.")],
     stage: Annotated[
-        str | None, typer.Option(help="Stop after this stage: " + ", ".join(STAGES) + ".")
+        str | None,
+        typer.Option(
+            help="Stop after this stage: " + ", ".join(STAGES) + f". Or {RAY}: what the plan becomes on Ray."
+        ),
     ] = None,
     diff: Annotated[
         tuple[str, str] | None,
@@ -91,14 +97,17 @@ def explain(
 ) -> None:
     """Print what the compiler makes of a pipeline, stage by stage, and why."""
     if stage is not None:
-        _check_stage(stage, "--stage")
+        _check_stage(stage, "--stage", (*STAGES, RAY))
     if diff is not None:
         _check_diff(diff)
     known = _catalog(config)
-    _, drafts = _drafts(file, config, stage or STAGES[-1])
+    _, drafts = _drafts(file, config, STAGES[-1] if stage in (None, RAY) else stage)
     console = Console(markup=False, highlight=False)
     if diff is not None:
         _print_differences(console, drafts, diff)
+        return
+    if stage == RAY:
+        _print_lowering(console, lower(drafts[STAGES[-1]]))
         return
     before = _count(drafts[STAGES[0]])
     for name, draft in drafts.items():
@@ -175,9 +184,9 @@ def reference() -> None:
     typer.echo(node_reference(), nl=False)
 
 
-def _check_stage(stage: str, option: str) -> None:
-    if stage not in STAGES:
-        raise typer.BadParameter(f"{stage!r} is none of " + ", ".join(STAGES), param_hint=option)
+def _check_stage(stage: str, option: str, known: Sequence[str] = STAGES) -> None:
+    if stage not in known:
+        raise typer.BadParameter(f"{stage!r} is none of " + ", ".join(known), param_hint=option)
 
 
 def _check_diff(diff: tuple[str, str]) -> None:
@@ -325,6 +334,16 @@ def _steps(steps: Sequence[ExecutionStep], path: str) -> Iterator[tuple[str, Exe
         for node in step.nodes:
             for key, body in node.bodies.items():
                 yield from _steps(body.steps, inside(path + node.name, key))
+
+
+def _print_lowering(console: Console, plan: ExecutionPlan) -> None:
+    console.print("Serve deployments", style="bold")
+    for holder, held in bound(plan):
+        console.print(f"  {holder} ─► {held}")
+    table = Table("nodes", "becomes", "on", "why")
+    for segment in segments(plan):
+        table.add_row("\n".join(segment.nodes), segment.becomes, segment.on, segment.reason)
+    console.print(table)
 
 
 def _print_plan(console: Console, plan: ExecutionPlan) -> None:

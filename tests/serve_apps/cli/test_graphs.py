@@ -155,6 +155,15 @@ def test_explain_shows_conditions_and_order(tmp_path):
     assert "after first" in run("explain", file, "--stage", "prune").stdout
 
 
+def test_explain_what_a_plan_becomes_on_ray(rag_file):
+    result = run("explain", rag_file, "--stage", "ray")
+    assert result.exit_code == 0
+    assert "gateway ─► runner" in result.stdout
+    assert "runner ─► pool small" in result.stdout
+    row = next(line for line in result.stdout.splitlines() if "answer" in line)
+    assert [cell.strip() for cell in row.split("│")[1:4]] == ["answer", "Serve handle", "pool small"]
+
+
 def test_explain_an_unknown_stage(rag_file):
     result = run("explain", rag_file, "--stage", "optimise")
     assert result.exit_code == 2

@@ -68,6 +68,11 @@ class Chat(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     """Name of the output that is the reply."""
 
 
+Durability = Literal["none", "exit", "step"]
+"""`none`: a run dies with its runner. `exit`: what its nodes gave is written when it ends, for forks and for
+going on after a failure. `step`: it is written as it happens, and another runner goes on after a death."""
+
+
 class Policies(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """How its runs are treated."""
 
@@ -75,6 +80,9 @@ class Policies(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields
     """Whose calls go first in the queues of the models."""
     deadline_s: float | None = None
     """Most seconds a run may take. A caller may ask for fewer."""
+    durability: Durability = "none"
+    """What is kept of a run so that it can go on elsewhere and be forked: `none`, all at its `exit`, or each
+    `step` as it happens. A caller may ask for another."""
 
 
 RetryOn = Literal["unavailable", "overloaded", "timeout", "error"]

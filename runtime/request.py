@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from cluster.messages import Message
-from runtime.durability.model import Durability
+from graphs.pipeline import Durability
 
 
 class RunRequest(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from cluster.errors import ClusterError, DeadlineExceeded
 from cluster.messages import Usage
 from graphs.bindings import CONTEXT, INPUTS, Ref
-from graphs.pipeline import Priority
+from graphs.pipeline import Durability, Priority
 from graphs.ports import Port, object_schema
 from runtime.errors import InputProblem, InvalidInputs, RunCancelled, RunError, UnknownGraph
 from runtime.events import RunEvent, RunFailed, RunFinished, RunStarted
@@ -67,6 +67,8 @@ class GraphInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """Names of the pools that it calls."""
     reads_history: bool
     chat: ChatBinding | None = None
+    durability: Durability = "none"
+    """Of runs whose caller does not say."""
 
 
 decode_infos = msgspec.msgpack.Decoder(list[GraphInfo]).decode
@@ -205,6 +207,7 @@ def info_of(plan: ExecutionPlan) -> GraphInfo:
         models=list(plan.models),
         reads_history="sessionHistory" in plan.reads,
         chat=None if chat is None else ChatBinding(chat.input, chat.output, chat.node),
+        durability=plan.policies.durability,
     )
 
 

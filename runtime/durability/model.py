@@ -19,11 +19,6 @@ import msgspec
 
 from cluster.messages import Usage
 
-Durability = Literal["none", "exit", "step"]
-"""`none`: a run dies with its runner. `exit`: what its nodes gave is written when it ends, for forks and for
-going on after a failure. `step`: it is written as it happens, and another runner goes on after a death."""
-
-
 RunState = Literal["running", "suspended", "succeeded", "failed"]
 """`running` until it says something else, whether or not anybody drives it. One that was cancelled has
 failed."""

@@ -267,6 +267,7 @@ TOP = {
     "unknown policy": ("policies: {prio: high}\n", "unknown-field", 1, 12),
     "bad priority": ("policies: {priority: urgent}\n", "bad-value", 1, 22),
     "bad deadline": ("policies: {deadline: soon}\n", "bad-value", 1, 22),
+    "bad durability": ("policies: {durability: always}\n", "bad-value", 1, 24),
     "deadline in the wrong unit": ("policies: {deadline_s: 3}\n", "unknown-field", 1, 12),
     "unknown context field": ("context: {reads: [sesionHistory]}\n", "unknown-context", 1, 19),
     "chat input": ("chat: {input: qestion, output: text}\n", "unknown-input", 1, 15),

@@ -30,12 +30,12 @@ nodes:
     with: {prompt: "${inputs.question}", history: "${context.sessionHistory}"}
 outputs: {text: {from: "${answer.text}", default: none}, both: {from: "${answer.text}", optional: true}}
 chat: {input: question, output: text}
-policies: {priority: high, deadline: 1m}
+policies: {priority: high, deadline: 1m, durability: step}
 """
 
 
 def test_same_as_yaml():
-    policies = Policies(priority="high", deadline_s=60)
+    policies = Policies(priority="high", deadline_s=60, durability="step")
     b = Builder("demo", version="1.0.0", description="A demo", policies=policies)
     question = b.input("question", STRING)
     n = b.input("n", INTEGER, default=2, minimum=1)

@@ -261,12 +261,18 @@ def test_info():
     assert (info.name, info.version, info.token_bound) == ("rag", "0.0.0", 1408)
     assert info.models == ["embedder", "small"]
     assert info.reads_history
+    assert info.durability == "none"
     assert info.chat == ChatBinding("question", "text", "answer")
     assert info.inputs["required"] == ["question"]
     assert info.inputs["properties"]["top_k"] == {"type": "integer", "minimum": 1, "maximum": 5, "default": 2}
     assert info.outputs["properties"]["sources"]["items"]["title"] == "Document"
     assert Runner([compile_pipeline(rag())], Resources(pools(), {"manual": Shelf()})).infos == {"rag": info}
     assert decode_infos(msgspec.msgpack.encode([info])) == [info]
+
+
+def test_info_says_what_is_kept_where_the_caller_does_not():
+    durable = msgspec.structs.replace(rag(), policies=Policies(durability="step"))
+    assert info_of(compile_pipeline(durable)).durability == "step"
 
 
 def test_requests_survive_the_wire():

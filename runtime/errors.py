@@ -7,6 +7,7 @@
     ├── UnknownRun      nothing is kept of a run of that id                       (not retried)
     ├── RunExists       a run of that id has begun already                        (not retried)
     ├── RunEnded        the run has succeeded, or somebody must resume it     (not retried)
+    ├── BudgetExceeded  the run owes more tokens than its caller gave it       (not retried)
     ├── TooMuchToKeep   a durable run gives more than is kept of one           (not retried)
     ├── RunHeld         another runner goes on with the run
     ├── LeaseLost       another runner has taken the run over: this one says nothing more of it
@@ -22,7 +23,9 @@ from __future__ import annotations
 
 import msgspec
 
+from cluster import errors as cluster_errors
 from cluster.errors import ClusterError
+from cluster.messages import Failure
 
 
 class RunError(ClusterError):
@@ -74,6 +77,10 @@ class RunEnded(RunError):
     """The run does not go on: it has succeeded, or somebody must say that it is to be resumed."""
 
 
+class BudgetExceeded(RunError):
+    """The run owes more tokens than its caller gave it, or a call of it would have to."""
+
+
 class TooMuchToKeep(RunError):
     """What the run gives is larger than what is kept of a durable run."""
 
@@ -90,6 +97,16 @@ class NodeError(RunError):
     """A node could not compute its outputs: a template over its bound, a field that is not there."""
 
 
+def from_failure(failure: Failure) -> ClusterError:
+    """The exception that a `Failure` stands for, of this package or of `cluster.errors`."""
+    if failure.kind == InvalidInputs.__name__ and failure.param is not None:
+        told = failure.message.removeprefix(f"{failure.param}: ")
+        return InvalidInputs([InputProblem(failure.param, told)])
+    if failure.kind in (*_KINDS, RunError.__name__):
+        return _rebuild(failure.kind, failure.message, failure.param)
+    return cluster_errors.from_failure(failure)
+
+
 def _rebuild(kind: str, message: str, param: str | None) -> RunError:
     return _KINDS.get(kind, RunError)(message, param=param)
 
@@ -102,6 +119,7 @@ _KINDS: dict[str, type[RunError]] = {
         UnknownRun,
         RunExists,
         RunEnded,
+        BudgetExceeded,
         TooMuchToKeep,
         RunHeld,
         LeaseLost,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from cluster.interface import Pool
 from runtime.approvals.book import ApprovalBook
 from runtime.context.store import ContextStore
+from runtime.durability.model import Checkpoint
 from runtime.events import RunEvent
 from runtime.records.store import RunStore
 from runtime.request import RunRequest
@@ -26,7 +27,29 @@ class Runner(Protocol):
     """Runs graphs, in this process or behind a handle."""
 
     def run(self, request: RunRequest) -> AsyncGenerator[list[RunEvent], None]:
-        """Batches of events, as `runtime.events` tells. Closing the iterator cancels the run."""
+        """Batches of events, as `runtime.events` tells. Closing the iterator cancels a run that is not in
+        the background.
+
+        A durable run that another runner goes on with ends here without a last event: its journal tells the
+        rest. Raises `ReplicaLost`, `Overloaded`.
+        """
+        ...
+
+    async def start(self, request: RunRequest, done: Sequence[Checkpoint] = ()) -> None:
+        """Begins a run in the background; returns when its inputs are accepted and it is in the journal.
+
+        `done` is what it need not do itself: a fork has it from another run. Raises any `ClusterError`:
+        `InvalidInputs`, `UnknownGraph`, `RunExists`, `Overloaded`, `ModelUnavailable` while the store is out,
+        `ReplicaLost` when nobody knows whether it has begun.
+        """
+        ...
+
+    async def resume(self, tenant: str, run_id: str, deadline: float | None = None) -> None:
+        """Has a run go on, in the background: one that is suspended, that has failed, or that nobody drives.
+
+        Without a `deadline` (Unix seconds) a suspended run has what was left of its time, any other the one
+        that it had. Raises as `start`, and `UnknownRun`, `RunHeld`, `RunEnded`.
+        """
         ...
 
     async def ready(self) -> bool:

@@ -4,8 +4,10 @@ import pickle
 
 import pytest
 
+from cluster.errors import Overloaded
 from cluster.messages import Failure
 from runtime.errors import (
+    BudgetExceeded,
     InputProblem,
     InvalidInputs,
     NodeError,
@@ -13,6 +15,7 @@ from runtime.errors import (
     RunError,
     TooMuchToKeep,
     UnknownGraph,
+    from_failure,
 )
 
 
@@ -24,6 +27,7 @@ from runtime.errors import (
         NodeError("no text"),
         RunEnded("the run has succeeded"),
         TooMuchToKeep("5 MB"),
+        BudgetExceeded("9 tokens"),
         InvalidInputs([InputProblem("a", "is required"), InputProblem("b", "is no text")]),
     ],
     ids=lambda error: type(error).__name__,
@@ -39,3 +43,19 @@ def test_invalid_inputs_name_every_field():
     error = InvalidInputs([InputProblem("a", "is required"), InputProblem("b", "is no text")])
     assert error.message == "a: is required; b: is no text"
     assert pickle.loads(pickle.dumps(error)).problems == error.problems
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RunError("wrong", param="x"),
+        RunEnded("the run has succeeded"),
+        Overloaded("full", retry_after_s=2.0),
+        InvalidInputs([InputProblem("a", "is required"), InputProblem("b", "is no text")]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_failure_becomes_the_error_that_it_was(error):
+    again = from_failure(error.as_failure())
+    assert type(again) is type(error)
+    assert again.as_failure() == error.as_failure()

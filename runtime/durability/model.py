@@ -59,3 +59,12 @@ class Numbered(NamedTuple):
     """From 1, over all attempts. Gaps are events that were left out for want of room (`bounds.thin`)."""
     event: Any
     """A `runtime.events.RunEvent`."""
+
+
+LEASE_S = 5.0
+"""How long a lease holds unless it is renewed: so long the runs of a dead runner stand still, and so long a
+living one may be away from the store before another takes its runs over."""
+KEEP_S = 24 * 3600.0
+"""How long a run is kept after its last word."""
+MAX_RUNS = 1_000
+"""Durable runs kept of one tenant."""

@@ -280,8 +280,8 @@ def _filled(path: str, numbers: Sequence[str]) -> str:
 
 def _check_entered(levels: Sequence[_Level], done: Mapping[str, Checkpoint]) -> None:
     """Raises `InvalidInputs` where the run was elsewhere in a node than where the path leads."""
-    moved = _moved(levels)
     for level, inner in pairwise(levels):
+        moved = _moved([level])
         around = (f"{level.path}[", f"{level.path}.")
         inside = [path for path in done if path.startswith(around) and moved.isdisjoint(_around(path))]
         assert level.key is not None

@@ -43,6 +43,7 @@ from runtime.store.embedded import EmbeddedValkey
 from runtime.store.errors import StoreUnavailable
 from serve_apps.gateway import app as gateway
 from serve_apps.gateway.deps import GatewayDeps
+from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.keys import KeyStore, load_or_create_pepper
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.pipelines import load_plans
@@ -180,6 +181,7 @@ class GatewayReplica:
                 contexts=ContextStore(store, ttl_s=settings.context.ttl_s),
                 runs=RunStore(store, keep_s=settings.runs.keep),
                 approvals=ApprovalBook(store),
+                answers=AnswerStore(store),
                 graphs={name: info_of(plan) for name, plan in plans.items()},
                 runner=HandleRunner(self._runner) if self._runner is not None else None,
                 parts={"store": lambda: _answers(store)},

@@ -17,6 +17,7 @@ from cluster.interface import Batch, Pool
 from cluster.messages import Embed, Generate, Message
 from runtime.request import RunRequest
 from runtime.runner import validate_inputs
+from serve_apps.gateway.charging import charged
 from serve_apps.gateway.conversation import Conversation, open_conversation
 from serve_apps.gateway.deps import Request
 from serve_apps.gateway.errors import BadRequest
@@ -101,9 +102,7 @@ async def embeddings(request: Request) -> None:
     else:
         tokens = _embed_tokens(pool, call)
     meter = EmbedMeter(tokens)
-    ticket = await gateway.admission.reserve(key, exchange.id, tokens, exchange.seconds)
-    with ticket.charged(meter):
-        exchange.added_headers += ticket.headers()
+    async with charged(request, meter, tokens):
         result = await pool.embed(call)
         meter.usage = result.usage
         base64 = body.encoding_format == "base64"
@@ -162,9 +161,8 @@ async def _chat_with_graph(request: Request, body: bodies.ChatBody, messages: li
     )
     meter = RunMeter()
     telling = _chat_telling(request, body, messages, conversation)
-    ticket = await gateway.admission.reserve(key, exchange.id, info.token_bound, exchange.seconds)
-    with ticket.charged(meter):
-        exchange.added_headers += [*ticket.headers(), (b"x-run-id", run.run_id.encode())]
+    async with charged(request, meter, info.token_bound):
+        exchange.added_headers.append((b"x-run-id", run.run_id.encode()))
         await _tell(exchange, reply_batches(gateway.runner, run, info.chat, meter), meter, telling)
 
 
@@ -175,7 +173,6 @@ async def _generate(
 
     `wanted` is the client's own bound of the output; `size` is about how many characters the prompt has.
     """
-    gateway, exchange, key = request
     if size > LARGE_PROMPT_CHARS:
         prompt_tokens = await asyncio.to_thread(pool.count_tokens, call)
     else:
@@ -188,10 +185,8 @@ async def _generate(
         call = msgspec.structs.replace(call, max_tokens=left)
     meter = GenerateMeter(pool, call, prompt_tokens)
     most = prompt_tokens + call.max_tokens * call.sampling.n
-    ticket = await gateway.admission.reserve(key, exchange.id, most, exchange.seconds)
-    with ticket.charged(meter):
-        exchange.added_headers += ticket.headers()
-        await _tell(exchange, pool.generate(call), meter, telling)
+    async with charged(request, meter, most):
+        await _tell(request.exchange, pool.generate(call), meter, telling)
 
 
 async def _tell(

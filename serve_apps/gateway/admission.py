@@ -114,11 +114,13 @@ class Admission:
 class Ticket:
     """One admitted call."""
 
-    __slots__ = ("_admission", "_reservation")
+    __slots__ = ("_admission", "_reservation", "owed")
 
     def __init__(self, admission: Admission, reservation: Reservation) -> None:
         self._admission = admission
         self._reservation = reservation
+        self.owed: int | None = None
+        """Tokens that the call has come to, once it has ended; None for one that is not charged at all."""
 
     def headers(self) -> list[Header]:
         return limit_headers(self._reservation.limits)
@@ -126,15 +128,14 @@ class Ticket:
     @contextmanager
     def charged(self, meter: Meter) -> Iterator[None]:
         """Closes the reservation at the end of the block. Use once."""
-        owed: int | None = None
         try:
             yield
-            owed = meter.owed
+            self.owed = meter.owed
         except BaseException as error:
-            owed = _owed_after(error, meter, self._reservation.tokens)
+            self.owed = _owed_after(error, meter, self._reservation.tokens)
             raise
         finally:
-            self._admission.close(self._reservation, owed)
+            self._admission.close(self._reservation, self.owed)
 
 
 def limit_headers(limits: Sequence[LimitState]) -> list[Header]:

@@ -1,6 +1,6 @@
 """The gateway as one ASGI application.
 
-    request ─► Front ─┬─ a hot route (raw ASGI, msgspec):  authenticate ─► endpoint
+    request ─► Front ─┬─ a hot route (raw ASGI, msgspec):  authenticate ─► answered before? ─► endpoint
                       └─ all else: the FastAPI application, which also documents the hot routes
 
 The hot routes are found in a dictionary before any router or middleware runs. Whatever goes wrong on either
@@ -31,6 +31,7 @@ from serve_apps.gateway.http import (
     Send,
     timeout_of,
 )
+from serve_apps.gateway.recording import answered_before
 
 Endpoint = Callable[[Request], Awaitable[None]]
 
@@ -78,11 +79,16 @@ class Front:
                     raise MethodNotAllowed("Use POST.", headers=[(b"allow", b"POST")])
                 else:
                     key = await authenticate(self._gateway.keys, exchange.headers)
-                    await endpoint(Request(self._gateway, exchange, key))
+                    request = Request(self._gateway, exchange, key)
+                    if not await answered_before(request):
+                        await endpoint(request)
         except ClientGone:
             _log.info("client_gone", request_id=exchange.id)
         except Exception as error:  # noqa: BLE001 - the last resort: `answer_to` logs what it does not know
             await _refuse(exchange, answer_to(error, exchange.id))
+        finally:
+            if exchange.recorder is not None:
+                exchange.recorder.close()
 
 
 def _endpoint(path: str) -> Endpoint | None:
@@ -110,11 +116,15 @@ async def _refuse(exchange: Exchange, answer: GatewayError) -> None:
 def _api(gateway: Gateway) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(gateway.readiness.watch())
+        attending = [
+            asyncio.create_task(work) for work in (gateway.readiness.watch(), gateway.answers.renew())
+        ]
         yield
-        watching.cancel()
-        await asyncio.wait([watching])
+        for task in attending:
+            task.cancel()
+        await asyncio.wait(attending)
         await gateway.admission.drain(DRAIN_S)
+        await gateway.answers.drain(DRAIN_S)
 
     api = FastAPI(
         title="Cluster-Graph Hybrid",

@@ -17,6 +17,7 @@ from runtime.request import RunRequest
 from runtime.runner import GraphInfo
 from serve_apps.gateway.admission import Admission
 from serve_apps.gateway.http import Exchange
+from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.keys import KeyRecord, KeyStore
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.gateway.readiness import RUNNER, Ask, Readiness, model_part
@@ -68,6 +69,7 @@ class GatewayDeps:
     contexts: ContextStore
     runs: RunStore
     approvals: ApprovalBook
+    answers: AnswerStore
     graphs: Mapping[str, GraphInfo] = field(default_factory=dict)
     """By graph name; not empty only when there is a runner."""
     runner: Runner | None = None
@@ -89,6 +91,7 @@ class Gateway:
         self.contexts = deps.contexts
         self.runs = deps.runs
         self.approvals = deps.approvals
+        self.answers = deps.answers
         self.settings = deps.settings
         self.clock = deps.clock
         self.admission = Admission(deps.quotas)

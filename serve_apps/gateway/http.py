@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 from serve_apps.gateway.errors import (
     BadRequest,
@@ -36,15 +36,19 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 HEARTBEAT_S = 15.0
 """Silence on an event stream after which a comment is sent, so that no proxy in between gives up."""
 
+HEARTBEAT = b": keep-alive\n\n"
+
 JSON_TYPE: Header = (b"content-type", b"application/json")
 _STREAM_HEADERS: Sequence[Header] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
-_HEARTBEAT = b": keep-alive\n\n"
 _READ = frozenset(
-    (b"accept", b"authorization", b"content-length", b"content-type", b"x-request-id", b"x-request-timeout")
+    (
+        *(b"accept", b"authorization", b"content-length", b"content-type"),
+        *(b"idempotency-key", b"last-event-id", b"x-request-id", b"x-request-timeout"),
+    )
 )
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -80,10 +84,21 @@ def timeout_of(headers: Mapping[bytes, bytes], default_s: float, max_s: float) -
     return min(wanted, max_s)
 
 
+class Recorder(Protocol):
+    """Hears what is sent to the client."""
+
+    async def hear(self, message: ASGIMessage) -> None: ...
+
+    def close(self) -> None:
+        """Nothing more will be sent."""
+        ...
+
+
 class Exchange:
     """One request being answered."""
 
     __slots__ = (
+        "_body",
         "_heartbeat",
         "_limit",
         "_receive",
@@ -97,8 +112,10 @@ class Exchange:
         "headers",
         "id",
         "path",
+        "recorder",
         "seconds",
         "shown_id",
+        "spent",
         "started",
         "streaming",
     )
@@ -110,6 +127,7 @@ class Exchange:
         self._watcher: asyncio.Task[None] | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self._sent_at = 0.0
+        self._body: bytes | None = None
         self.path: str = scope["path"]
         self.headers = request_headers(scope)
         self.id, self.shown_id = request_ids(self.headers)
@@ -124,6 +142,14 @@ class Exchange:
         self.started = False
         self.streaming = False
         self.gone = False
+        self.spent = False
+        """Whether the call has cost tokens, once it has ended."""
+        self.recorder: Recorder | None = None
+
+    @property
+    def wants_events(self) -> bool:
+        """Whether the client accepts server-sent events."""
+        return b"text/event-stream" in self.headers.get(b"accept", b"")
 
     @asynccontextmanager
     async def bounded(self, seconds: float, now: float) -> AsyncIterator[None]:
@@ -148,10 +174,13 @@ class Exchange:
                     task.cancel()
 
     async def body(self, max_bytes: int) -> bytes:
-        """The whole JSON body. From here on a client that leaves ends the `bounded` block.
+        """The whole JSON body, however often it is asked for. From here on a client that leaves ends the
+        `bounded` block.
 
         Raises `UnsupportedMediaType`, `BodyTooLarge`, `ClientGone`.
         """
+        if self._body is not None:
+            return self._body
         kind = self.headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
         if kind != b"application/json":
             raise UnsupportedMediaType("Send the body as 'Content-Type: application/json'.")
@@ -169,8 +198,13 @@ class Exchange:
             if len(body) > max_bytes:
                 raise _too_large(max_bytes)
             more = message.get("more_body", False)
+        self.watch()
+        self._body = bytes(body)
+        return self._body
+
+    def watch(self) -> None:
+        """From here on a client that leaves ends the `bounded` block. What it still sends is not read."""
         self._watcher = asyncio.create_task(self._watch())
-        return bytes(body)
 
     async def respond(self, status: int, body: bytes, headers: Sequence[Header] = (JSON_TYPE,)) -> None:
         """The whole response."""
@@ -212,6 +246,8 @@ class Exchange:
         await self._transmit(message)
 
     async def _transmit(self, message: ASGIMessage) -> None:
+        if self.recorder is not None:
+            await self.recorder.hear(message)
         try:
             await self._send(message)
         except OSError:
@@ -232,7 +268,7 @@ class Exchange:
             silence = loop.time() - self._sent_at
             if silence >= HEARTBEAT_S:
                 with suppress(ClientGone):
-                    await self.write(_HEARTBEAT)
+                    await self.write(HEARTBEAT)
                 silence = 0.0
             await asyncio.sleep(HEARTBEAT_S - silence)
 

@@ -24,6 +24,7 @@ from runtime.store.client import Store
 from serve_apps.gateway.app import build_app
 from serve_apps.gateway.deps import GatewayDeps, Runner
 from serve_apps.gateway.http import ASGIApp
+from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.keys import PEPPER_BYTES, KeyRecord, KeyStore, Limits
 from serve_apps.gateway.quotas import QuotaLedger, Totals
 from serve_apps.settings import GatewaySettings
@@ -141,6 +142,7 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
                 contexts=ContextStore(one_store),
                 runs=RunStore(one_store),
                 approvals=ApprovalBook(one_store),
+                answers=AnswerStore(one_store),
                 graphs=graphs or {},
                 runner=runner,
                 settings=settings or GatewaySettings(),

@@ -19,6 +19,7 @@ from runtime.store.client import Store
 from serve_apps.gateway.app import build_app
 from serve_apps.gateway.deps import GatewayDeps
 from serve_apps.gateway.http import ASGIApp
+from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.keys import PEPPER_BYTES, KeyStore
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.translators import openai as bodies
@@ -92,6 +93,7 @@ def caller(valkey_url: str) -> Iterator[Caller]:
         app = build_app(
             GatewayDeps(
                 approvals=ApprovalBook(store),
+                answers=AnswerStore(store),
                 pools={CHAT: chat_pool(engine), EMBED: embed_pool(engine)},
                 keys=keys,
                 quotas=QuotaLedger(store),

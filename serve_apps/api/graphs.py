@@ -33,6 +33,7 @@ from runtime.records.model import MAX_NODES
 from runtime.request import RunRequest
 from runtime.runner import ChatBinding, GraphInfo, validate_inputs
 from serve_apps.api.common import json_response, key_of
+from serve_apps.gateway.charging import charged
 from serve_apps.gateway.conversation import Conversation, open_conversation
 from serve_apps.gateway.deps import Gateway, Request
 from serve_apps.gateway.errors import BadRequest
@@ -146,7 +147,7 @@ async def run_graph(request: Request) -> None:
         raise BadRequest("This graph keeps no conversation: it has no chat binding.", param="contextId")
     if gateway.runner is None:
         raise ModelUnavailable("no runner is deployed")
-    streamed = bool(body.stream) or b"text/event-stream" in exchange.headers.get(b"accept", b"")
+    streamed = bool(body.stream) or exchange.wants_events
     run = RunRequest(
         run_id=exchange.id,
         graph=info.name,
@@ -157,9 +158,8 @@ async def run_graph(request: Request) -> None:
         stream=streamed,
     )
     meter = RunMeter()
-    ticket = await gateway.admission.reserve(key, exchange.id, info.token_bound, exchange.seconds)
-    with ticket.charged(meter):
-        exchange.added_headers += [*ticket.headers(), (b"x-run-id", exchange.id.encode())]
+    async with charged(request, meter, info.token_bound):
+        exchange.added_headers.append((b"x-run-id", exchange.id.encode()))
         events = run_events(gateway.runner, run, meter)
         tell = _stream if streamed else _answer
         await tell(exchange, run, info, events, conversation)

@@ -32,9 +32,9 @@ DESCRIPTION = """Models and graphs of models, in OpenAI's dialect. Point the off
 
 Every request but the health checks needs `Authorization: Bearer KEY`. It may bound its own time with
 `x-request-timeout` (seconds). One that spends tokens may carry an `Idempotency-Key`: sent again with the
-same key it is not done again, and has the same answer. Answers carry `x-request-id`, and calls that cost quota `x-ratelimit-*`. A
-call that names a `contextId` continues the conversation kept under it; the answer says the new version, in
-`x-context-version` or, streamed, in the chunk with the finish reason.
+same key it is not done again, and has the same answer. Answers carry `x-request-id`, and calls that cost
+quota `x-ratelimit-*`. A call that names a `contextId` continues the conversation kept under it; the answer
+says the new version, in `x-context-version` or, streamed, in the chunk with the finish reason.
 """
 
 _PARAMETER = re.compile(r"\{(\w+)\}")

@@ -211,8 +211,12 @@ class Tally:
                     self._settled += usage
             case NodeRetried(node=node) | NodeFellBack(node=node):
                 self._give_up_inside(node)
-            case RunFinished(usage=total) | RunFailed(usage=total):
+            case RunFinished(usage=total) | RunFailed(usage=total) | RunSuspended(usage=total):
                 self._final = total
+            case RunResumed():
+                self._final = None
+                self._prompts.clear()  # what a process that died was at is not charged
+                self._streamed.clear()
             case _:
                 pass
 

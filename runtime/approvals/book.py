@@ -26,6 +26,7 @@ from runtime.approvals.model import (
     Decision,
     answer_of,
     fits,
+    no,
 )
 from runtime.errors import NodeError
 from runtime.store.client import Script, Store
@@ -56,8 +57,18 @@ class ApprovalBook:
         self._store = store
         self._most = most
 
-    async def wait(self, tenant: str, run_id: str, asked: Asked, told: Callable[[], None]) -> Answer:
-        """What a person says. Calls `told` once it can be decided; cancelling it withdraws the question.
+    async def wait(
+        self,
+        tenant: str,
+        run_id: str,
+        asked: Asked,
+        told: Callable[[], None],
+        stays: Callable[[], bool] = no,
+    ) -> Answer:
+        """What a person says. Calls `told` once it can be decided.
+
+        Cancelling it withdraws the question, but where it `stays`: asked again at the same time, of the same
+        node, it is the same question, and may have been decided.
 
         Raises `NodeError` for a value that is too large to show, or too many questions of one run, and
         `ModelUnavailable` where the store cannot take the question.
@@ -66,13 +77,14 @@ class ApprovalBook:
         if len(packed) > MAX_VALUE_BYTES:
             raise NodeError(f"what is to be approved has more than {MAX_VALUE_BYTES} bytes")
         key = _key(tenant, run_id)
-        await self._ask(key, asked, packed)
+        packed = await self._ask(key, asked, packed)
         told()
         try:
             decision = await self._decided(key, asked.node)
         except BaseException:
-            with suppress(StoreError):
-                await self._store.run(_CHANGE, [key], [asked.node, packed, b""])
+            if not stays():
+                with suppress(StoreError):
+                    await self._store.run(_CHANGE, [key], [asked.node, packed, b""])
             raise
         return answer_of(asked, decision)
 
@@ -97,14 +109,19 @@ class ApprovalBook:
             packed = await self._store.execute("HGET", key, node)
         return "unknown"
 
-    async def _ask(self, key: str, asked: Asked, packed: bytes) -> None:
+    async def _ask(self, key: str, asked: Asked, packed: bytes) -> bytes:
+        """Puts the question, if it is not there. What is there then."""
         keep_ms = int((asked.until - time.time() + KEPT_S) * 1000)
         try:
+            there: bytes | None = await self._store.execute("HGET", key, asked.node)
+            if there is not None and _unpack(there).asked.asked == asked.asked:
+                return there
             taken = await self._store.run(_ASK, [key], [asked.node, packed, keep_ms, self._most])
         except StoreError as error:
             _unavailable(error)
         if not taken:
             raise NodeError(f"the run waits for {self._most} approvals already")
+        return packed
 
     async def _decided(self, key: str, node: str) -> Decision:
         pause = FIRST_PAUSE_S

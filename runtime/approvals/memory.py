@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from runtime.approvals.model import Answer, Asked, Decision, answer_of
+from runtime.approvals.model import Answer, Asked, Decision, answer_of, no
 
 
 class MemoryApprovals:
@@ -17,16 +17,29 @@ class MemoryApprovals:
         self._decisions: dict[tuple[str, str, str], asyncio.Future[Decision]] = {}
         self._asked = asyncio.Event()
 
-    async def wait(self, tenant: str, run_id: str, asked: Asked, told: Callable[[], None]) -> Answer:
+    async def wait(
+        self,
+        tenant: str,
+        run_id: str,
+        asked: Asked,
+        told: Callable[[], None],
+        stays: Callable[[], bool] = no,
+    ) -> Answer:
         place = (tenant, run_id, asked.node)
-        decision: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
-        self.waiting[place], self._decisions[place] = asked, decision
+        there = self.waiting.get(place)
+        if there is None or there.asked != asked.asked:
+            self.waiting[place] = asked
+            self._decisions[place] = asyncio.get_running_loop().create_future()
         self._asked.set()
         told()
         try:
-            return answer_of(asked, await decision)
-        finally:
-            del self.waiting[place], self._decisions[place]
+            decision = await asyncio.shield(self._decisions[place])
+        except asyncio.CancelledError:
+            if not stays():
+                del self.waiting[place], self._decisions[place]
+            raise
+        del self.waiting[place], self._decisions[place]
+        return answer_of(asked, decision)
 
     async def decide(self, tenant: str, run_id: str, node: str, decision: Decision) -> None:
         """Waits until the node asks, and decides."""

@@ -57,6 +57,11 @@ class Answer(msgspec.Struct, frozen=True):
     value: Any
 
 
+def no() -> bool:
+    """Questions do not stay when nobody waits for them any more."""
+    return False
+
+
 def answer_of(asked: Asked, decision: Decision) -> Answer:
     value = asked.value if decision.value is UNSET else decision.value
     return Answer(decision.approved, decision.comment, value)

@@ -8,6 +8,9 @@ A node with bodies runs each as an execution inside this one, with values of its
 deadline or the reader leaving cancels every task of the run, and with it every call in an engine; no task
 outlives its run. A value is let go when its last reader is done: one that a body captures, when the node is
 done that the body is in.
+
+What an earlier attempt has done is not done again (`progress`): such a node gives its outputs when its turn
+comes, without a word.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -24,6 +27,7 @@ from cluster.messages import Usage
 from cluster.stages import StageFailed
 from graphs.bindings import Ref
 from graphs.pipeline import RetryOn
+from runtime.durability.model import Checkpoint
 from runtime.events import (
     MAX_OUTPUT_BYTES,
     NodeCalled,
@@ -71,11 +75,12 @@ class Execution:
         self.values: list[Any] = [None] * len(body.readers)
         for ref, slot in body.given:
             self.values[slot] = given[ref]
+        self._done = run.progress.done
         if around is None:
-            self.path, self.request_path, self.holder = "", f"{run.scope.run_id}.", ""
+            self.path, self.try_path, self.holder = "", "", ""
             self.deadline, self.priority = run.scope.deadline, run.scope.priority
         else:
-            self.path, self.request_path = f"{around.node}{label}.", f"{around.try_id}{label}."
+            self.path, self.try_path = f"{around.node}{label}.", f"{around.try_path}{label}."
             self.holder, self.deadline, self.priority = around.node, around.deadline, around.priority
             for outer, slot in body.captured:
                 self.values[slot] = around.values[outer]
@@ -96,15 +101,15 @@ class Execution:
             step = self._body.steps[ready.pop()]
             if step.inline:
                 for node in step.nodes:
-                    if not self._skips(node):
+                    if not self._passes(node):
                         self._evaluate(node)
-                ready += self._done(step)
-            elif len(step.nodes) == 1 and self._skips(step.nodes[0]):
-                ready += self._done(step)
+                ready += self._end_step(step)
+            elif len(step.nodes) == 1 and self._passes(step.nodes[0]):
+                ready += self._end_step(step)
             else:
                 self._tasks.create_task(self._perform(step))
 
-    def _done(self, step: PreparedStep) -> list[int]:
+    def _end_step(self, step: PreparedStep) -> list[int]:
         """Lets go of what nobody needs any more; the steps that waited for this one only."""
         for slot in step.reads:
             self._readers[slot] -= 1
@@ -117,8 +122,10 @@ class Execution:
                 ready.append(successor)
         return ready
 
-    def _skips(self, node: PreparedNode) -> bool:
-        """Whether the node is not to be run; its outputs are absent then."""
+    def _passes(self, node: PreparedNode) -> bool:
+        """Whether the node is not to be run: it was done before, or its outputs are absent."""
+        if self._done and self._restores(node):
+            return True
         if node.guard is None:
             return False
         path = self.path + node.name
@@ -131,6 +138,14 @@ class Execution:
         for slot in node.skipped:
             self.values[slot] = ABSENT
         self._run.queue.put(NodeSkipped(path, node.kind, reason))
+        return True
+
+    def _restores(self, node: PreparedNode) -> bool:
+        checkpoint = self._done.get(self.try_path + node.name)
+        if checkpoint is None:
+            return False
+        for port, slot in node.outputs:
+            self.values[slot] = ABSENT if checkpoint.skipped else checkpoint.outputs[port]
         return True
 
     def _evaluate(self, node: PreparedNode) -> None:
@@ -146,17 +161,19 @@ class Execution:
     async def _perform(self, step: PreparedStep) -> None:
         if step.chain is None or not await self._pass_through(step.nodes, step.chain):
             for node in step.nodes:
-                if len(step.nodes) == 1 or not self._skips(node):
+                if len(step.nodes) == 1 or not self._passes(node):
                     await self._await(node, step.priority)
-        self._advance(self._done(step))
+        self._advance(self._end_step(step))
 
     async def _pass_through(self, nodes: Sequence[PreparedNode], chain: PreparedChain) -> bool:
         """Sends the values down a chain of processes; whether it could be done."""
-        if not chain.stages.ready:
+        if not chain.stages.ready or any(self.try_path + node.name in self._done for node in nodes):
             return False
         paths = [self.path + node.name for node in nodes]
         for path, node in zip(paths, nodes, strict=True):
             self._begin(path, node)
+        if not chain.repeatable:
+            await self._run.progress.committed()
         try:
             made = await chain.stages.run(chain.inputs(self.values))
         except StageFailed as failed:
@@ -180,11 +197,15 @@ class Execution:
         self._run.opened(call.ledger)
         began = self._begin(call.node, node)
         try:
+            if node.effectful:
+                await self._run.progress.committed()
             outputs = await node.perform(call, {port: get(self.values) for port, get in node.inputs})
+            self._run.afford()
         except ClusterError as error:
             raise self._broke(call.node, error) from error
         finally:
             self._run.settled(call.ledger)
+            self._run.waiting.discard(call.node)
         self._end(call.node, node, began, outputs, call.usage if call.ledger.opened else None)
 
     def _begin(self, path: str, node: PreparedNode) -> float:
@@ -196,6 +217,8 @@ class Execution:
         for port, slot in node.outputs:
             self.values[slot] = outputs[port]
         seconds = perf_counter() - began
+        if node.perform is not None and self._run.progress.keeps:
+            self._run.progress.note(Checkpoint(self.try_path + node.name, outputs, usage, seconds))
         shown = _shown(outputs) if self._shows else msgspec.UNSET
         self._run.queue.put(NodeFinished(path, seconds, usage, shown))
         del self._run.running[path]
@@ -217,12 +240,13 @@ class Call:
         "_execution",
         "_node",
         "_run",
+        "attempt",
         "deadline",
         "ledger",
         "node",
         "priority",
         "spoken",
-        "try_id",
+        "try_path",
     )
 
     def __init__(self, run: Run, execution: Execution, node: PreparedNode, priority: int) -> None:
@@ -236,12 +260,17 @@ class Call:
         self.ledger = Ledger()
         self.spoken = False
         """Whether text of it, or of a node inside it, has left."""
-        self.try_id = execution.request_path + node.name
-        """Begins the ids of all requests of this try, those of nodes inside it among them."""
+        self.try_path = first = execution.try_path + node.name
+        """That of this try: what it has done is kept under, and its requests are called by."""
+        self.attempt = 1
+        if run.progress.done:
+            self.ledger.restore(run.progress.spent(first))
+            self._try(run.progress.tries(first))
 
     @property
     def request_id(self) -> str:
-        return f"{self.try_id}+{self._calls + 1}" if self._calls else self.try_id
+        call = f"{self._run.request_prefix}.{self.try_path}"
+        return f"{call}+{self._calls + 1}" if self._calls else call
 
     @property
     def graph(self) -> str:
@@ -265,6 +294,7 @@ class Call:
         return self.ledger.usage
 
     def called(self, model: str, prompt_tokens: int) -> None:
+        self._run.afford(prompt_tokens + 1)
         self._calls += 1
         self.ledger.called(prompt_tokens)
         self._run.queue.put(NodeCalled(self.node, model, prompt_tokens))
@@ -273,14 +303,41 @@ class Call:
         self.ledger.owe(usage)
 
     def waiting(self, message: str) -> None:
+        self._run.waiting.add(self.node)
         self._run.queue.put(NodeWaiting(self.node, message))
 
     @property
     def idempotency_key(self) -> str:
         return f"{self._run.scope.run_id}/{self.node}"
 
-    async def once(self, _key: str, /, work: Callable[[], Awaitable[T]]) -> T:
-        return await work()
+    async def once(self, key: str, /, work: Callable[[], Awaitable[T]]) -> T:
+        found = self.kept(key)
+        if found is not None:
+            return cast("T", found)
+        made = await work()
+        self.keep(key, made)
+        return made
+
+    def keep(self, key: str, value: Any, /, supersedes: Sequence[str] = ()) -> None:
+        if not self._run.progress.keeps:
+            return
+        over = tuple(self.try_path + label for label in supersedes)
+        part = f"{self.try_path}+{key}"
+        self._run.progress.note(Checkpoint(part, value, self.ledger.note(), supersedes=over))
+
+    def kept(self, key: str, /) -> Any:
+        done = self._run.progress.done
+        checkpoint = done.get(f"{self.try_path}+{key}") if done else None
+        return None if checkpoint is None else checkpoint.outputs
+
+    @property
+    def leaving(self) -> bool:
+        return self._run.leaving
+
+    @property
+    def asks_until(self) -> float:
+        until = self._run.scope.questions_until
+        return self.deadline if until is None else until
 
     async def delta(self, text: str) -> None:
         speaker: Call | None = self
@@ -300,7 +357,14 @@ class Call:
     def _start_over(self, attempt: int) -> None:
         self._run.forget_inside(self.node)
         self._calls = 0
-        self.try_id = f"{self._execution.request_path}{self._node.name}~{attempt}"
+        self._try(attempt)
+        if self._run.progress.keeps:
+            self._run.progress.note(Checkpoint(self.try_path, attempt, self.ledger.note()))
+
+    def _try(self, number: int) -> None:
+        self.attempt = number
+        if number > 1:
+            self.try_path = f"{self._execution.try_path}{self._node.name}~{number}"
 
     @property
     def values(self) -> list[Any]:

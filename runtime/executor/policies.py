@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from cluster.errors import ClusterError, DeadlineExceeded, ModelUnavailable, Overloaded, ReplicaLost
 from graphs.nodes.registry import AnySpec
 from graphs.pipeline import Fallback, RetryOn
+from runtime.errors import BudgetExceeded
 from runtime.executor.kinds.kind import NodeCall, Perform, Resources, Values
 from runtime.executor.kinds.registry import performer
 from runtime.executor.run import NodeBroke
@@ -38,6 +39,8 @@ class TriedCall(NodeCall, Protocol):
 
     deadline: float
     """Unix seconds. Set for each try."""
+    attempt: int
+    """Of the try that it is at: 1, or that at which an earlier attempt at the run had arrived."""
     spoken: bool
     """Whether text of it, or of a node inside it, has left."""
 
@@ -71,7 +74,7 @@ def with_policies(node: PlannedNode, resources: Resources) -> Try:
     async def tried(call: TriedCall, inputs: Values) -> Values:
         latest = call.deadline
         failure: ClusterError | NodeBroke | None = None
-        for attempt, way in enumerate(ways, 1):
+        for attempt, way in enumerate(ways[call.attempt - 1 :], call.attempt):
             if failure is not None and not await _begins(way, attempt, call, failure, latest, on):
                 continue
             try:
@@ -93,14 +96,14 @@ async def _begins(
     on: Container[RetryOn],
 ) -> bool:
     """Whether the next way is tried after a failure. Waits where it must."""
-    reason = cause_of(failure)
-    if call.spoken or time.time() >= latest:
+    reason, error = cause_of(failure), error_of(failure)
+    if call.spoken or time.time() >= latest or isinstance(error, BudgetExceeded):
         return False
     if way.to is not None:
         call.fell_back(attempt, way.to, reason)
         return True
     jitter = random.random()  # noqa: S311 - it spreads load and guards nothing
-    pause = max(pause_s(attempt - 1, jitter), _asked_for_s(failure))
+    pause = max(pause_s(attempt - 1, jitter), error.retry_after_s or 0.0)
     if reason not in on or time.time() + pause >= latest:
         return False
     await asyncio.sleep(pause)
@@ -131,7 +134,7 @@ def pause_s(failures: int, jitter: float) -> float:
 
 def cause_of(failure: ClusterError | NodeBroke) -> RetryOn:
     """What authors call it."""
-    match failure.error if isinstance(failure, NodeBroke) else failure:
+    match error_of(failure):
         case ModelUnavailable() | ReplicaLost():
             return "unavailable"
         case Overloaded():
@@ -142,9 +145,8 @@ def cause_of(failure: ClusterError | NodeBroke) -> RetryOn:
             return "error"
 
 
-def _asked_for_s(failure: ClusterError | NodeBroke) -> float:
-    error = failure.error if isinstance(failure, NodeBroke) else failure
-    return error.retry_after_s or 0.0
+def error_of(failure: ClusterError | NodeBroke) -> ClusterError:
+    return failure.error if isinstance(failure, NodeBroke) else failure
 
 
 def _fallback(spec: AnySpec, fallback: Fallback, resources: Resources) -> _Way:

@@ -49,6 +49,8 @@ class PreparedNode:
     """Slots of its outputs: absent where it is skipped."""
     bodies: Mapping[str, PreparedBody] = field(default_factory=dict)
     """The nodes inside it."""
+    effectful: bool = False
+    """Whether it changes the world outside, itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,7 @@ def _node(node: PlannedNode, step: ExecutionStep, slots: Slots, resources: Resou
         guard=_guard(node, slots),
         skipped=tuple(slots.numbers[ref] for _, ref in ports if ref in slots.numbers),
         bodies=_bodies(node, slots, resources),
+        effectful=node.effects == "effectful" and not node.bodies,
     )
 
 

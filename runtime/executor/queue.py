@@ -44,8 +44,12 @@ class EventQueue:
         while len(self._events) >= self._limit:
             await self._room.wait()
 
+    def wake(self) -> None:
+        """Has the reader look at what else there is."""
+        self._readable.set()
+
     async def take(self) -> list[RunEvent]:
-        """All that waits, at least one."""
+        """All that waits, at least one; or nothing, where it was woken."""
         await self._readable.wait()
         events, self._events = self._events, []
         self._readable.clear()

@@ -6,7 +6,11 @@ import msgspec
 
 from cluster.errors import ClusterError
 from cluster.messages import Usage
+from runtime.errors import BudgetExceeded
+from runtime.executor.progress import Progress
 from runtime.executor.queue import EventQueue
+
+NOTHING_OWED = Usage()
 
 
 class NodeBroke(Exception):
@@ -29,21 +33,52 @@ class RunScope(msgspec.Struct, frozen=True):
     priority: int
     stream: bool
     graph: str = ""
+    attempt: int = 1
+    """Of how many processes this is the one that goes on with the run."""
+    questions_until: float | None = None
+    """Unix seconds until which questions to people stand, where they may outlive this attempt."""
+    token_budget: int | None = None
+    """Tokens that the run may owe."""
 
 
 class Ledger:
     """What one node owes for its model calls."""
 
-    __slots__ = ("_earlier", "_last", "opened")
+    __slots__ = ("_before", "_earlier", "_last", "_noted", "opened")
 
     def __init__(self) -> None:
         self.opened = False
         """Whether it has made any."""
-        self._earlier = self._last = Usage()
+        self._before = self._earlier = self._last = self._noted = Usage()
 
     @property
     def usage(self) -> Usage:
+        return self._before + self.fresh
+
+    @property
+    def fresh(self) -> Usage:
+        """Of this attempt alone."""
         return self._earlier + self._last
+
+    @property
+    def noted(self) -> Usage:
+        """Of this attempt, as far as it is in checkpoints of parts of the node's work."""
+        return self._noted
+
+    def restore(self, usage: Usage) -> None:
+        """Adds what parts of the node's work cost that were done before this attempt."""
+        self._before += usage
+        self.opened = self.opened or usage != Usage()
+
+    def note(self) -> Usage:
+        """What was owed since this was last asked: of one more part of the node's work, which is done."""
+        fresh, before = self.fresh, self._noted
+        self._noted = fresh
+        return Usage(
+            fresh.prompt_tokens - before.prompt_tokens,
+            fresh.completion_tokens - before.completion_tokens,
+            fresh.cached_tokens - before.cached_tokens,
+        )
 
     def called(self, prompt_tokens: int) -> None:
         """One more call has begun."""
@@ -59,26 +94,60 @@ class Ledger:
 class Run:
     """The state of a run that is not of any one node."""
 
-    def __init__(self, scope: RunScope, queue: EventQueue) -> None:
+    def __init__(
+        self,
+        scope: RunScope,
+        queue: EventQueue,
+        progress: Progress | None = None,
+        owed: Usage = NOTHING_OWED,
+    ) -> None:
+        """`owed` is what earlier attempts owe for what they have done."""
         self.scope = scope
         self.queue = queue
+        self.progress = progress or Progress()
+        self.request_prefix = scope.run_id if scope.attempt == 1 else f"{scope.run_id}~{scope.attempt}"
+        """Begins the id of every request to an engine: another for each attempt."""
+        self.leaving = False
+        """Whether this process gives up a run that goes on: what asks people is not to take it back."""
+        self.waiting: set[str] = set()
+        """Paths of those that wait for a person."""
         self.running: dict[str, str] = {}
         """By path of a node that has started and not ended, the first started first: that of the node it is
         in, empty where it is in none."""
-        self._settled = Usage()
+        self._settled = owed
         self._open: dict[Ledger, None] = {}
 
     @property
     def usage(self) -> Usage:
         """What all nodes owe so far."""
-        return sum((ledger.usage for ledger in self._open), self._settled)
+        return sum((ledger.fresh for ledger in self._open), self._settled)
+
+    @property
+    def done_usage(self) -> Usage:
+        """What is owed for all that is done, parts of the work of nodes that still run among it."""
+        return sum((ledger.noted for ledger in self._open), self._settled)
+
+    @property
+    def waits_for_people(self) -> bool:
+        """Whether nothing is left to do until somebody decides."""
+        return bool(self.waiting) and self.waiting.issuperset(self.at_work())
+
+    def afford(self, tokens: int = 0) -> None:
+        """Raises `BudgetExceeded` where the run owes more than its budget, with so many tokens more."""
+        budget = self.scope.token_budget
+        if budget is None:
+            return
+        owed = self.usage.total_tokens
+        if owed + tokens > budget:
+            more = f" and the next call begins with {tokens}" if tokens else ""
+            raise BudgetExceeded(f"the run owes {owed} tokens{more}: its budget is {budget}")
 
     def opened(self, ledger: Ledger) -> None:
         self._open[ledger] = None
 
     def settled(self, ledger: Ledger) -> None:
         """The node will owe no more."""
-        self._settled += ledger.usage
+        self._settled += ledger.fresh
         del self._open[ledger]
 
     def at_work(self) -> list[str]:

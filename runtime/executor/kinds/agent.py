@@ -101,7 +101,7 @@ class _Talk:
         spec = self.agent.spec
         for number in range(spec.max_steps):
             last = self.full or number == spec.max_steps - 1
-            answer = await self._ask(last=last)
+            answer = await self._ask(number, last=last)
             text = _cut_off(answer)
             if text is not None:
                 return await self._answered(text)
@@ -119,10 +119,15 @@ class _Talk:
             await self.call.delta(text)
         return {"text": text, "steps": self.steps}
 
-    async def _ask(self, *, last: bool) -> Answer:
-        request = self._request(last=last)
-        [answer] = await ask(self.agent.pool, request, self.call, self.agent.spec.max_prompt_tokens)
-        return answer
+    async def _ask(self, number: int, *, last: bool) -> Answer:
+        """The reply in a step: what the model has said in it, whichever process asked."""
+
+        async def asked() -> dict[str, str]:
+            request = self._request(last=last)
+            [answer] = await ask(self.agent.pool, request, self.call, self.agent.spec.max_prompt_tokens)
+            return msgspec.structs.asdict(answer)
+
+        return Answer(**await self.call.once(f"{number}", asked))
 
     def _request(self, *, last: bool) -> Generate:
         call = self.call
@@ -152,16 +157,27 @@ class _Talk:
         if wrong is not None:
             step["error"] = f"the arguments do not fit: {wrong}"[:MAX_ERROR_CHARS]
             return f"The tool {name} failed", _json(step["error"])
-        given = _given(self.agent.spec.tools[name], arguments)
+        step |= await self._use(name, arguments, number)
+        if "error" in step:
+            return f"The tool {name} failed", _json(step["error"])
+        return f"The tool {name} gave", _json(step["result"])
+
+    async def _use(self, name: str, arguments: Mapping[str, Any], number: int) -> dict[str, Any]:
+        """What came of a tool: its `result` or an `error`, the same for whoever goes on with the run."""
+        key, label = f"{number}.{name}", f"[{number}].{name}"
+        outcome: dict[str, Any] | None = self.call.kept(key)
+        if outcome is not None:
+            return outcome
         try:
-            passed = await self.call.run(name, given, f"[{number}].{name}")
+            passed = await self.call.run(name, _given(self.agent.spec.tools[name], arguments), label)
         except NodeBroke as broke:
             if not _can_be_told(broke.error, self.call.deadline):
                 raise
-            step["error"] = broke.error.message[:MAX_ERROR_CHARS]
-            return f"The tool {name} failed", _json(step["error"])
-        step["result"] = msgspec.to_builtins(passed.outputs)
-        return f"The tool {name} gave", _json(step["result"])
+            outcome = {"error": broke.error.message[:MAX_ERROR_CHARS]}
+        else:
+            outcome = {"result": msgspec.to_builtins(passed.outputs)}
+        self.call.keep(key, outcome, [label])
+        return outcome
 
     def _tell(self, head: str, data: str) -> None:
         """Adds a message, its data cut until it fits into what the model reads at once."""

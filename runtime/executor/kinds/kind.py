@@ -20,7 +20,7 @@ from cluster.messages import Usage
 from cluster.stages import OpenChain
 from graphs.bindings import Ref
 from graphs.documents import Document
-from runtime.approvals.model import Answer, Asked
+from runtime.approvals.model import Answer, Asked, no
 from runtime.http_client import HttpClient
 
 T = TypeVar("T")
@@ -57,8 +57,18 @@ class ToolServer(Protocol):
 class Approvals(Protocol):
     """What an `approval` node needs: somebody to ask."""
 
-    async def wait(self, tenant: str, run_id: str, asked: Asked, told: Callable[[], None]) -> Answer:
-        """What a person says. Calls `told` once it can be decided. Cancelling it withdraws the question.
+    async def wait(
+        self,
+        tenant: str,
+        run_id: str,
+        asked: Asked,
+        told: Callable[[], None],
+        stays: Callable[[], bool] = no,
+    ) -> Answer:
+        """What a person says. Calls `told` once it can be decided.
+
+        Cancelling it withdraws the question, but where it `stays`: then it is put again later, with the same
+        `asked.asked`, and what was decided meanwhile counts.
 
         Raises `ClusterError`.
         """
@@ -141,8 +151,28 @@ class NodeCall(Protocol):
     async def once(self, key: str, /, work: Callable[[], Awaitable[T]]) -> T:
         """Does a part of its work that must not be done again when another process goes on with the run.
 
-        `key` is unique within the node, and what `work` gives can be packed as msgpack into builtins.
+        `key` is unique within the node. `work` gives what JSON can hold, and not null.
         """
+        ...
+
+    def keep(self, key: str, value: Any, /, supersedes: Sequence[str] = ()) -> None:
+        """Has a value kept for whoever goes on with the run, in place of what was kept under the same key.
+
+        `supersedes` are labels of bodies that nobody needs to look into any more. Costs nothing where the run
+        is not durable.
+        """
+
+    def kept(self, key: str, /) -> Any:
+        """What an earlier attempt at the run has kept under a key; null where it has kept nothing."""
+
+    @property
+    def leaving(self) -> bool:
+        """Whether this process gives the run up, and the run goes on all the same."""
+        ...
+
+    @property
+    def asks_until(self) -> float:
+        """Unix seconds until which a question to a person stands: in some runs later than `deadline`."""
         ...
 
     async def delta(self, text: str) -> None:

@@ -1,4 +1,7 @@
-"""`loop`: pass after pass on the state that the one before has left."""
+"""`loop`: pass after pass on the state that the one before has left.
+
+Whoever goes on with a run begins at the pass in which it stopped.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,16 @@ from runtime.values import larger_than
 MAX_STATE_BYTES = 4 * 2**20
 """A pass may hold what the one before has left several times over, so that it would grow without bound."""
 
+LAST = "pass"
+"""Under which it is kept how many passes are done, and what the last one gave."""
+
 
 def prepare(spec: Loop, _resources: Resources) -> Perform:
     iteration = Ref(spec.as_, "iteration")
 
     async def perform(call: NodeCall, inputs: Values) -> Values:
-        state, outputs = dict(inputs), {}
-        passes = 0
+        passes, outputs = call.kept(LAST) or (0, {})
+        state = inputs | {name: value for name, value in outputs.items() if name in inputs}
         while passes < spec.max_iterations:
             given = {Ref(spec.as_, name): value for name, value in state.items()}
             passed = await call.run(BODY, {**given, iteration: passes}, f"[{passes}]")
@@ -30,6 +36,7 @@ def prepare(spec: Loop, _resources: Resources) -> Perform:
                 raise NodeError(message)
             if passed.until:
                 break
+            call.keep(LAST, [passes, {**outputs, **state}], [f"[{passes - 1}]"])
         return {**outputs, **state, "iterations": passes}
 
     return perform

@@ -11,7 +11,10 @@ def prepare(spec: Router, resources: Resources) -> Perform:
     choose = chooser(resources.pools[spec.model], spec.choices, spec.max_prompt_tokens)
 
     async def perform(call: NodeCall, inputs: Values) -> Values:
-        choice = (await choose(call, inputs["text"])).name
+        async def chosen() -> str:
+            return (await choose(call, inputs["text"])).name
+
+        choice = await call.once("choice", chosen)
         passed = await call.run(choice, {}, f".{choice}")
         return {**nothing(call), **passed.outputs, "choice": choice}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from runtime.durability.model import Checkpoint, Lease, Numbered, RunState
@@ -101,10 +101,10 @@ class Journals(Protocol):
         """Holds on to the leases; those that are lost. Raises `StoreError`."""
         ...
 
-    def follow(self, tenant: str, run_id: str, after: int = 0) -> AsyncIterator[list[Numbered]]:
+    def follow(self, tenant: str, run_id: str, after: int = 0) -> AsyncGenerator[list[Numbered], None]:
         """The events behind number `after` as they are kept, until the run has ended or is suspended.
 
         A `RunFailed` or `RunSuspended` is not the last where the run was resumed since.
-        Raises `UnknownRun`, `StoreError`.
+        Whoever stops early closes it. Raises `UnknownRun`, `StoreError`.
         """
         ...

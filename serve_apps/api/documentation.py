@@ -20,9 +20,10 @@ from runtime.context.model import Context
 from runtime.records.model import RunRecord
 from serve_apps.api.approvals import ApprovalAnswer, ApprovalBody, ApprovalList
 from serve_apps.api.contexts import ContextDeleted
-from serve_apps.api.graphs import GraphList, GraphObject, RunAnswer, RunBody
+from serve_apps.api.graphs import GraphList, GraphObject, RunBody
 from serve_apps.api.health import Health, ReadinessReport
 from serve_apps.api.models import ModelList, ModelObject
+from serve_apps.api.run_answers import RunAnswer
 from serve_apps.api.runs import LIST_PARAMETERS, CancelAnswer, RunList
 from serve_apps.translators.openai import ChatBody, CompletionBody, EmbeddingBody
 from serve_apps.translators.openai_replies import ChatCompletion, Completion, EmbeddingList

@@ -158,12 +158,13 @@ async def _chat_with_graph(request: Request, body: bodies.ChatBody, messages: li
         tenant=key.tenant,
         history=history if info.reads_history else [],
         stream=bool(body.stream),
+        durability=info.durability,
     )
     meter = RunMeter()
     telling = _chat_telling(request, body, messages, conversation)
     async with charged(request, meter, info.token_bound):
         exchange.added_headers.append((b"x-run-id", run.run_id.encode()))
-        await _tell(exchange, reply_batches(gateway.runner, run, info.chat, meter), meter, telling)
+        await _tell(exchange, reply_batches(gateway, run, info.chat, meter), meter, telling)
 
 
 async def _generate(

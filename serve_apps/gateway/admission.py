@@ -130,12 +130,15 @@ class Ticket:
         """Closes the reservation at the end of the block. Use once."""
         try:
             yield
-            self.owed = meter.owed
         except BaseException as error:
-            self.owed = _owed_after(error, meter, self._reservation.tokens)
+            self.close(meter, error)
             raise
-        finally:
-            self._admission.close(self._reservation, self.owed)
+        self.close(meter)
+
+    def close(self, meter: Meter, error: BaseException | None = None) -> None:
+        """Settles what is owed after a call that has ended, with an error or not. Use once."""
+        self.owed = meter.owed if error is None else _owed_after(error, meter, self._reservation.tokens)
+        self._admission.close(self._reservation, self.owed)
 
 
 def limit_headers(limits: Sequence[LimitState]) -> list[Header]:

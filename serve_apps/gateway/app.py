@@ -116,13 +116,10 @@ async def _refuse(exchange: Exchange, answer: GatewayError) -> None:
 def _api(gateway: Gateway) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        attending = [
-            asyncio.create_task(work) for work in (gateway.readiness.watch(), gateway.answers.renew())
-        ]
+        gateway.attending.add(gateway.readiness.watch())
+        gateway.attending.add(gateway.answers.renew())
         yield
-        for task in attending:
-            task.cancel()
-        await asyncio.wait(attending)
+        await gateway.attending.stop()
         await gateway.admission.drain(DRAIN_S)
         await gateway.answers.drain(DRAIN_S)
 

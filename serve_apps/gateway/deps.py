@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cluster.interface import Pool
 from runtime.approvals.book import ApprovalBook
 from runtime.context.store import ContextStore
+from runtime.durability.journal import Journals
 from runtime.durability.model import Checkpoint
 from runtime.events import RunEvent
 from runtime.records.store import RunStore
@@ -73,11 +75,32 @@ class GatewayDeps:
     graphs: Mapping[str, GraphInfo] = field(default_factory=dict)
     """By graph name; not empty only when there is a runner."""
     runner: Runner | None = None
+    journals: Journals | None = None
+    """Of the runs in the background and the durable ones; there where a runner is."""
     parts: Mapping[str, Ask] = field(default_factory=dict)
     """Whatever else must answer before the gateway calls itself ready, by name."""
     settings: GatewaySettings = GatewaySettings()
     clock: Callable[[], float] = time.time
     """Unix seconds."""
+
+
+class Attending:
+    """What the gateway does beside its requests, until it stops."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """Cancels all of it, and waits until it has ended."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
 
 class Gateway:
@@ -87,6 +110,7 @@ class Gateway:
         self.pools = deps.pools
         self.graphs = deps.graphs
         self.runner = deps.runner
+        self.journals = deps.journals
         self.keys = deps.keys
         self.contexts = deps.contexts
         self.runs = deps.runs
@@ -95,6 +119,7 @@ class Gateway:
         self.settings = deps.settings
         self.clock = deps.clock
         self.admission = Admission(deps.quotas)
+        self.attending = Attending()
         parts: dict[str, Ask] = {model_part(name): pool.ready for name, pool in deps.pools.items()}
         if deps.runner is not None:
             parts[RUNNER] = deps.runner.ready

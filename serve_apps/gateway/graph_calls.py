@@ -7,48 +7,44 @@ from contextlib import aclosing
 
 import msgspec
 
+from cluster.errors import ReplicaLost
 from cluster.interface import Batch
 from cluster.messages import Delta, Finish, Message
-from runtime.events import NodeDelta, RunEvent, RunFailed, RunFinished
+from runtime.events import NodeDelta, NodeFinished, RunFailed, RunFinished, RunResumed
 from runtime.request import RunRequest
 from runtime.runner import ChatBinding
-from serve_apps.gateway.deps import Runner
+from serve_apps.gateway.deps import Gateway
 from serve_apps.gateway.errors import BadRequest, GatewayError
 from serve_apps.gateway.failures import answer_to_failure
+from serve_apps.gateway.following import run_events
 from serve_apps.gateway.metering import RunMeter
 
 _FINISH = Finish("stop")
 
 
-async def run_events(
-    runner: Runner, request: RunRequest, meter: RunMeter
-) -> AsyncGenerator[list[RunEvent], None]:
-    """The batches of a run, counted. Closing the iterator cancels the run."""
-    async with aclosing(runner.run(request)) as batches:
-        async for batch in batches:
-            for event in batch:
-                meter.add(event)
-            yield batch
-
-
 async def reply_batches(
-    runner: Runner, request: RunRequest, binding: ChatBinding, meter: RunMeter
+    gateway: Gateway, request: RunRequest, binding: ChatBinding, meter: RunMeter
 ) -> AsyncGenerator[Batch, None]:
     """The run as a model's reply: the deltas of the bound node, or its output in one piece.
 
-    Raises `GatewayError` when the run fails.
+    Raises `GatewayError` when the run fails, `ReplicaLost` when it goes on elsewhere and would say again what
+    it has begun to say.
     """
-    spoken = False
-    async with aclosing(run_events(runner, request, meter)) as batches:
+    spoken = whole = False
+    async with aclosing(run_events(gateway, request, meter)) as batches:
         async for batch in batches:
             reply: Batch = []
             for event in batch:
                 match event:
                     case NodeDelta(node=binding.node, text=text):
                         reply.append(Delta(text))
+                    case NodeFinished(node=binding.node):
+                        whole = True
+                    case RunResumed() if (spoken or reply) and not whole:
+                        raise ReplicaLost("the runner of this graph died")
                     case RunFinished(outputs=outputs, usage=usage):
-                        whole = [] if spoken or reply else [Delta(as_text(outputs[binding.output]))]
-                        reply += [*whole, _FINISH, usage]
+                        said = [] if spoken or reply else [Delta(as_text(outputs[binding.output]))]
+                        reply += [*said, _FINISH, usage]
                     case RunFailed():
                         raise run_failure(event, request.run_id)
                     case _:

@@ -6,6 +6,7 @@ before owes an upper bound of what was done for it, never more than was reserved
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from cluster.errors import ClusterError
 from cluster.interface import Batch, Pool
 from cluster.messages import Delta, Generate, Usage
-from runtime.events import RunEvent, RunFailed, RunFinished, Tally
+from runtime.events import RunEvent, RunFailed, RunFinished, RunSuspended, Tally
 
 
 class Meter(Protocol):
@@ -102,22 +103,25 @@ class EmbedMeter:
 class RunMeter:
     """Counts a run of a graph from its events."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: int = 0) -> None:
+        """`before`: tokens in the run's totals that somebody was charged for already."""
+        self._before = before
         self._tally = Tally()
         self.usage: Usage | None = None
 
     @property
     def begun(self) -> bool:
-        return self._tally.usage.total_tokens > 0
+        return self.owed > 0
 
     @property
     def owed(self) -> int:
-        return self._tally.usage.total_tokens
+        return max(0, self._tally.usage.total_tokens - self._before)
 
-    def add(self, event: RunEvent) -> None:
-        self._tally.add(event)
-        if isinstance(event, RunFinished | RunFailed):
-            self.usage = event.usage
+    def count(self, events: Iterable[RunEvent]) -> None:
+        for event in events:
+            self._tally.add(event)
+            if isinstance(event, RunFinished | RunFailed | RunSuspended):
+                self.usage = event.usage
 
     def observe(self, batch: Batch) -> None:
         """The batches of a reply repeat the run's events, which are counted already."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cluster.engines.fake import FakeEngine, FakeTokenCounter
 from cluster.errors import InvalidCall
 from cluster.messages import Delta, Embed, Finish, Generate, Sampling, Usage
-from runtime.events import NodeCalled, NodeDelta, RunFinished
+from runtime.events import NodeCalled, NodeDelta, NodeFinished, RunFinished, RunResumed, RunSuspended
 from serve_apps.gateway.metering import EmbedMeter, GenerateMeter, RunMeter
 from tests.serve_apps.conftest import CHAT, chat_pool
 
@@ -59,8 +59,27 @@ def test_embeddings() -> None:
 def test_runs() -> None:
     meter = RunMeter()
     assert (meter.owed, meter.begun) == (0, False)
-    meter.add(NodeCalled("a", CHAT, 10))
-    meter.add(NodeDelta("a", "123456"))
+    meter.count([NodeCalled("a", CHAT, 10), NodeDelta("a", "123456")])
     assert (meter.owed, meter.begun, meter.usage) == (12, True, None)
-    meter.add(RunFinished({}, Usage(9, 1), 0.1))
+    meter.count([RunFinished({}, Usage(9, 1), 0.1)])
     assert (meter.owed, meter.usage) == (10, Usage(9, 1))
+
+
+def test_a_run_that_another_runner_goes_on_with_is_not_counted_twice() -> None:
+    meter = RunMeter()
+    meter.count([NodeFinished("a", 0.1, Usage(5, 5)), NodeCalled("b", CHAT, 10), NodeDelta("b", "123456")])
+    assert meter.owed == 10 + 12
+    meter.count([RunResumed("r", 2, 1)])
+    assert meter.owed == 10
+    meter.count([NodeCalled("b", CHAT, 10), RunFinished({}, Usage(15, 7), 0.1)])
+    assert (meter.owed, meter.usage) == (22, Usage(15, 7))
+
+
+def test_a_run_that_was_suspended_owes_what_came_since() -> None:
+    first = RunMeter()
+    first.count([NodeFinished("a", 0.1, Usage(5, 5)), RunSuspended(["ask"], Usage(5, 5), 1.0)])
+    assert (first.owed, first.usage) == (10, Usage(5, 5))
+    then = RunMeter(before=10)
+    assert (then.owed, then.begun) == (0, False)
+    then.count([RunResumed("r", 2, 1), RunFinished({}, Usage(9, 8), 0.1)])
+    assert then.owed == 7

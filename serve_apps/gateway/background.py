@@ -1,0 +1,108 @@
+"""Runs that go on by themselves: begun within the quota of whoever asks, and settled when they end.
+
+    reserve ─► the runner begins the run ─► a task of this gateway follows its journal ─► settle
+                  └► it does not: release
+
+A run whose runner dies goes on elsewhere, and so does the journal. When this gateway stops, what the run
+owes so far is settled; when it dies, the reservation expires like any other. What a run owes after it was
+suspended and resumed is settled by whoever resumed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Final
+
+import structlog
+
+from cluster.errors import ReplicaLost
+from runtime.durability.journal import Journals
+from runtime.errors import UnknownRun
+from serve_apps.gateway.admission import Ticket
+from serve_apps.gateway.deps import Gateway, Request
+from serve_apps.gateway.following import follow, is_over
+from serve_apps.gateway.metering import RunMeter
+
+GRACE_S: Final = 30.0
+"""How long after its deadline a run is waited for: another runner may have to take it over to end it."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Begun:
+    """A run that was begun or resumed, and where its journal goes on."""
+
+    def __init__(self, tenant: str, run_id: str, after: int = 0, before: int = 0) -> None:
+        self.tenant = tenant
+        self.run_id = run_id
+        self.after = after
+        """Number of the last event before."""
+        self.before = before
+        """Tokens that were settled before."""
+
+
+async def begin(
+    request: Request, run: Begun, tokens: int, start: Callable[[], Awaitable[None]], seconds: float
+) -> None:
+    """Reserves `tokens`, has the run `start`, and settles when it is over, in at most so many seconds.
+
+    Raises `RateLimited`, `ClusterError`, `StoreUnavailable`.
+    """
+    gateway, exchange, key = request
+    meter = RunMeter(run.before)
+    ticket = await gateway.admission.reserve(key, exchange.id, tokens, seconds + GRACE_S)
+    exchange.added_headers += ticket.headers()
+    try:
+        await _surely(gateway, run, start)
+    except BaseException as error:
+        ticket.close(meter, error)
+        raise
+    exchange.spent = True
+    gateway.attending.add(_settle(_journals(gateway), run, ticket, meter, seconds + GRACE_S))
+
+
+async def _surely(gateway: Gateway, run: Begun, start: Callable[[], Awaitable[None]]) -> None:
+    """Begins the run. Where the runner died meanwhile, the journal knows whether it has begun."""
+    try:
+        await start()
+    except ReplicaLost:
+        try:
+            await _journals(gateway).read(run.tenant, run.run_id)
+        except UnknownRun:
+            pass
+        else:
+            return
+        raise
+
+
+async def _settle(journals: Journals, run: Begun, ticket: Ticket, meter: RunMeter, seconds: float) -> None:
+    with ticket.charged(meter):
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                aclosing(follow(journals, run.tenant, run.run_id, run.after)) as batches,
+            ):
+                async for batch in batches:
+                    for each in batch:
+                        meter.count([each.event])
+                        if is_over(each.event):
+                            return
+        except (TimeoutError, UnknownRun) as error:
+            _log.warning("run_without_end", run_id=run.run_id, error=type(error).__name__)
+
+
+def _journals(gateway: Gateway) -> Journals:
+    assert gateway.journals is not None
+    return gateway.journals
+
+
+async def so_far(journals: Journals, tenant: str, run_id: str) -> Begun:
+    """What the journal of a run that is over, or suspended, tells of it. Raises `UnknownRun`."""
+    meter, number = RunMeter(), 0
+    async with aclosing(follow(journals, tenant, run_id)) as batches:
+        async for batch in batches:
+            meter.count(each.event for each in batch)
+            number = batch[-1].number
+    return Begun(tenant, run_id, number, meter.owed)

@@ -37,6 +37,7 @@ from graphs.nodes.tool import Tool
 from graphs.nodes.value import Value
 from graphs.pipeline import (
     Body,
+    Cache,
     Chat,
     Context,
     Fallback,
@@ -196,15 +197,21 @@ class Step(_NoValue):
         self._policies["timeout_s"] = parse_duration(duration)
         return self
 
-    def fallback(self, *, model: str | None = None, value: Any = UNSET) -> Self:
-        """What takes its place where it has failed: another model or a constant. Said again: what then."""
-        made = _normal(Fallback(model, value))
+    def fallback(self, *, model: str | None = None, value: Any = UNSET, cached: bool = False) -> Self:
+        """What takes its place where it has failed: another model, a constant, or what it gave last for the
+        same inputs. Said again: what then."""
+        made = _normal(Fallback(model, value, cached))
         self._policies["fallback"] = (*self._policies.get("fallback", ()), made)
         return self
 
     def effects(self, effects: Effects) -> Self:
         """Says what its side effects are, in place of its kind."""
         self._policies["effects"] = effects
+        return self
+
+    def cache(self, ttl: str | float) -> Self:
+        """Gives again what it gave, for so long, as `"10m"` or in seconds. Raises `ValueError`."""
+        self._policies["cache"] = Cache(parse_duration(ttl))
         return self
 
 

@@ -15,7 +15,7 @@ from graphs.nodes.agent import AgentTool
 from graphs.nodes.http import Secret
 from graphs.nodes.registry import KINDS, AnySpec
 from graphs.nodes.spec import EFFECTS
-from graphs.pipeline import MAX_NAME_CHARS, Fallback, Retry
+from graphs.pipeline import MAX_NAME_CHARS, Cache, Fallback, Retry
 from graphs.ports import Port, schema
 
 REFERENCE = r"^\s*\$\{\s*(?!(inputs|context)\s*\})[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_]*)?\s*\}\s*$"
@@ -166,6 +166,8 @@ def _node(own: Schema, required: list[str] | None = None) -> Schema:
 def treatment_schema() -> Schema:
     """Of what stands beside any kind, by its name."""
     fallback = struct_schema(Fallback)
+    cached = fallback["properties"]["cached"]
+    fallback["properties"]["cached"] = {"description": cached["description"], "const": True}
     return {
         "retry": struct_schema(Retry),
         "timeout": DURATION | {"description": "Most time that one try may take."},
@@ -175,7 +177,15 @@ def treatment_schema() -> Schema:
             "items": fallback | {"minProperties": 1, "maxProperties": 1},
         },
         "effects": {"description": "Its side effects, in place of its kind's.", "enum": list(EFFECTS)},
+        "cache": cache_schema(),
     }
+
+
+def cache_schema() -> Schema:
+    result = struct_schema(Cache)
+    ttl = result["properties"]["ttl"]
+    result["properties"]["ttl"] = DURATION | {"description": ttl["description"]}
+    return result
 
 
 def _condition(meaning: str) -> Schema:

@@ -73,6 +73,13 @@ Durability = Literal["none", "exit", "step"]
 going on after a failure. `step`: it is written as it happens, and another runner goes on after a death."""
 
 
+class Cache(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """That what a node gave is given again where it is asked the same again, by whichever run."""
+
+    ttl_s: float = msgspec.field(name="ttl")
+    """How long it may be given again."""
+
+
 class Policies(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """How its runs are treated."""
 
@@ -83,6 +90,13 @@ class Policies(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields
     durability: Durability = "none"
     """What is kept of a run so that it can go on elsewhere and be forked: `none`, all at its `exit`, or each
     `step` as it happens. A caller may ask for another."""
+    cache: Cache | None = None
+    """For all pure nodes that make calls, and have no cache of their own."""
+    share: bool = True
+    """Whether equal calls that runs of one tenant make at the same time are made once."""
+    speculate: bool = False
+    """Whether a router begins all its choices while its model chooses, as long as there is little load. What
+    the others cost is lost."""
 
 
 RetryOn = Literal["unavailable", "overloaded", "timeout", "error"]
@@ -106,6 +120,8 @@ class Fallback(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     """Another model, asked the same."""
     value: Any = UNSET
     """A constant: the node's output."""
+    cached: bool = False
+    """What the node gave last for the same inputs, even if that is too old for its cache."""
 
 
 class Body(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -148,6 +164,8 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tried in turn when it has failed for good."""
     effects: Effects | None = None
     """The author's word on its side effects, in place of the kind's."""
+    cache: Cache | None = None
+    """That what it gave is given again, where it is asked the same."""
 
     def references(self) -> Iterator[Ref]:
         """Every value that it takes or looks at, its bodies included."""
@@ -173,6 +191,14 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def kind(self) -> str:
         return self.spec.kind()
+
+
+def cache_of(own: Cache | None, spec: AnySpec, effects: Effects, policies: Policies) -> Cache | None:
+    """The cache of a node with these effects: its own, else that of the pipeline where it is for such."""
+    if own is not None:
+        return own
+    calls = any(use.resource in ("model", "host", "server") for use in spec.uses())
+    return policies.cache if effects == "pure" and calls and not spec.holds_nodes else None
 
 
 def port_names(spec: AnySpec, bodies: Mapping[str, Iterable[str]]) -> tuple[str, ...]:

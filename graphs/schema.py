@@ -11,6 +11,7 @@ from graphs.node_schema import (
     DURATION,
     NOT_A_REFERENCE,
     REFERENCE,
+    cache_schema,
     kind_schema,
     name_schema,
     named,
@@ -81,6 +82,7 @@ def _policies() -> Schema:
     properties = result["properties"]
     description = properties.pop("deadline_s")["description"]
     properties["deadline"] = DURATION | {"description": description}
+    properties["cache"] = cache_schema() | {"description": properties["cache"]["description"]}
     return result
 
 

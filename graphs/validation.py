@@ -14,6 +14,7 @@ from msgspec import UNSET
 from graphs.bindings import INPUTS, Ref
 from graphs.checks.limits import limit_problems
 from graphs.checks.nodes import node_problems
+from graphs.checks.policies import cache_problems
 from graphs.checks.scope import Scope, Unreadable
 from graphs.errors import Path, Problem, nearest
 from graphs.inference import typed
@@ -58,6 +59,8 @@ class _Checker:
             yield Problem("bad-name", fault, ("metadata", "name"))
         if not self.pipeline.nodes and not self.unreadable:
             yield Problem("missing", "a pipeline needs nodes", ("nodes",))
+        if self.pipeline.policies.cache is not None:
+            yield from cache_problems(("policies", "cache"), self.pipeline.policies.cache)
 
     def _inputs(self) -> Iterator[Problem]:
         for name, port in self.pipeline.inputs.items():

@@ -119,6 +119,8 @@ def _treatment(node: Node) -> dict[str, Any]:
         data["fallback"] = [msgspec.to_builtins(fallback) for fallback in node.fallback]
     if node.effects is not None:
         data["effects"] = node.effects
+    if node.cache is not None:
+        data["cache"] = msgspec.to_builtins(node.cache)
     return data
 
 

@@ -18,7 +18,7 @@ from graphs.bindings import Binding, Ref, references
 from graphs.conditions import Condition, operands_of
 from graphs.nodes.registry import AnySpec
 from graphs.nodes.spec import Effects
-from graphs.pipeline import Fallback, NodeId, Policies, Retry, port_names
+from graphs.pipeline import Cache, Fallback, NodeId, Policies, Retry, port_names
 from graphs.ports import Port, PortType
 
 StepId = NewType("StepId", str)
@@ -72,6 +72,12 @@ class PlannedNode(msgspec.Struct, frozen=True, omit_defaults=True):
     prefix: str | None = None
     """Of a model call: digest of the model and of what its prompt begins with in every run. Calls with the
     same one do well to go to the same replica."""
+    cache: Cache | None = None
+    """Its own, or the pipeline's where that is for such a node."""
+    shared: bool = False
+    """Whether equal calls of it that runs of a tenant make at the same time are made once."""
+    ahead: tuple[str, ...] = ()
+    """Bodies that may begin before it has chosen between them."""
 
     def bindings(self) -> Iterator[Binding]:
         """All that the node takes or looks at, of what is around it."""

@@ -43,6 +43,10 @@ class Classify(NodeSpec, frozen=True, tag_field="kind", tag="classify"):
     def effects(self) -> Effects:
         return "idempotent"
 
+    @property
+    def repeatable(self) -> bool:
+        return True  # it always takes the likeliest label
+
     def uses(self) -> Sequence[Use]:
         return (Use("model", self.model, "model"),)
 

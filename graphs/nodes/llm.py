@@ -117,6 +117,10 @@ class Llm(NodeSpec, frozen=True, dict=True, tag_field="kind", tag="llm"):
     def effects(self) -> Effects:
         return "pure" if self.temperature == 0 else "idempotent"
 
+    @property
+    def repeatable(self) -> bool:
+        return self.temperature == 0 or self.seed is not None
+
     def uses(self) -> Sequence[Use]:
         window = TokenBound(self.max_prompt_tokens, self.max_tokens)
         return (Use("model", self.model, "model", task="generate", window=window),)

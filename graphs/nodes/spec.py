@@ -172,6 +172,11 @@ class NodeSpec(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields
         return "pure"
 
     @property
+    def repeatable(self) -> bool:
+        """Whether it answers the same where it is asked the same, as far as models can."""
+        return self.effects == "pure"
+
+    @property
     def own_process(self) -> bool:
         """Whether it runs in a process of its own."""
         return False

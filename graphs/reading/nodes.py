@@ -10,7 +10,7 @@ from graphs.errors import Path, nearest
 from graphs.nodes.map import Map
 from graphs.nodes.registry import KINDS
 from graphs.nodes.spec import EFFECTS, Effects
-from graphs.pipeline import Fallback, Node, NodeId, Retry
+from graphs.pipeline import Cache, Fallback, Node, NodeId, Retry
 from graphs.reading.base import Loose, Place, Reading
 from graphs.reading.bodies import READERS, Parts
 from graphs.reading.functions import read_function
@@ -18,7 +18,7 @@ from graphs.reading.prompts import template_settings
 from graphs.reading.tools import read_tool
 from graphs.sugar import Names
 
-POLICIES = ("retry", "timeout", "fallback", "effects")
+POLICIES = ("retry", "timeout", "fallback", "effects", "cache")
 NODE_FIELDS = ("with", "after", "when", *POLICIES)
 """What a node may have beside its kind."""
 
@@ -64,13 +64,16 @@ class Nodes:
         timeout = reading.duration(data["timeout"], (*at.path, "timeout")) if "timeout" in data else None
         fallback = self._fallback(data.get("fallback", []), (*at.path, "fallback"))
         effects = self._effects(data, at.path)
+        cache = (
+            read_cache(reading, data["cache"], (*at.path, "cache")) if data.get("cache") is not None else None
+        )
         if kind is None:
             return None
         read = _READERS.get(kind)
         parts = self._leaf(kind, data, at.path) if read is None else read(self, data, at, seen)
         if parts.spec is not None:
             return Node(
-                parts.spec, parts.inputs, after, when, parts.bodies, retry, timeout, fallback, effects
+                parts.spec, parts.inputs, after, when, parts.bodies, retry, timeout, fallback, effects, cache
             )
         for port, binding in parts.inputs.items():
             body = at.full[:-2]
@@ -153,3 +156,11 @@ class Nodes:
         if said is not None:
             self.reading.problem("bad-value", "expected " + ", ".join(EFFECTS), (*path, "effects"))
         return None
+
+
+def read_cache(reading: Reading, data: Any, path: Path) -> Cache | None:
+    """A cache that stands at `path`; None where it cannot be read."""
+    if not isinstance(data, dict) or "ttl" not in data:
+        return reading.struct(data, Cache, path)
+    ttl_s = reading.duration(data["ttl"], (*path, "ttl"))
+    return None if ttl_s is None else reading.struct(data, Cache, path, given={"ttl": ttl_s})

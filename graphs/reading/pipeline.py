@@ -14,7 +14,7 @@ from graphs.known import NOTHING_KNOWN, Known
 from graphs.pipeline import API_VERSION, Chat, Context, Metadata, Pipeline, Policies
 from graphs.ports import Port
 from graphs.reading.base import Place, Reading
-from graphs.reading.nodes import Nodes
+from graphs.reading.nodes import Nodes, read_cache
 from graphs.sugar import Names
 
 _TOP = ("apiVersion", "kind", "metadata", "inputs", "context", "nodes", "outputs", "chat", "policies")
@@ -89,11 +89,18 @@ class _Reader:
         reading, body = self._reading, data.get("policies")
         if body is None:
             return Policies()
-        policies = reading.struct(body, Policies, ("policies",), hidden=("deadline_s",), beside=("deadline",))
-        if policies is None or "deadline" not in body:
-            return policies or Policies()
-        deadline_s = reading.duration(body["deadline"], ("policies", "deadline"))
-        return msgspec.structs.replace(policies, deadline_s=deadline_s)
+        policies = reading.struct(
+            body, Policies, ("policies",), hidden=("deadline_s", "cache"), beside=("deadline", "cache")
+        )
+        if policies is None:
+            return Policies()
+        if "deadline" in body:
+            deadline_s = reading.duration(body["deadline"], ("policies", "deadline"))
+            policies = msgspec.structs.replace(policies, deadline_s=deadline_s)
+        if body.get("cache") is not None:
+            cache = read_cache(reading, body["cache"], ("policies", "cache"))
+            policies = msgspec.structs.replace(policies, cache=cache)
+        return policies
 
     def _input(self, name: str, body: Any) -> Port | None:
         port = self._reading.port(body, ("inputs", name))

@@ -24,7 +24,7 @@ from graphs.conditions import Condition, operands_of
 from graphs.inference import Typed
 from graphs.nodes.registry import AnySpec
 from graphs.nodes.spec import Effects
-from graphs.pipeline import Fallback, NodeId, Pipeline, Retry, port_names
+from graphs.pipeline import Cache, Fallback, NodeId, Pipeline, Retry, port_names
 from runtime.compiler.catalog import Catalog
 from runtime.plan import Backend
 
@@ -112,6 +112,8 @@ class DraftNode(msgspec.Struct, frozen=True):
     fallback: tuple[Fallback, ...] = ()
     effects: Effects | None = None
     """The author's word."""
+    cache: Cache | None = None
+    """Its own. That of the pipeline is given to it when the plan is written down."""
     group: NodeId | None = None
     """Set by `fuse`: nodes of one group run as one step. Named after one of them."""
     prefix: str | None = None
@@ -137,8 +139,9 @@ class DraftNode(msgspec.Struct, frozen=True):
 
     @property
     def has_policies(self) -> bool:
-        """Whether anything but failing may follow from a failure."""
-        return self.retry is not None or self.timeout_s is not None or bool(self.fallback)
+        """Whether anything but failing may follow from a failure, or it may give what it gave before."""
+        tried = self.retry is not None or self.timeout_s is not None or bool(self.fallback)
+        return tried or self.cache is not None
 
     def bindings(self) -> Iterator[Binding]:
         """All that the node takes or looks at, of what is around it."""

@@ -15,7 +15,9 @@ from collections.abc import Iterator, Mapping
 from graphs.bindings import Literal
 from graphs.nodes.map import BODY, Map
 from graphs.nodes.spec import NodeSpec, TokenBound
+from graphs.pipeline import Policies
 from runtime.compiler.draft import DraftNode, Scope
+from runtime.compiler.savings import begun_ahead
 from runtime.plan import Demand
 
 PREFILL_S = 1 / 480
@@ -52,12 +54,18 @@ def visits_of(node: DraftNode) -> Mapping[str, float]:
     return node.spec.visits(tuple(node.bodies))
 
 
-def bound_of(node: DraftNode) -> TokenBound:
+def bound_of(node: DraftNode, policies: Policies) -> TokenBound:
     """Most tokens of one run of the node, with every attempt and every model that takes its place."""
-    inner = {key: sum(map(bound_of, body.nodes.values()), TokenBound()) for key, body in node.bodies.items()}
+    inner = {
+        key: sum((bound_of(each, policies) for each in body.nodes.values()), TokenBound())
+        for key, body in node.bodies.items()
+    }
+    ahead = begun_ahead(node, policies)
+    lost = sum((inner[key] for key in ahead), TokenBound())
     attempts = 1 if node.retry is None else node.retry.attempts
     others = sum(other.model is not None for other in node.fallback)
-    return node.spec.bound(inner).times(attempts + others)
+    own = node.spec.bound({key: bound for key, bound in inner.items() if key not in ahead})
+    return (own + lost).times(attempts + others)
 
 
 def demand_of(scope: Scope) -> dict[str, Demand]:

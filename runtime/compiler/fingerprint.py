@@ -197,7 +197,8 @@ def _spec(spec: NodeSpec) -> Any:
 
 def _policies(node: DraftNode) -> list[Any]:
     retry = None if node.retry is None else [node.retry.attempts, sorted(node.retry.on)]
-    return [retry, node.timeout_s, msgspec.to_builtins(node.fallback), node.effect]
+    kept = [] if node.cache is None else [node.cache.ttl_s]
+    return [retry, node.timeout_s, msgspec.to_builtins(node.fallback), node.effect, *kept]
 
 
 def _inputs(inputs: Mapping[str, Binding], names: Names) -> dict[str, Any]:

@@ -9,19 +9,20 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from graphs.bindings import Ref
-from graphs.pipeline import NodeId
+from graphs.pipeline import NodeId, Policies, cache_of
 from graphs.ports import STRING, PortType, whole
 from runtime.compiler.colocation import colocated
 from runtime.compiler.draft import Draft, Scope, owners
 from runtime.compiler.estimates import bound_of, demand_of
 from runtime.compiler.fingerprint import Names, digests_of, fingerprint, names_inside, structure
+from runtime.compiler.savings import begun_ahead, is_shared
 from runtime.plan import ExecutionPlan, ExecutionStep, PlannedBody, PlannedChat, PlannedNode, StepId
 
 
 def lower(draft: Draft) -> ExecutionPlan:
     """The plan of a draft that has been through every stage."""
     pipeline = draft.pipeline
-    steps = _steps(draft, ChainMap())
+    steps = _steps(draft, ChainMap(), pipeline.policies)
     nodes = [node for _, node in draft.everything()]
     types = draft.types.outputs
     return ExecutionPlan(
@@ -57,7 +58,7 @@ def _hash(draft: Draft) -> str:
     return fingerprint([structure(draft), rest, talk])
 
 
-def _steps(scope: Scope, around: Names) -> tuple[ExecutionStep, ...]:
+def _steps(scope: Scope, around: Names, policies: Policies) -> tuple[ExecutionStep, ...]:
     """One for each group and for each node without one, in an order in which they can run."""
     members: dict[NodeId, list[NodeId]] = {}
     for node_id, node in scope.nodes.items():
@@ -65,13 +66,19 @@ def _steps(scope: Scope, around: Names) -> tuple[ExecutionStep, ...]:
     step_of = {node_id: StepId(group) for group, node_ids in members.items() for node_id in node_ids}
     digests = digests_of(scope, around)
     steps = [
-        _step(scope, StepId(group), [_planned(scope, node_id, digests) for node_id in node_ids], step_of)
+        _step(
+            scope,
+            StepId(group),
+            [_planned(scope, node_id, digests, policies) for node_id in node_ids],
+            step_of,
+            policies,
+        )
         for group, node_ids in members.items()
     ]
     return tuple(_in_order(steps))
 
 
-def _planned(scope: Scope, node_id: NodeId, digests: Names) -> PlannedNode:
+def _planned(scope: Scope, node_id: NodeId, digests: Names, policies: Policies) -> PlannedNode:
     node = scope.nodes[node_id]
     digest = digests[node_id]
     return PlannedNode(
@@ -82,7 +89,7 @@ def _planned(scope: Scope, node_id: NodeId, digests: Names) -> PlannedNode:
         when=node.when,
         bodies={
             key: PlannedBody(
-                steps=_steps(body, names_inside(node, key, digest, digests)),
+                steps=_steps(body, names_inside(node, key, digest, digests), policies),
                 outputs=body.outputs,
                 when=body.when,
                 until=body.until,
@@ -95,11 +102,18 @@ def _planned(scope: Scope, node_id: NodeId, digests: Names) -> PlannedNode:
         fallback=node.fallback,
         effects=node.effect,
         prefix=node.prefix,
+        cache=cache_of(node.cache, node.spec, node.effect, policies),
+        shared=is_shared(node, policies),
+        ahead=begun_ahead(node, policies),
     )
 
 
 def _step(
-    scope: Scope, group: StepId, planned: Sequence[PlannedNode], step_of: Mapping[NodeId, StepId]
+    scope: Scope,
+    group: StepId,
+    planned: Sequence[PlannedNode],
+    step_of: Mapping[NodeId, StepId],
+    policies: Policies,
 ) -> ExecutionStep:
     nodes = [scope.nodes[node.name] for node in planned]
     needed = {
@@ -117,7 +131,7 @@ def _step(
         priority=min(node.priority for node in nodes),
         seconds=sum(node.seconds for node in nodes),
         remaining_s=max(node.remaining_s for node in nodes),
-        token_bound=sum(bound_of(node).total for node in nodes),
+        token_bound=sum(bound_of(node, policies).total for node in nodes),
     )
 
 

@@ -10,8 +10,9 @@ from graphs.nodes.embed import Embed
 from graphs.nodes.llm import Llm
 from graphs.nodes.prompt import Prompt
 from graphs.nodes.value import Value
-from graphs.pipeline import Policies
+from graphs.pipeline import Cache, Policies
 from graphs.ports import INTEGER, STRING
+from graphs.writer import to_yaml
 
 YAML = """
 apiVersion: clustergraph/v1
@@ -28,14 +29,16 @@ nodes:
     when: inputs.n > 1
     llm: {model: small, temperature: 0, stop: ["\\n"]}
     with: {prompt: "${inputs.question}", history: "${context.sessionHistory}"}
+    cache: {ttl: 10m}
+    fallback: [{cached: true}]
 outputs: {text: {from: "${answer.text}", default: none}, both: {from: "${answer.text}", optional: true}}
 chat: {input: question, output: text}
-policies: {priority: high, deadline: 1m, durability: step}
+policies: {priority: high, deadline: 1m, durability: step, cache: {ttl: 1h}, share: false, speculate: true}
 """
 
 
 def test_same_as_yaml():
-    policies = Policies(priority="high", deadline_s=60, durability="step")
+    policies = Policies("high", 60, durability="step", cache=Cache(3600), share=False, speculate=True)
     b = Builder("demo", version="1.0.0", description="A demo", policies=policies)
     question = b.input("question", STRING)
     n = b.input("n", INTEGER, default=2, minimum=1)
@@ -44,10 +47,11 @@ def test_same_as_yaml():
     spec = Llm(model="small", temperature=0, stop=("\n",))
     answer = b.add("answer", spec, prompt=question, history=history)
     b.output("text", answer["text"], default="none")
-    answer.after(both).when("inputs.n > 1")
+    answer.after(both).when("inputs.n > 1").cache("10m").fallback(cached=True)
     b.output("both", answer["text"], default=None)
     b.chat(input="question", output="text")
     assert b.build().content_hash() == load(YAML).pipeline.content_hash()
+    assert load(to_yaml(b.build())).pipeline == b.build()
 
 
 def test_unknown_port_of_a_node_names_the_nearest():

@@ -13,7 +13,7 @@ from graphs import yaml_tree
 from graphs.fields import example, field_docs, field_schemas, sentence
 from graphs.nodes.llm import Llm
 from graphs.nodes.registry import KINDS
-from graphs.pipeline import Chat, Context, Fallback, Metadata, Policies, Retry
+from graphs.pipeline import Cache, Chat, Context, Fallback, Metadata, Policies, Retry
 from graphs.schema import language_schema
 from graphs.writer import to_data
 from tests.graphs.broken import ANSWER, HEAD, PARTS, TAIL
@@ -110,7 +110,9 @@ def test_a_pipeline_of_every_section_that_is_missing_is_refused():
         assert accepts(without) == (section == "inputs")
 
 
-@pytest.mark.parametrize("struct", [*KINDS.values(), Metadata, Context, Chat, Policies, Retry, Fallback])
+@pytest.mark.parametrize(
+    "struct", [*KINDS.values(), Metadata, Context, Chat, Policies, Retry, Fallback, Cache]
+)
 def test_every_field_is_explained(struct):
     assert all("description" in described for described in field_schemas(struct).values())
 

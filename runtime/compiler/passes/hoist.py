@@ -13,7 +13,7 @@ It must not run, and so not fail, where it would not have. So it moves out of
 - any map or loop, when it is of a kind that cannot fail (`value`). Over an empty list that is work for
   nothing, but microseconds.
 And except for the last, not out of a node that may itself be skipped, nor out of one with a retry, a time
-limit or a fallback, which are for what fails inside. The tools of an agent stay as they are.
+limit, a fallback or a cache, which are for what is inside. The tools of an agent stay as they are.
 """
 
 from __future__ import annotations

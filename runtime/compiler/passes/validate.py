@@ -65,6 +65,7 @@ def _nodes(
             timeout_s=node.timeout_s,
             fallback=node.fallback,
             effects=node.effects,
+            cache=node.cache,
         )
     return drafted
 

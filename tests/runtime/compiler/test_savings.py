@@ -1,0 +1,104 @@
+"""Which nodes are shared with other runs, which are cached, and what may begin before it is chosen."""
+
+import pytest
+from msgspec.structs import replace
+
+from graphs.nodes.classify import Classify
+from graphs.nodes.embed import Embed
+from graphs.nodes.http import Http
+from graphs.nodes.llm import Llm
+from graphs.nodes.retrieve import Retrieve
+from graphs.nodes.router import Router
+from graphs.pipeline import Cache, Node, Pipeline, Policies
+from runtime.compiler.compile import compile_pipeline
+from runtime.plan import PlannedNode
+from tests.runtime.compiler.bodies import body, node, pipeline
+
+ANSWER = Llm(model="small", max_tokens=8, temperature=0)
+ROUTER = Router(model="small", choices={"a": "one", "b": "another"}, max_prompt_tokens=8)
+NONE = Policies()
+LABELS = {"a": "one", "b": "another"}
+
+
+def planned(made: Node, policies: Policies = NONE) -> PlannedNode:
+    """A node that is alone in a pipeline, as it is planned."""
+    whole: Pipeline = replace(pipeline({"x": made}, o=f"${{x.{made.ports()[0]}}}"), policies=policies)
+    whole = replace(whole, defaults=dict.fromkeys(whole.outputs))
+    return next(each for step in compile_pipeline(whole).steps for each in step.nodes)
+
+
+def asks(spec=ANSWER) -> Node:
+    return node(spec, prompt="${inputs.question}")
+
+
+SHARED = {
+    "greedy": (asks(), True),
+    "sampled": (asks(Llm(model="small")), False),
+    "sampled with a seed": (asks(Llm(model="small", seed=3)), True),
+    "embed": (node(Embed(model="embedder"), text="${inputs.question}"), True),
+    "classify": (node(Classify(model="small", labels=LABELS), text="${inputs.question}"), True),
+    "classify that may differ": (
+        replace(
+            node(Classify(model="small", labels=LABELS), text="${inputs.question}"), effects="idempotent"
+        ),
+        False,
+    ),
+    "http": (node(Http(url="https://example.com/")), False),
+    "retrieve": (node(Retrieve(index="manual"), embedding=[0.5], top_k=1), False),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_what_is_shared(name):
+    made, shared = SHARED[name]
+    assert planned(made).shared is shared
+    assert planned(made, Policies(share=False)).shared is False
+
+
+def test_the_cache_of_the_pipeline_is_for_pure_nodes_that_make_calls():
+    policies = Policies(cache=Cache(60))
+    assert planned(asks(), policies).cache == Cache(60)
+    assert planned(replace(asks(), cache=Cache(5)), policies).cache == Cache(5)
+    assert planned(asks(Llm(model="small")), policies).cache is None
+    assert planned(SHARED["retrieve"][0], policies).cache is None
+    assert planned(asks()).cache is None
+
+
+def test_a_node_is_cached_where_its_author_says_so():
+    assert planned(replace(asks(Llm(model="small")), cache=Cache(5))).cache == Cache(5)
+    found = planned(replace(SHARED["retrieve"][0], cache=Cache(5)))
+    assert (found.cache, found.shared) == (Cache(5), True)  # it may wait now
+
+
+def test_a_cache_is_part_of_what_a_plan_does():
+    cached, plain = replace(asks(), cache=Cache(5)), asks()
+    hashes = {compile_pipeline(pipeline({"x": each}, o="${x.text}")).hash for each in (cached, plain)}
+    assert len(hashes) == 2
+
+
+def routed() -> Node:
+    effectful = replace(asks(), effects="effectful")
+    bodies = {
+        "a": body({"y": asks()}, text="${y.text}"),
+        "b": body({"z": effectful}, text="${z.text}"),
+    }
+    return node(ROUTER, bodies=bodies, text="${inputs.question}")
+
+
+def test_what_has_no_effects_may_begin_ahead_where_the_pipeline_wants_it():
+    assert planned(routed(), Policies(speculate=True)).ahead == ("a",)
+    assert planned(routed()).ahead == ()
+
+
+def test_the_bound_of_tokens_counts_what_may_be_lost():
+    def bound(policies: Policies) -> int:
+        other = Llm(model="large", max_tokens=8, temperature=0)
+        bodies = {
+            "a": body({"y": asks()}, text="${y.text}"),
+            "b": body({"z": asks(other)}, text="${z.text}"),
+        }
+        made = pipeline({"x": node(ROUTER, bodies=bodies, text="${inputs.question}")}, o="${x.text}")
+        made = replace(made, defaults={"o": None})
+        return compile_pipeline(replace(made, policies=policies)).token_bound
+
+    assert bound(Policies(speculate=True)) == bound(Policies()) + ANSWER.tokens.total

@@ -26,6 +26,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from jsonschema import Draft202012Validator
+from msgspec.structs import replace
 
 from graphs.bindings import INPUTS, Ref, references
 from graphs.errors import nearest
@@ -51,13 +52,20 @@ FROM, OUTPUTS = "from", "outputs"
 
 _NUMBER = re.compile(r"\[(0|[1-9][0-9]{0,5})\]\.")
 _NUMBERS = re.compile(r"\[([0-9]{1,6})\]")
-_LATER = re.compile(r"[\[+]([0-9]+)")
+_COUNTED = re.compile(r"(?P<part>[\[+])(?P<number>[0-9]+)(?P<of>\.)?")
+"""Behind the path of a loop or an agent: `[3]` is inside a pass or step; `+3` and `+3.search` are parts of
+the work of an agent, what the model said and what came of the tool that it called then."""
 _CUT = re.compile(r"[.\[+]")
+_TRIED = re.compile(r"~[0-9]+(?=.)")
+_TRY = re.compile(r"~([0-9]+)$")
+
+OF_RUN = "+run"
+"""Path of what is kept of a run as a whole."""
 
 _PARTS = {Map: "items", Loop: "passes", Agent: "steps"}
 
 
-class Fork(NamedTuple):
+class _Cut(NamedTuple):
     """What a fork keeps of the run it comes from."""
 
     dropped: frozenset[str]
@@ -71,20 +79,23 @@ class Fork(NamedTuple):
     compiler has taken them out of the node that they were written in."""
 
     def keeps(self, path: str) -> bool:
-        """Whether the checkpoint stays."""
+        """Whether the checkpoint stays. `path` is of a node, or of a part of its work, without its tries."""
         if path in self.entered:
             return False
         for each in _around(path):
             if each in self.beside:
                 return True
-            if each in self.dropped or self._is_later(path, each):
+            if each in self.dropped or (each in self.later and self._is_later(path[len(each) :], each)):
                 return False
-        return True
+        return path != OF_RUN
 
-    def _is_later(self, path: str, around: str) -> bool:
-        """Whether the path is of a later pass or step of the node around it."""
-        number = _LATER.match(path, len(around)) if around in self.later else None
-        return number is not None and int(number[1]) > self.later[around]
+    def _is_later(self, rest: str, around: str) -> bool:
+        """Whether something inside a loop or an agent, or a part of its work, is behind what stays."""
+        found = _COUNTED.match(rest)
+        if found is None:
+            return not rest.startswith("+~")  # what a loop has carried from pass to pass
+        number, last = int(found["number"]), self.later[around]
+        return number > last or (number == last and found["part"] == "+" and found["of"] is not None)
 
 
 class _Level(NamedTuple):
@@ -112,7 +123,7 @@ def fork(
     outputs: Mapping[str, Any] | None = None,
     inputs: Collection[str] = (),
 ) -> dict[str, Checkpoint]:
-    """The checkpoints that a new run begins with: those of `done` that stay, and the one of the edit.
+    """The checkpoints that a new run begins with, by path: those of `done` that stay, and that of the edit.
 
     `node` is the path of the node to fork at, and `outputs` what it is to have given, by port; a port that is
     left out keeps what the node gave. Without them the node is run again. `inputs` are the names of the
@@ -125,18 +136,37 @@ def fork(
     levels = [] if node is None else _levels(plan, node)
     if node is not None:
         _check_entered(levels, done)
-    cut = fork_at(plan, levels, inputs)
+    cut = _cut(plan, levels, inputs)
     if node is not None and levels[0].path in cut.dropped and len(levels) > 1:
         raise InvalidInputs(
             [InputProblem(FROM, f"{levels[0].path} begins anew with other inputs: fork at it")]
         )
-    kept = {path: checkpoint for path, checkpoint in done.items() if cut.keeps(path)}
+    # Whoever forks owes nothing for what another run has done.
+    kept = {path: replace(each, usage=None) for path, each in done.items() if cut.keeps(_plain(path))}
     if node is not None and outputs is not None:
-        kept[node] = Checkpoint(node, _edited(plan, levels, outputs, done.get(node)))
+        place = _place(levels, done)
+        kept[place] = Checkpoint(place, _edited(plan, levels, outputs, done.get(place)))
     return kept
 
 
-def fork_at(plan: ExecutionPlan, levels: Sequence[_Level], inputs: Collection[str]) -> Fork:
+def _plain(path: str) -> str:
+    """The path of a checkpoint without the tries of nodes around it: `refine~2.draft` is `refine.draft`. That
+    the node itself was tried, `refine~2`, is told as a part of its work, `refine+~2`."""
+    return _TRY.sub(r"+~\1", _TRIED.sub("", path)) if "~" in path else path
+
+
+def _place(levels: Sequence[_Level], done: Mapping[str, Checkpoint]) -> str:
+    """The path of the node in the tries at which those around it had arrived."""
+    place = ""
+    for level, inner in pairwise(levels):
+        place += level.node.name
+        tries = [int(path[len(place) + 1 :]) for path in done if _TRY.sub("", path) == place != path]
+        label = inner.prefix.removeprefix(level.path)
+        place += f"~{max(tries)}{label}" if tries else label
+    return place + levels[-1].node.name
+
+
+def _cut(plan: ExecutionPlan, levels: Sequence[_Level], inputs: Collection[str]) -> _Cut:
     """What a fork at the end of `levels` drops, with other inputs of these names."""
     dropped = set(_follows(plan.steps, set(), {Ref(INPUTS, name) for name in inputs}))
     for level in levels:
@@ -149,7 +179,7 @@ def fork_at(plan: ExecutionPlan, levels: Sequence[_Level], inputs: Collection[st
         if level.number is not None and isinstance(level.node.spec, Loop | Agent)
     }
     dropped |= last
-    return Fork(frozenset(dropped), frozenset(entered), passes, frozenset(_moved(levels) - dropped))
+    return _Cut(frozenset(dropped), frozenset(entered), passes, frozenset(_moved(levels) - dropped))
 
 
 def _around(path: str) -> Iterator[str]:
@@ -280,18 +310,15 @@ def _filled(path: str, numbers: Sequence[str]) -> str:
 
 def _check_entered(levels: Sequence[_Level], done: Mapping[str, Checkpoint]) -> None:
     """Raises `InvalidInputs` where the run was elsewhere in a node than where the path leads."""
+    plain = [_plain(path) for path in done]
     for level, inner in pairwise(levels):
         moved = _moved([level])
         around = (f"{level.path}[", f"{level.path}.")
-        inside = [path for path in done if path.startswith(around) and moved.isdisjoint(_around(path))]
+        inside = [path for path in plain if path.startswith(around) and moved.isdisjoint(_around(path))]
         assert level.key is not None
         leaves_something = any(step.backend != "inline" for step in level.node.bodies[level.key].steps)
-        if (
-            level.path in done
-            and leaves_something
-            and inside
-            and not any(path.startswith(inner.prefix) for path in inside)
-        ):
+        is_done = leaves_something and level.path in plain
+        if is_done and inside and not any(path.startswith(inner.prefix) for path in inside):
             message = f"the run was never in {inner.prefix[:-1][:MAX_SHOWN_CHARS]}"
             raise InvalidInputs([InputProblem(FROM, message)])
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from zlib import crc32
 
@@ -70,8 +71,8 @@ class Interpreter:
                     values[Ref(node.name, port)] = ABSENT if outputs is None else outputs[port]
 
     def _node(self, node: PlannedNode, values: Values, path: str, *, cheap: bool) -> Mapping[str, Any] | None:
-        if path in self.forced:
-            return self.forced[path]
+        if plain(path) in self.forced:
+            return self.forced[plain(path)]
         if path in self.done:
             return None if self.done[path].skipped else self.done[path].outputs
         if skips(node, values):
@@ -79,16 +80,28 @@ class Interpreter:
                 self.kept[path] = Checkpoint(path, {}, skipped=True)
             return None
         inputs = {port: given(node, port, each, values) for port, each in node.inputs.items()}
-        outputs = dict.fromkeys(node.ports()) | self._perform(node, inputs, values, path)
-        self.gave[path] = outputs
+        outputs = dict.fromkeys(node.ports()) | self._try(node, inputs, values, path)
+        self.gave[plain(path)] = outputs
         if not cheap:
             self.kept[path] = Checkpoint(path, outputs)
         return outputs
 
-    def _once(self, key: str, value: Any) -> Any:
+    def _try(self, node: PlannedNode, inputs: dict[str, Any], values: Values, path: str) -> dict[str, Any]:
+        """The node, which fails the first time where it may be tried again."""
+        if node.retry is None or not node.bodies:
+            return self._perform(node, inputs, values, path)
+        second = f"{path}~2"
+        if second not in self.done:
+            self._perform(node, inputs, values, path)
+            inside = (f"{path}.", f"{path}[", f"{path}+")
+            self.kept = {each: kept for each, kept in self.kept.items() if not each.startswith(inside)}
+            self.kept[second] = Checkpoint(second, 2)
+        return self._perform(node, inputs, values, second)
+
+    def _once(self, key: str, work: Callable[[], Any]) -> Any:
         if key in self.done:
             return self.done[key].outputs
-        self.kept[key] = Checkpoint(key, value)
+        self.kept[key] = Checkpoint(key, value := work())
         return value
 
     def _perform(
@@ -110,39 +123,51 @@ class Interpreter:
                 ]
                 return {name: [one[name] for one in each] for name in node.bodies["body"].outputs}
             case Loop() as spec:
-                return self._loop(spec, node.bodies["body"], inputs, inside)
+                return self._loop(spec, node.bodies["body"], inputs, path, inside)
             case Branch():
                 case = next((key for key, each in node.bodies.items() if holds(each.when, values)), None)
                 return {} if case is None else inside(case, f".{case}", {})[0]
             case Subgraph():
                 return inside("body", "", {Ref("inputs", name): value for name, value in inputs.items()})[0]
             case Router(choices=choices):
-                chosen = sorted(choices)[crc32(str(inputs["text"]).encode()) % len(choices)]
-                chosen = self._once(f"{path}+choice", chosen)
+                wanted = sorted(choices)[crc32(str(inputs["text"]).encode()) % len(choices)]
+                chosen = self._once(f"{path}+choice", lambda: wanted)
                 return inside(chosen, f".{chosen}", {})[0] | {"choice": chosen}
             case Agent() as spec:
                 return self._agent(spec, inputs["prompt"], path, inside)
             case _:
                 return {"value": inputs["value"]}
 
-    def _loop(self, spec: Loop, body: PlannedBody, state: dict[str, Any], inside: Any) -> dict[str, Any]:
-        outputs: dict[str, Any] = {}
-        for number in range(spec.max_iterations):
+    def _loop(
+        self, spec: Loop, body: PlannedBody, state: dict[str, Any], path: str, inside: Any
+    ) -> dict[str, Any]:
+        part = f"{path}+pass"
+        number, outputs, state = self.done[part].outputs if part in self.done else (0, {}, state)
+        while number < spec.max_iterations:
             told = {Ref(spec.as_, name): value for name, value in state.items()}
             outputs, seen = inside("body", f"[{number}]", {**told, Ref(spec.as_, "iteration"): number})
             state = {name: outputs.get(name, value) for name, value in state.items()}
+            number += 1
             if body.until is not None and holds(body.until, seen):
                 break
-        return {**outputs, **state, "iterations": number + 1}
+            self.kept[part] = Checkpoint(part, (number, outputs, state))
+        return {**outputs, **state, "iterations": number}
 
     def _agent(self, spec: Agent, prompt: str, path: str, inside: Any) -> dict[str, Any]:
         told, steps = [prompt], []
         for number in range(spec.max_steps - 1):
-            reply = self._once(f"{path}+{number}", said(spec.model, told))
-            result = inside("look", f"[{number}].look", {Ref("args", "q"): reply})[0]
+            reply = self._once(f"{path}+{number}", partial(said, spec.model, told))
+            use = partial(inside, "look", f"[{number}].look", {Ref("args", "q"): reply})
+            result, _ = self._once(f"{path}+{number}.look", use)
             told += [reply, result]
             steps.append({"tool": "look", "result": result})
-        return {"text": self._once(f"{path}+{spec.max_steps - 1}", said(spec.model, told)), "steps": steps}
+        last = self._once(f"{path}+{spec.max_steps - 1}", partial(said, spec.model, told))
+        return {"text": last, "steps": steps}
+
+
+def plain(path: str) -> str:
+    """The path without tries."""
+    return path.replace("~2", "")
 
 
 def look(binding: Binding, values: Values) -> Any:

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.messages import Usage
 from graphs.nodes.agent import Agent, AgentTool
 from graphs.nodes.subgraph import Subgraph
-from graphs.pipeline import NodeId
+from graphs.pipeline import NodeId, Retry
 from graphs.ports import STRING, Port
 from runtime.compiler.compile import compile_pipeline
 from runtime.durability.forking import fork
@@ -25,7 +26,7 @@ from tests.runtime.compiler.bodies import (
 )
 from tests.runtime.compiler.bodies import pipeline as written
 from tests.runtime.compiler.random_bodies import bodied
-from tests.runtime.durability.interpreter import Interpreter
+from tests.runtime.durability.interpreter import Interpreter, plain
 
 INPUTS = {"question": "why", "level": "a", "list": ["one", "two"]}
 canonical = msgspec.json.Encoder(order="sorted").encode
@@ -54,7 +55,10 @@ def test_a_fork_that_changes_nothing_gives_the_same_and_runs_what_it_dropped(pip
     again, second = ran(plan, done=done)
     assert again == result
     inside = (f"{path}.", f"{path}[", f"{path}+")
-    assert set(second.kept) == {each for each in set(first.kept) - set(done) if not each.startswith(inside)}
+    dropped = set(first.kept) - set(done)
+    assert set(second.kept) == {
+        each for each in dropped if plain(each) != path and not plain(each).startswith(inside)
+    }
     assert all(second.kept[each] == first.kept[each] for each in second.kept)
 
 
@@ -84,7 +88,7 @@ def test_a_fork_of_a_fork_is_a_run_with_the_edits_that_stayed(pipeline, data):
             return
         path = data.draw(st.sampled_from(sorted(given)))
         done = fork(plan, done, path, edited(given[path]))
-        forced = {each: done[each].outputs for each in (*forced, path) if each in done}
+        forced = {plain(each): done[each].outputs for each in done if plain(each) in (*forced, path)}
         _, later = ran(plan, done=done)
         done = done | later.kept
         given = later.gave
@@ -152,7 +156,11 @@ def done(plan):
     return ran(plan)[1].kept
 
 
-AGAIN = {"again", *(f"again[{number}].{name}" for number in range(3) for name in ("step", "note"))}
+AGAIN = {
+    "again",
+    "again+pass",
+    *(f"again[{number}].{name}" for number in range(3) for name in ("step", "note")),
+}
 
 
 @pytest.mark.parametrize(
@@ -165,14 +173,22 @@ AGAIN = {"again", *(f"again[{number}].{name}" for number in range(3) for name in
             {"search[1].pick.0.b", "search[1].pick.0.c", "search[1].pick", "search", "answer"},
         ),
         ("search[0].pick.0.d", {"search[0].pick.0.d", "search[0].pick", "search", "answer"}),
-        ("again[1].note", {"again", "again[1].note", "again[2].step", "again[2].note"}),
-        ("again[2].step", {"again", "again[2].step", "again[2].note"}),
+        ("again[1].note", {"again", "again+pass", "again[1].note", "again[2].step", "again[2].note"}),
+        ("again[2].step", {"again", "again+pass", "again[2].step", "again[2].note"}),
         (
             "plan[0].look.find",
-            {"plan", "plan[0].look.find", "plan[0].look.sum", "plan+1", "plan+2"}
+            {
+                "plan",
+                "plan[0].look.find",
+                "plan[0].look.sum",
+                "plan+0.look",
+                "plan+1.look",
+                "plan+1",
+                "plan+2",
+            }
             | {"plan[1].look.find", "plan[1].look.sum"},
         ),
-        ("plan[1].look.sum", {"plan", "plan[1].look.sum", "plan+2"}),
+        ("plan[1].look.sum", {"plan", "plan[1].look.sum", "plan+1.look", "plan+2"}),
         ("sub.one", {"sub.one", "sub.two"}),
     ],
 )
@@ -188,6 +204,28 @@ def test_all_inside_a_node_is_dropped_with_it(plan, done):
 
 def test_what_follows_from_other_inputs_is_dropped(plan, done):
     assert set(done) - set(fork(plan, done, inputs=["question"])) == {"ask", "late"} | AGAIN
+
+
+def test_who_forks_owes_nothing_for_what_was_done(plan, done):
+    owed = Usage(3, 2)
+    paid = {path: msgspec.structs.replace(each, usage=owed) for path, each in done.items()}
+    paid["+run"] = Checkpoint("+run", {}, owed)
+    kept = fork(plan, paid, "search")
+    assert "plan" in kept
+    assert "+run" not in kept
+    assert not [path for path, each in kept.items() if each.usage is not None]
+
+
+def test_an_edit_is_of_the_try_at_which_the_nodes_around_it_had_arrived():
+    once = looped(body({"step": call("${state.s}")}, s="${step.text}"), max_iterations=2, s="${inputs.level}")
+    again = msgspec.structs.replace(once, retry=Retry(2))
+    plan = compile_pipeline(written({"again": again}, s="${again.s}"))
+    kept = ran(plan)[1].kept
+    assert set(kept) == {"again", "again~2", "again~2+pass", "again~2[0].step", "again~2[1].step"}
+    forked = fork(plan, kept, "again[1].step", {"text": "mine"})
+    assert set(forked) == {"again~2", "again~2[0].step", "again~2[1].step"}
+    assert forked["again~2[1].step"].outputs == {"text": "mine", "finish_reason": "stop"}
+    assert fork(plan, kept, "again") == {}
 
 
 def test_edits_take_the_place_of_what_the_node_gave(plan, done):

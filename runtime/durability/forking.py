@@ -179,7 +179,7 @@ def _cut(plan: ExecutionPlan, levels: Sequence[_Level], inputs: Collection[str])
         if level.number is not None and isinstance(level.node.spec, Loop | Agent)
     }
     dropped |= last
-    return _Cut(frozenset(dropped), frozenset(entered), passes, frozenset(_moved(levels) - dropped))
+    return _Cut(frozenset(dropped), frozenset(entered), passes, frozenset(_moved(levels) - dropped - entered))
 
 
 def _around(path: str) -> Iterator[str]:

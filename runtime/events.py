@@ -179,6 +179,8 @@ MAX_OUTPUT_BYTES = 16 * 1024
 """Encoded size from which `NodeFinished` leaves the outputs of a node out."""
 
 encode_events = msgspec.msgpack.Encoder().encode
+encode_event = encode_events
+decode_event = msgspec.msgpack.Decoder(RunEvent).decode
 decode_events = msgspec.msgpack.Decoder(list[RunEvent]).decode
 to_json = msgspec.json.Encoder().encode
 

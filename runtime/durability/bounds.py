@@ -15,13 +15,13 @@ resume needs is never dropped; a run of which that is too much breaks, and says 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from runtime.durability.model import Checkpoint
-from runtime.errors import TooMuchToKeep
+from runtime.errors import NodeError, TooMuchToKeep
 from runtime.events import (
     NodeDelta,
     NodeFinished,
@@ -31,6 +31,7 @@ from runtime.events import (
     RunResumed,
     RunStarted,
     RunSuspended,
+    encode_event,
 )
 
 MAX_VALUE_BYTES = 4 * 2**20
@@ -78,6 +79,48 @@ def holders(path: str) -> Iterator[str]:
             yield head[:place]
     if part:
         yield head
+
+
+class Told:
+    """How many events of a run there were, and how many of what size are kept."""
+
+    def __init__(self, number: int = 0, kept: int = 0, size: int = 0) -> None:
+        self.number = number
+        """Of the last one."""
+        self.kept = kept
+        self.size = size
+        """Bytes."""
+
+    def add(self, events: Iterable[RunEvent]) -> list[tuple[int, bytes]]:
+        """The numbers of those that are to be kept, and what is kept of them, packed.
+
+        Raises `TooMuchToKeep`, `NodeError` for outputs that cannot be packed.
+        """
+        added: list[tuple[int, bytes]] = []
+        number, kept, size = self.number, self.kept, self.size
+        for event in events:
+            number += 1
+            thinned = thin(event, fullness(kept, size))
+            if thinned is not None:
+                packed = _packed(thinned)
+                kept, size = kept + 1, size + len(packed)
+                added.append((number, packed))
+        self.number, self.kept, self.size = number, kept, size
+        return added
+
+
+def _packed(event: RunEvent) -> bytes:
+    try:
+        packed = encode_event(event)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise NodeError(f"what a {type(event).__name__} tells cannot be kept: {error}") from error
+    if len(packed) > MAX_EVENT_BYTES:
+        raise TooMuchToKeep(
+            f"a {type(event).__name__} of {len(packed) / 2**20:.1f} MiB is larger than the "
+            f"{MAX_EVENT_BYTES // 2**20} that are kept of one: hand large values on by reference, or run it "
+            "with durability none"
+        )
+    return packed
 
 
 class Entry(NamedTuple):

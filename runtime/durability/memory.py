@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import msgspec
 
-from runtime.durability.bounds import Entry, Shelf, fullness, thin
+from runtime.durability.bounds import Entry, Shelf, Told
 from runtime.durability.journal import Journal, Kept, Taken
 from runtime.durability.model import (
     KEEP_S,
@@ -24,7 +24,7 @@ from runtime.durability.model import (
 )
 from runtime.durability.packing import pack, unpack
 from runtime.durability.standing import refusal, refused, state_after, too_many
-from runtime.events import RunEvent, encode_events
+from runtime.events import RunEvent, decode_event
 from runtime.plan import ExecutionPlan
 from runtime.request import RunRequest
 
@@ -38,9 +38,8 @@ class _Run:
         self.state: RunState = "running"
         self.token = 1
         self.held_until = 0.0
-        self.number = 0
+        self.told = Told()
         self.events: list[Numbered] = []
-        self.event_bytes = 0
         self.entries: dict[str, Entry] = {}
         self.shelf = Shelf()
         self.touched = 0.0
@@ -112,7 +111,7 @@ class MemoryJournals:
         return [
             key
             for key, run in self._runs.items()
-            if run.state == "running" and run.number and run.held_until <= now
+            if run.state == "running" and run.told.number and run.held_until <= now
         ]
 
     async def renew(self, leases: Sequence[Lease]) -> list[Lease]:
@@ -135,7 +134,7 @@ class MemoryJournals:
             if more:
                 after = more[-1].number
                 yield more
-            if over and after >= run.number:
+            if over and after >= run.told.number:
                 return
             if not more:
                 await changed.wait()
@@ -144,7 +143,7 @@ class MemoryJournals:
         """A run that others can see."""
         self._forget(tenant)
         run = self._runs.get((tenant, run_id))
-        if run is None or not run.number:
+        if run is None or not run.told.number:
             raise refused(run_id, "unknown")
         return run
 
@@ -152,7 +151,7 @@ class MemoryJournals:
         """Runs that are too old, and those whose runner died before it said a word."""
         now = self._clock()
         for key, run in list(self._runs.items()):
-            unborn = not run.number and run.held_until <= now
+            unborn = not run.told.number and run.held_until <= now
             if key[0] == tenant and (unborn or run.touched + self._keep_s <= now):
                 del self._runs[key]
 
@@ -174,13 +173,10 @@ class MemoryJournals:
         if run.token != token or run.state != "running":
             raise refused(run.request.run_id, "lost")
         self._keep(run, checkpoints)
-        for event in events:
-            run.number += 1
-            kept = thin(event, fullness(len(run.events), run.event_bytes))
-            if kept is not None:
-                run.event_bytes += len(encode_events([kept]))
-                run.events.append(Numbered(run.number, kept))
-            run.state = state_after(event)
+        for number, packed in run.told.add(events):
+            run.events.append(Numbered(number, decode_event(packed)))
+        if events:
+            run.state = state_after(events[-1])
         over = run.state != "running"
         run.held_until = 0.0 if over else self._clock() + self._lease_s
         run.touched = self._clock()
@@ -204,12 +200,12 @@ class _MemoryJournal:
         self._run = run
         self.lease = Lease(run.request.tenant, run.request.run_id, run.token)
         self.attempt = run.token
-        self.number = run.number
+        self.number = run.told.number
         self.done = done
 
     async def append(self, events: Sequence[RunEvent], checkpoints: Sequence[Checkpoint]) -> None:
         self._journals._append(self._run, self.lease.token, events, checkpoints)
-        self.number = self._run.number
+        self.number = self._run.told.number
 
     async def close(self) -> None:
         self._journals._give_back(self._run, self.lease.token)

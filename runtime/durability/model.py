@@ -56,7 +56,8 @@ class Numbered(NamedTuple):
     """An event of a run, as followers see it."""
 
     number: int
-    """From 1, over all attempts. Gaps are events that were left out for want of room (`bounds.thin`)."""
+    """From 1, over all attempts. Gaps are events that were left out for want of room (`bounds.thin`), or that
+    a runner died over before anybody had seen them."""
     event: Any
     """A `runtime.events.RunEvent`."""
 

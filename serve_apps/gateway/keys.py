@@ -20,10 +20,8 @@ within that time, and the store answers at most once in that time for each key a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import time
@@ -34,6 +32,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from runtime.secret_files import SecretFileError, load_or_create
 from runtime.store.client import Script, Store
 from runtime.store.naming import check_name, tenant_key
 
@@ -279,22 +278,10 @@ def load_or_create_pepper(path: Path) -> bytes:
     Any number of processes may call it at once: all get the same bytes, and none sees half a file.
     Raises `PepperError` if the file is not 32 bytes that only its owner can read.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not path.exists():
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(PEPPER_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(draft, path)  # unlike a rename, never replaces another's pepper
-        finally:
-            draft.unlink()
-    if path.stat().st_mode & 0o077:
-        raise PepperError(f"{path} may be read by others: chmod 600 {path}")
-    pepper = path.read_bytes()
+    try:
+        pepper = load_or_create(path, PEPPER_BYTES)
+    except SecretFileError as error:
+        raise PepperError(str(error)) from None
     if len(pepper) != PEPPER_BYTES:
         raise PepperError(f"{path} holds {len(pepper)} bytes, not {PEPPER_BYTES}: it is no pepper of ours")
     return pepper

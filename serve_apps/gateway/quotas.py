@@ -37,9 +37,9 @@ MAX_TOKENS = 10**9
 
 LimitName = Literal["requests", "tokens"]
 
-_RESERVE = Script("quota", "quota_reserve")
-_SETTLE = Script("quota", "quota_settle")
-_TOTALS = Script("quota", "quota_totals")
+_RESERVE = Script("clock", "quota", "quota_reserve")
+_SETTLE = Script("clock", "quota", "quota_settle")
+_TOTALS = Script("clock", "quota", "quota_totals")
 
 _log = logging.getLogger(__name__)
 

@@ -19,14 +19,6 @@ local REAP_PER_CALL = 16
 
 local open_key, expiry_key = KEYS[1], KEYS[2]
 
-local function server_ms()
-  if ARGV[1] ~= '' then
-    return tonumber(ARGV[1])
-  end
-  local t = call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
-end
-
 local now = server_ms()
 
 -- Refreshing a time to live is a write to the append-only file: only when half of it is gone.

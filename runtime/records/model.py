@@ -15,7 +15,8 @@ import msgspec
 
 from cluster.messages import Usage
 
-RunStatus = Literal["running", "succeeded", "failed", "cancelled"]
+RunStatus = Literal["running", "suspended", "succeeded", "failed", "cancelled"]
+"""`suspended`: all that is left of it waits for people."""
 NodeStatus = Literal["running", "waiting", "succeeded", "failed", "skipped", "cancelled"]
 """`waiting`: for a person."""
 

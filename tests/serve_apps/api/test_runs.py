@@ -261,5 +261,5 @@ async def test_ids_that_are_none(site: Site) -> None:
 async def test_the_document_tells_of_runs(site: Site) -> None:
     paths = (await site.http.get("/openapi.json")).json()["paths"]
     listed = {each["name"]: each["in"] for each in paths["/v1/runs"]["get"]["parameters"]}
-    assert listed == {"limit": "query", "graph": "query", "after": "query"}
+    assert listed == {"limit": "query", "graph": "query", "status": "query", "after": "query"}
     assert paths["/v1/runs/{run_id}/cancel"]["post"]["parameters"][0]["name"] == "run_id"

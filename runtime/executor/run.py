@@ -114,8 +114,8 @@ class Run:
         self.leaving = False
         """Whether this process gives up a run that goes on: what asks people is not to take it back."""
         self.room_beside = asyncio.Semaphore(MAX_BODIES_BESIDE)
-        """Held by each body that runs beside another of the same node. One of each node needs no room, so that
-        what is deepest inside always gets on, and with it all around it."""
+        """Held by each body that runs beside another of the same node. One of each node needs no room, so
+        that what is deepest inside always gets on, and with it all around it."""
         self.waiting: set[str] = set()
         """Paths of those that wait for a person."""
         self.running: dict[str, str] = {}

@@ -61,6 +61,8 @@ class Progress:
         self._kept = asyncio.Event()
         self._tries: dict[str, int] = {}
         self._parts: dict[str, Usage] = {}
+        self.completed = 0
+        """Nodes that are done, those inside others among them."""
         for checkpoint in self.done.values():
             self._index(checkpoint)
 
@@ -99,6 +101,7 @@ class Progress:
         node, part, _ = checkpoint.path.partition("+")
         tried = _TRY.match(node)
         if not part and tried is None:
+            self.completed += 1
             return
         first = node if tried is None else tried["node"]
         if tried is not None:

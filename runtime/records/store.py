@@ -1,6 +1,6 @@
 """Records in the store: a hash for each run, and an index of a tenant's runs by when they began.
 
-    cgh:{acme}:run:5f…         summary, record
+    cgh:{acme}:run:5f…         summary, record, attempt
     cgh:{acme}:runs            "5f… support-rag" by start
     cgh:{acme}:cancel:5f…      somebody wants the run to end
 
@@ -126,6 +126,7 @@ class RunStore:
                 _pack(summary),
                 _pack(record),
                 key.removesuffix(record.run_id),
+                record.attempt,
             ],
         )
 

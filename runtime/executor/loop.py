@@ -334,6 +334,10 @@ class Call:
         return None if checkpoint is None else checkpoint.outputs
 
     @property
+    def last_kept(self) -> int:
+        return self._run.progress.last(self.try_path)
+
+    @property
     def leaving(self) -> bool:
         return self._run.leaving
 

@@ -99,6 +99,7 @@ async def test_a_run_can_be_looked_at_later(start_runs: StartRuns) -> None:
         "seconds": answer.json()["seconds"],
         "usage": answer.json()["usage"],
         "error": None,
+        "attempt": 1,
         "inputs": {"values": {"question": "well?", "tone": "kind"}, "left_out": {}},
         "outputs": {"values": {"text": "In a kind way: yes."}, "left_out": {}},
         "nodes": [],

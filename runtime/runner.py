@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from hashlib import blake2b
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -27,7 +27,7 @@ from runtime.drive import (
     unwatched,
 )
 from runtime.durability.journal import Journal, Journals, Taken
-from runtime.durability.model import Checkpoint, Lease, Numbered
+from runtime.durability.model import Checkpoint, Lease
 from runtime.errors import UnknownGraph
 from runtime.events import RunEvent, RunFailed
 from runtime.executor.kinds.kind import Resources
@@ -277,7 +277,7 @@ class Runner:
         events: list[RunEvent] = []
         if journal.number:
             follow = self._kept_in().follow(request.tenant, request.run_id)
-            async with aclosing(cast("AsyncGenerator[list[Numbered], None]", follow)) as batches:
+            async with aclosing(follow) as batches:
                 async for batch in batches:
                     events += [event for number, event in batch if number <= journal.number]
                     if batch[-1].number >= journal.number:

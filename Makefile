@@ -32,7 +32,7 @@ e2e: install ## The whole system over HTTP, on the fake and on the real engine
 	@scripts/test-deps
 	@env -u PYTHONDONTWRITEBYTECODE $(bin)/pytest tests/e2e --cov --cov-append --cov-report=term
 
-bench: install ## A benchmark against its peers: SCENARIO=gateway, or compile
+bench: install ## A benchmark against its peers: SCENARIO=gateway, compile, graphs or nodes
 	@scripts/peers
 	@env -u PYTHONDONTWRITEBYTECODE $(bin)/python -m benchmarks $(SCENARIO)
 

@@ -2,63 +2,102 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.cases import CaseSample, CaseScenario
+from benchmarks.cases_report import case_report, case_table, markdown, picture
 from benchmarks.growth import GrowthSample, GrowthScenario, measure_growth
 from benchmarks.growth_report import growth_report, growth_table
 from benchmarks.report import report, table
 from benchmarks.runner import MeasurementFailed, Sample, Timing, measure
 from benchmarks.scenario import Options, Scenario
-from benchmarks.scenarios import GROWTH, SCENARIOS
+from benchmarks.scenarios import CASES, GROWTH, SCENARIOS
 
+NAMES = (*SCENARIOS, *GROWTH, *CASES)
 RESULTS = Path(__file__).parent / "results"
 MIN_REPEATS = 5
 """Fewer repeats are for trying a scenario out: nothing is written then, unless --out says where."""
 
-Finished = tuple[msgspec.Struct, Table]
-"""For machines, for people."""
+
+class Finished(NamedTuple):
+    """What is left of a scenario."""
+
+    report: msgspec.Struct
+    """For machines."""
+    table: Table
+    """For people."""
+    files: Mapping[str, str] = {}
+    """More for people, by the ending of the file's name."""
 
 
 def run(
-    name: Annotated[str, typer.Argument(help="one of: " + ", ".join((*SCENARIOS, *GROWTH)))],
+    name: Annotated[str, typer.Argument(help="one of: " + ", ".join(NAMES))],
     repeats: Annotated[int, typer.Option(min=1, help="rounds over all arms")] = MIN_REPEATS,
     seconds: Annotated[float, typer.Option(min=0.1, help="measured, for each sample under load")] = 3.0,
     arm: Annotated[list[str] | None, typer.Option(help="only this arm; may be given again")] = None,
     config: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="deploy config to measure")
     ] = None,
+    case: Annotated[
+        list[str] | None, typer.Option(help="only cases whose name begins so; may be given again")
+    ] = None,
+    fake: Annotated[bool, typer.Option("--fake", help="a scripted engine in place of the real one")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON file; default benchmarks/results/NAME.json")] = None,
 ) -> None:
     """Measure scenario NAME with its arms interleaved, and compare them."""
     console = Console()
-    kind = SCENARIOS.get(name) or GROWTH.get(name)
-    if kind is None:
-        raise typer.BadParameter(f"no scenario {name!r}; there is: {', '.join((*SCENARIOS, *GROWTH))}")
-    unknown = sorted(set(arm or ()) - set(kind.arm_names))
-    if unknown:
-        raise typer.BadParameter(f"no arm {unknown[0]!r}; {name} has: {', '.join(kind.arm_names)}")
-    options = Options(tuple(arm or ()), config)
+    if name not in NAMES:
+        raise typer.BadParameter(f"no scenario {name!r}; there is: {', '.join(NAMES)}")
+    options = Options(_arms(name, arm or []), config, tuple(case or ()), fake)
     try:
         if name in GROWTH:
-            finished, shown = _growth(name, GROWTH[name](options), repeats, console)
+            finished = _growth(name, GROWTH[name](options), repeats, console)
+        elif name in CASES:
+            finished = _cases(name, CASES[name](options), repeats, console, fake=fake)
         else:
-            finished, shown = _under_load(name, SCENARIOS[name](options), repeats, seconds, console)
+            finished = _under_load(name, SCENARIOS[name](options), repeats, seconds, console)
     except MeasurementFailed as error:
         console.print(f"[red]{error}", highlight=False)
         raise typer.Exit(1) from error
-    console.print(shown)
-    if out is None and repeats >= MIN_REPEATS:
+    console.print(finished.table)
+    if out is None and repeats >= MIN_REPEATS and not fake:
         out = RESULTS / f"{name}.json"
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(msgspec.json.format(msgspec.json.encode(finished), indent=1) + b"\n")
+        out.write_bytes(msgspec.json.format(msgspec.json.encode(finished.report), indent=1) + b"\n")
+        for ending, text in finished.files.items():
+            out.with_suffix(ending).write_text(text)
         console.print(f"written to {out}", highlight=False)
+
+
+def _arms(name: str, wanted: list[str]) -> tuple[str, ...]:
+    """Raises `typer.BadParameter` for an arm that the scenario does not have."""
+    if not wanted:
+        return ()
+    kind = SCENARIOS.get(name) or GROWTH.get(name)
+    if kind is None:
+        raise typer.BadParameter(f"{name} always measures all arms; choose cases with --case")
+    unknown = sorted(set(wanted) - set(kind.arm_names))
+    if unknown:
+        raise typer.BadParameter(f"no arm {unknown[0]!r}; {name} has: {', '.join(kind.arm_names)}")
+    return tuple(wanted)
+
+
+def _cases(name: str, scenario: CaseScenario, repeats: int, console: Console, *, fake: bool) -> Finished:
+    def progress(sample: CaseSample) -> None:
+        figures = ", ".join(f"{figure} {value:.4g}" for figure, value in sample.figures.items())
+        console.print(f"{sample.repeat + 1}/{repeats} {sample.case} {sample.arm}: {figures}", highlight=False)
+
+    cases, samples = scenario.measure(repeats, progress)
+    finished = case_report(name, cases, samples, fake=fake)
+    return Finished(finished, case_table(finished), {".md": markdown(finished), ".svg": picture(finished)})
 
 
 def _under_load(name: str, scenario: Scenario, repeats: int, seconds: float, console: Console) -> Finished:
@@ -73,7 +112,7 @@ def _under_load(name: str, scenario: Scenario, repeats: int, seconds: float, con
 
     arms, samples = measure(scenario, repeats=repeats, timing=timing, progress=progress)
     finished = report(name, scenario.baseline, timing, arms, samples)
-    return finished, table(finished)
+    return Finished(finished, table(finished))
 
 
 def _growth(name: str, scenario: GrowthScenario, repeats: int, console: Console) -> Finished:
@@ -90,7 +129,7 @@ def _growth(name: str, scenario: GrowthScenario, repeats: int, console: Console)
     for missing in sorted(set(scenario.arm_names) - present):
         console.print(f"without the arm {missing}", highlight=False)
     finished = growth_report(name, scenario, arms, samples)
-    return finished, growth_table(finished)
+    return Finished(finished, growth_table(finished))
 
 
 if __name__ == "__main__":

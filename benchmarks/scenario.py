@@ -55,6 +55,11 @@ class Options(msgspec.Struct, frozen=True):
     """Names of the arms to start. Empty: all of them."""
     config: Path | None = None
     """Deploy config of the system under test, for scenarios that deploy it. None: the scenario's own."""
+    cases: tuple[str, ...] = ()
+    """Beginnings of the names of the cases to measure. Empty: all of them."""
+    fake: bool = False
+    """Whether a scripted engine takes the place of the real one: seconds in place of minutes, and no figures
+    of an engine."""
 
 
 class Scenario(Protocol):

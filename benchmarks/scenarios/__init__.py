@@ -1,13 +1,18 @@
-"""The scenarios by name. Add a module with a `Scenario` or a `GrowthScenario`, and its line here."""
+"""The scenarios by name. Add a module with a scenario of one of three kinds, and its line here."""
 
 from __future__ import annotations
 
+from benchmarks.cases import CaseScenario
 from benchmarks.growth import GrowthScenario
 from benchmarks.scenario import Scenario
 from benchmarks.scenarios.compile import CompileScenario
 from benchmarks.scenarios.gateway import GatewayScenario
+from benchmarks.scenarios.graphs import GraphsScenario
+from benchmarks.scenarios.nodes import NodesScenario
 
 SCENARIOS: dict[str, type[Scenario]] = {"gateway": GatewayScenario}
 """Servers under load."""
 GROWTH: dict[str, type[GrowthScenario]] = {"compile": CompileScenario}
 """Work of growing size."""
+CASES: dict[str, type[CaseScenario]] = {"graphs": GraphsScenario, "nodes": NodesScenario}
+"""One piece of work done in several ways."""

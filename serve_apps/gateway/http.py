@@ -112,7 +112,6 @@ class Exchange:
         "headers",
         "id",
         "path",
-        "query",
         "recorder",
         "seconds",
         "shown_id",
@@ -130,7 +129,6 @@ class Exchange:
         self._sent_at = 0.0
         self._body: bytes | None = None
         self.path: str = scope["path"]
-        self.query: bytes = scope.get("query_string", b"")
         self.headers = request_headers(scope)
         self.id, self.shown_id = request_ids(self.headers)
         self.added_headers: list[Header] = [(b"x-request-id", self.shown_id)]

@@ -1,7 +1,6 @@
 """`loop`: pass after pass on the state that the one before has left.
 
-Whoever goes on with a run begins at the pass in which it stopped: under `3` it is kept what the first three
-have left.
+Whoever goes on with a run begins at the pass in which it stopped.
 """
 
 from __future__ import annotations
@@ -16,13 +15,15 @@ from runtime.values import larger_than
 MAX_STATE_BYTES = 4 * 2**20
 """A pass may hold what the one before has left several times over, so that it would grow without bound."""
 
+LAST = "pass"
+"""Under which it is kept how many passes are done, and what the last one gave."""
+
 
 def prepare(spec: Loop, _resources: Resources) -> Perform:
     iteration = Ref(spec.as_, "iteration")
 
     async def perform(call: NodeCall, inputs: Values) -> Values:
-        passes = call.last_kept
-        outputs: Values = call.kept(f"{passes}") if passes else {}
+        passes, outputs = call.kept(LAST) or (0, {})
         state = inputs | {name: value for name, value in outputs.items() if name in inputs}
         while passes < spec.max_iterations:
             given = {Ref(spec.as_, name): value for name, value in state.items()}
@@ -35,7 +36,7 @@ def prepare(spec: Loop, _resources: Resources) -> Perform:
                 raise NodeError(message)
             if passed.until:
                 break
-            call.keep(f"{passes}", {**outputs, **state}, [f"[{passes - 1}]", f"+{passes - 1}"])
+            call.keep(LAST, [passes, {**outputs, **state}], [f"[{passes - 1}]"])
         return {**outputs, **state, "iterations": passes}
 
     return perform

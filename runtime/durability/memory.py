@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -125,7 +125,7 @@ class MemoryJournals:
                 run.touched = self._clock()
         return lost
 
-    async def follow(self, tenant: str, run_id: str, after: int = 0) -> AsyncIterator[list[Numbered]]:
+    async def follow(self, tenant: str, run_id: str, after: int = 0) -> AsyncGenerator[list[Numbered], None]:
         run = self._find(tenant, run_id)
         while True:
             changed = run.changed

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from uuid import uuid4
 
 import structlog
@@ -183,7 +183,7 @@ class StoredJournals:
         *held, _hint = _checked(*await self._store.run_many([*calls, self._hint(members)]))
         return [lease for lease, still in zip(leases, held, strict=True) if not still]
 
-    async def follow(self, tenant: str, run_id: str, after: int = 0) -> AsyncIterator[list[Numbered]]:
+    async def follow(self, tenant: str, run_id: str, after: int = 0) -> AsyncGenerator[list[Numbered], None]:
         keys, pauses = places(tenant, run_id), Pauses()
         stored = Stored(self._store, keys, self._sealing.of(tenant), run_id)
         while True:

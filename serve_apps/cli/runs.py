@@ -7,9 +7,11 @@ answer      llm                   ▇▇▇▇▇▇▇▇▇▇▇▇▇▇▇�
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,10 +20,11 @@ from rich.text import Text
 
 from graphs.drawing.measured import NodeRun, Taken, show_seconds, taken_by_node
 from runtime.records.model import NodeRecord, RunRecord, RunSummary
-from serve_apps.cli.calls import GatewayClient
+from serve_apps.cli.calls import CallFailed, GatewayClient
 from serve_apps.cli.options import KEY, LOCAL_URL, URL
+from serve_apps.cli.run import BACKGROUND, BUDGET, DURABILITY, INPUT, TIMEOUT, options, pairs, tell
 
-app = typer.Typer(help="List runs of graphs, look at one, end one.", no_args_is_help=True)
+app = typer.Typer(help="Runs of graphs: list, show, follow, end, resume and fork them.", no_args_is_help=True)
 
 BAR_COLUMNS = 40
 MAX_ALONE = 6
@@ -32,8 +35,20 @@ _STYLES = {
     "cancelled": "yellow",
     "running": "green",
     "waiting": "green",
+    "suspended": "green",
     "skipped": "dim",
 }
+
+
+class Status(StrEnum):
+    """What a run can be."""
+
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
 
 RunId = Annotated[str, typer.Argument(help="As `x-run-id` or `runs list` tells it.")]
 
@@ -43,11 +58,12 @@ def list_runs(
     graph: Annotated[str | None, typer.Option(help="Only runs of this graph.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
     after: Annotated[str | None, typer.Option(help="Only runs older than this one.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only runs that are so.")] = None,
     url: URL = LOCAL_URL,
     key: KEY = None,
 ) -> None:
     """List the runs of the key's tenant, the newest first."""
-    page = GatewayClient(url, key).runs(limit, graph, after)
+    page = GatewayClient(url, key).runs(limit, graph, after, status)
     table = Table("run", "graph", "version", "began", "status", "seconds", "tokens", "error")
     for run in page.data:
         table.add_row(
@@ -86,6 +102,92 @@ def show(run_id: RunId, url: URL = LOCAL_URL, key: KEY = None) -> None:
 def cancel(run_id: RunId, url: URL = LOCAL_URL, key: KEY = None) -> None:
     """End a run, and abort its calls in the engines."""
     typer.echo(f"{run_id}: {GatewayClient(url, key).cancel(run_id).status}")
+
+
+@app.command()
+def follow(
+    run_id: RunId,
+    after: Annotated[int, typer.Option(min=0, help="Only events behind this number.")] = 0,
+    url: URL = LOCAL_URL,
+    key: KEY = None,
+) -> None:
+    """Show the events of a run as they happen, until it is over. Exits with 1 when it failed.
+
+    For a run in the background, or a durable one. A connection that is lost is made again.
+    """
+    client, last = GatewayClient(url, key), ""
+    for number, event in client.events(run_id, after):
+        last = event["type"]
+        typer.echo(f"{number:>5}  {line_of(event)}")
+    raise typer.Exit(int(last == "run_failed"))
+
+
+@app.command()
+def resume(run_id: RunId, timeout: TIMEOUT = None, url: URL = LOCAL_URL, key: KEY = None) -> None:
+    """Go on with a run that has failed, was cancelled, or waits for people.
+
+    What was done is not done again. For a run with a durability.
+    """
+    tell(GatewayClient(url, key).resume(run_id, timeout))
+
+
+@app.command()
+def fork(
+    run_id: RunId,
+    node: Annotated[
+        str | None,
+        typer.Option("--from", metavar="NODE", help="Node to begin at, as `answer` or `search[3].each`."),
+    ] = None,
+    edits: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NODE.PORT=VALUE", help="What that node gives instead. Repeatable."),
+    ] = None,
+    inputs: INPUT = None,
+    background: BACKGROUND = False,
+    durability: DURABILITY = None,
+    token_budget: BUDGET = None,
+    timeout: TIMEOUT = None,
+    url: URL = LOCAL_URL,
+    key: KEY = None,
+) -> None:
+    """Run again from a node on: what came before it is not done again.
+
+    Without --from all is run again, or all that follows from other inputs. For a run with a durability.
+    """
+    outputs: dict[str, Any] = {}
+    for place, value in pairs(edits or []).items():
+        path, dot, port = place.rpartition(".")
+        node = node or path
+        if not dot or path != node:
+            raise CallFailed(f"--set {place}: it must be {node or 'NODE'}.PORT=VALUE, of the node of --from")
+        outputs[port] = value
+    body = options(background, durability, token_budget) | {"from": node}
+    if outputs:
+        body["outputs"] = outputs
+    if inputs:
+        body["inputs"] = pairs(inputs)
+    tell(GatewayClient(url, key).fork(run_id, body, timeout))
+
+
+def line_of(event: dict[str, Any]) -> str:
+    """An event in a line."""
+    words = [event["type"].replace("_", " "), event.get("node") or ""]
+    match event["type"]:
+        case "run_resumed":
+            words.append(f"attempt {event['attempt']}, {event['completed']} nodes were done")
+        case "run_suspended":
+            words.append(f"waits for people at {', '.join(event['waiting'])}")
+        case "node_delta":
+            words.append(repr(event["text"]))
+        case "node_waiting":
+            words.append(event["message"])
+        case "node_skipped":
+            words.append(event["reason"])
+        case "node_failed" | "run_failed":
+            words.append(event["failure"]["message"])
+        case "run_finished":
+            words.append(json.dumps(event["outputs"], ensure_ascii=False))
+    return " ".join(word for word in words if word)
 
 
 def waterfall(record: RunRecord) -> Table:

@@ -76,3 +76,39 @@ def test_without_a_key_the_demo_key_is_used(
     gateway.answer("GET /v1/runs/r-1", RECORD)
     GatewayClient(gateway.url, None).run("r-1")
     assert gateway.asked[0][1] == "Bearer demo"
+
+
+def event(number: int, kind: str) -> bytes:
+    return b'id: %d\nevent: %b\ndata: {"type": "%b"}\n\n' % (number, kind.encode(), kind.encode())
+
+
+def test_events_go_on_where_a_connection_was_lost(
+    gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "RECONNECT_PAUSE_S", 0.0)
+    error = b'event: error\ndata: {"error": {"message": "not in time"}}\n\n'
+    gateway.streams["GET /v1/runs/r-1/events"] = [
+        event(3, "node_started") + b": keep-alive\n\n",
+        event(4, "node_finished") + error,
+        event(5, "run_finished"),
+    ]
+    told = list(GatewayClient(gateway.url, "k").events("r-1", 2))
+    assert [(number, each["type"]) for number, each in told] == [
+        (3, "node_started"),
+        (4, "node_finished"),
+        (5, "run_finished"),
+    ]
+    assert [headers["last-event-id"] for headers, _ in gateway.sent] == ["2", "3", "4"]
+
+
+def test_events_that_never_come(gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "RECONNECT_PAUSE_S", 0.0)
+    client = GatewayClient(gateway.url, "k")
+    gateway.answer("GET /v1/runs/r-1/events", {"error": {"message": "There is no run 'r-1'."}}, 404)
+    with pytest.raises(CallFailed, match="There is no run"):
+        list(client.events("r-1"))
+    assert len(gateway.asked) == 1
+    gateway.streams["GET /v1/runs/r-2/events"] = [event(1, "run_started"), *[b""] * 9]
+    with pytest.raises(CallFailed, match="ended before the run"):
+        list(client.events("r-2"))
+    assert len(gateway.asked) == 1 + 1 + calls.RECONNECTS

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import msgspec
+import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
 from cluster.messages import Usage
 from runtime.records.model import NodeRecord, RunFault, RunRecord, RunSummary
 from serve_apps.api.runs import RunList
-from serve_apps.cli.runs import BAR_COLUMNS, app, waterfall
+from serve_apps.cli.calls import CallFailed
+from serve_apps.cli.runs import BAR_COLUMNS, app, line_of, waterfall
 from tests.serve_apps.cli.conftest import FakeGateway
 
 RECORD = RunRecord(
@@ -87,16 +90,112 @@ def test_show(gateway: FakeGateway) -> None:
 
 def test_list(gateway: FakeGateway) -> None:
     summary = RunSummary(**{name: getattr(RECORD, name) for name in RunSummary.__struct_fields__})
-    gateway.answer("GET /v1/runs?limit=2&graph=rag", RunList([summary], has_more=True, last_id="r-1"))
-    shown = run(gateway, "list", "--graph", "rag", "--limit", "2")
+    gateway.answer(
+        "GET /v1/runs?limit=2&graph=rag&status=succeeded", RunList([summary], has_more=True, last_id="r-1")
+    )
+    shown = run(gateway, *["list", "--graph", "rag", "--limit", "2", "--status", "succeeded"])
     assert all(word in shown for word in ("r-1", "1.2.0", "succeeded", "4.00", "100"))
     assert "older ones: --after r-1" in shown
-    assert gateway.asked == [("GET /v1/runs?limit=2&graph=rag", "Bearer secret")]
+    assert gateway.asked == [("GET /v1/runs?limit=2&graph=rag&status=succeeded", "Bearer secret")]
 
 
 def test_cancel(gateway: FakeGateway) -> None:
     gateway.answer("POST /v1/runs/r-1/cancel", {"run_id": "r-1", "status": "cancelling"})
     assert run(gateway, "cancel", "r-1") == "r-1: cancelling\n"
+
+
+ACCEPTED = {
+    "run_id": "r-2",
+    "graph": "rag",
+    "status": "running",
+    "links": {"self": "", "events": "", "cancel": "", "approvals": ""},
+}
+ANSWER = {
+    "run_id": "r-2",
+    "graph": "rag",
+    "version": "1",
+    "outputs": {"text": "so"},
+    "usage": {"type": "usage", "prompt_tokens": 3, "completion_tokens": 2},
+    "seconds": 1.0,
+    "nodes": [],
+    "nodes_left_out": 0,
+    "status": "succeeded",
+}
+
+
+def told_by(gateway: FakeGateway) -> Any:
+    """What the gateway was sent last."""
+    return msgspec.json.decode(gateway.sent[-1][1])
+
+
+def test_resume(gateway: FakeGateway) -> None:
+    gateway.answer("POST /v1/runs/r-1/resume", ACCEPTED, 202)
+    shown = run(gateway, "resume", "r-1", "--timeout", "30")
+    assert "clustergraph runs follow r-2" in shown
+    assert gateway.sent[-1][0]["x-request-timeout"] == "30"
+
+
+def test_fork(gateway: FakeGateway) -> None:
+    gateway.answer("POST /v1/runs/r-1/fork", ANSWER)
+    shown = run(gateway, *(["fork", "r-1", "--from", "search[3].each", "--set"]), 'search[3].each.text="a=b"')
+    assert '"text": "so"' in shown
+    assert told_by(gateway) == {"from": "search[3].each", "outputs": {"text": "a=b"}}
+    run(
+        gateway,
+        *["fork", "r-1", "--set", "answer.text=well", "--set", "answer.n=3", "-i", "top_k=2", "--background"],
+    )
+    assert told_by(gateway) == {
+        "from": "answer",
+        "outputs": {"text": "well", "n": 3},
+        "inputs": {"top_k": 2},
+        "background": True,
+    }
+    run(gateway, *["fork", "r-1", "--durability", "exit"])
+    assert told_by(gateway) == {"from": None, "durability": "exit"}
+
+
+@pytest.mark.parametrize("edit", ["other.text=x", "text=x", "answer.text"])
+def test_a_fork_sets_outputs_of_one_node(gateway: FakeGateway, edit: str) -> None:
+    with pytest.raises(CallFailed):
+        run(gateway, "fork", "r-1", "--from", "answer", "--set", edit)
+
+
+def test_follow(gateway: FakeGateway) -> None:
+    events: list[dict[str, Any]] = [
+        {"type": "run_resumed", "attempt": 2, "completed": 3},
+        {"type": "node_delta", "node": "answer", "text": "so "},
+        {"type": "node_skipped", "node": "extra", "reason": "its condition does not hold"},
+        {"type": "node_waiting", "node": "review", "message": "May this be sent?"},
+        {"type": "run_failed", "failure": {"message": "not that"}},
+    ]
+    stream = b"".join(
+        b"id: %d\nevent: x\ndata: %b\n\n" % (number, msgspec.json.encode(event))
+        for number, event in enumerate(events, 7)
+    )
+    gateway.streams["GET /v1/runs/r-1/events"] = [stream]
+    environment = {"CLUSTERGRAPH_URL": gateway.url, "CLUSTERGRAPH_KEY": "secret"}
+    result = CliRunner(env=environment).invoke(app, ["follow", "r-1", "--after", "6"])
+    assert result.exit_code == 1
+    assert result.output.splitlines() == [
+        "    7  run resumed attempt 2, 3 nodes were done",
+        "    8  node delta answer 'so '",
+        "    9  node skipped extra its condition does not hold",
+        "   10  node waiting review May this be sent?",
+        "   11  run failed not that",
+    ]
+    assert gateway.sent[-1][0]["last-event-id"] == "6"
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        ({"type": "run_suspended", "waiting": ["a", "b"]}, "run suspended waits for people at a, b"),
+        ({"type": "run_finished", "outputs": {"text": "é"}}, 'run finished {"text": "é"}'),
+        ({"type": "node_started", "node": "a", "kind": "llm"}, "node started a"),
+    ],
+)
+def test_lines(event: dict[str, Any], line: str) -> None:
+    assert line_of(event) == line
 
 
 def test_a_waterfall_fits_a_terminal() -> None:

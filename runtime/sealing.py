@@ -27,6 +27,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -45,6 +46,9 @@ _NONCE_BYTES = 12
 _TAG_BYTES = 16
 _HEAD = len(MARK) + len(VERSION)
 _DIGEST_BYTES = 16
+
+
+log = structlog.get_logger(__name__)
 
 
 class SealingError(Exception):
@@ -97,6 +101,9 @@ class Sealing:
         return _TenantSeal([_TenantKey(key, tenant) for key in self._keys], sealed)
 
 
+NOTHING_SEALED = Sealing()
+
+
 class _TenantKey:
     def __init__(self, data_key: bytes, tenant: str) -> None:
         self.id = _derive(data_key, b"cgh data key id", _ID_BYTES)
@@ -135,6 +142,15 @@ class _TenantSeal:
     def digest(self, plain: bytes) -> bytes:
         key = self._keys[0].digest_key if self._sealed else b""
         return hashlib.blake2b(plain, key=key, digest_size=_DIGEST_BYTES).digest()
+
+
+def opened(seal: Seal, kept: bytes, key: str, field: str = "") -> bytes | None:
+    """What was closed there; None, and a line in the log, where that is not what is kept."""
+    try:
+        return seal.open(kept, key, field)
+    except SealBroken as error:
+        log.warning("seal_broken", reason=str(error))
+        return None
 
 
 def _place(head: bytes, key: str, field: str) -> bytes:

@@ -41,6 +41,7 @@ from runtime.runner import Runner, info_of
 from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
 from runtime.store.errors import StoreUnavailable
+from serve_apps.data_keys import load_sealing
 from serve_apps.gateway import app as gateway
 from serve_apps.gateway.deps import GatewayDeps
 from serve_apps.gateway.idempotency import AnswerStore
@@ -89,7 +90,8 @@ class RunnerReplica:
         self._pools = build_pools(settings, handles)
         self._servers = mcp_servers(settings)
         self._store = connect_store(settings)
-        self._runs = RunStore(self._store, keep_s=settings.runs.keep)
+        self._sealing = load_sealing(settings, os.environ)
+        self._runs = RunStore(self._store, keep_s=settings.runs.keep, sealing=self._sealing)
         self._log = RunLog(self._runs)
         loop = asyncio.get_running_loop()
         self._building: asyncio.Task[Runner] = loop.create_task(self._build())
@@ -126,7 +128,7 @@ class RunnerReplica:
             indexes,
             http_client(self._settings),
             self._servers,
-            ApprovalBook(self._store),
+            ApprovalBook(self._store, sealing=self._sealing),
             open_chain,
         )
         return Runner(plans.values(), resources, self._log)
@@ -171,6 +173,7 @@ class GatewayReplica:
     async def __serve_build_asgi_app__(self) -> Any:
         settings = self._settings
         store = connect_store(settings)
+        sealing = await asyncio.to_thread(load_sealing, settings, os.environ)
         plans = load_plans(settings)
         collect_less_often()
         return gateway.build_app(
@@ -179,9 +182,9 @@ class GatewayReplica:
                 keys=KeyStore(store, await asyncio.to_thread(load_or_create_pepper, settings.pepper_file)),
                 quotas=QuotaLedger(store),
                 contexts=ContextStore(store, ttl_s=settings.context.ttl_s),
-                runs=RunStore(store, keep_s=settings.runs.keep),
-                approvals=ApprovalBook(store),
-                answers=AnswerStore(store),
+                runs=RunStore(store, keep_s=settings.runs.keep, sealing=sealing),
+                approvals=ApprovalBook(store, sealing=sealing),
+                answers=AnswerStore(store, sealing=sealing),
                 graphs={name: info_of(plan) for name, plan in plans.items()},
                 runner=HandleRunner(self._runner) if self._runner is not None else None,
                 parts={"store": lambda: _answers(store)},

@@ -21,6 +21,9 @@ ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 
 
+SealedName = Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,127})$")]
+
+
 class StoreSettings(Spec):
     """Where keys, quotas and contexts live."""
 
@@ -98,6 +101,9 @@ class RunsSettings(Spec):
 
     keep: Annotated[float, BeforeValidator(parse_duration)] = DEFAULT_KEEP_S
     """How long a run is remembered, as `24h` or a number of seconds."""
+    sealed: list[SealedName] = Field(default_factory=list)
+    """Tenants of whose runs the store keeps everything encrypted: inputs, outputs, events, records, approvals
+    and answers to idempotency keys. `*` is all tenants."""
 
 
 class Settings(Spec):
@@ -143,6 +149,11 @@ class Settings(Spec):
     def pepper_file(self) -> Path:
         """The secret that keys are hashed with."""
         return self.data_dir / "secrets" / "pepper"
+
+    @property
+    def data_key_file(self) -> Path:
+        """The secret that runs are encrypted with, where the environment has none."""
+        return self.data_dir / "secrets" / "data_key"
 
 
 def load_settings(path: Path) -> Settings:

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 import msgspec
 
@@ -29,6 +29,7 @@ from runtime.approvals.model import (
     no,
 )
 from runtime.errors import NodeError
+from runtime.sealing import NOTHING_SEALED, Seal, Sealing, opened
 from runtime.store.client import Script, Store
 from runtime.store.errors import StoreError, StoreUnavailable
 from runtime.store.naming import check_name, tenant_key
@@ -53,9 +54,10 @@ _unpack = msgspec.msgpack.Decoder(Approval).decode
 class ApprovalBook:
     """Keeps what is asked and what was decided."""
 
-    def __init__(self, store: Store, *, most: int = MAX_APPROVALS) -> None:
+    def __init__(self, store: Store, *, most: int = MAX_APPROVALS, sealing: Sealing = NOTHING_SEALED) -> None:
         self._store = store
         self._most = most
+        self._sealing = sealing
 
     async def wait(
         self,
@@ -76,67 +78,77 @@ class ApprovalBook:
         packed = _pack(Approval(asked))
         if len(packed) > MAX_VALUE_BYTES:
             raise NodeError(f"what is to be approved has more than {MAX_VALUE_BYTES} bytes")
-        key = _key(tenant, run_id)
-        packed = await self._ask(key, asked, packed)
+        key, seal = _key(tenant, run_id), self._sealing.of(tenant)
+        kept = await self._ask(key, seal, asked, seal.close(packed, key, asked.node))
         told()
         try:
-            decision = await self._decided(key, asked.node)
+            decision = await self._decided(key, seal, asked.node)
         except BaseException:
             if not stays():
                 with suppress(StoreError):
-                    await self._store.run(_CHANGE, [key], [asked.node, packed, b""])
+                    await self._store.run(_CHANGE, [key], [asked.node, kept, b""])
             raise
         return answer_of(asked, decision)
 
     async def of_run(self, tenant: str, run_id: str) -> list[Approval]:
         """What the run has asked, the oldest question first. Raises `InvalidName`, `StoreUnavailable`."""
-        found = await self._store.execute("HVALS", _key(tenant, run_id))
-        return sorted(map(_unpack, found), key=lambda approval: (approval.asked.asked, approval.asked.node))
+        key, seal = _key(tenant, run_id), self._sealing.of(tenant)
+        found = await self._store.execute("HGETALL", key)
+        fields = zip(found[::2], found[1::2], strict=True)
+        approvals = [_read(seal, kept, key, node.decode()) for node, kept in fields]
+        known = [approval for approval in approvals if approval is not None]
+        return sorted(known, key=lambda approval: (approval.asked.asked, approval.asked.node))
 
     async def decide(self, tenant: str, run_id: str, node: str, decision: Decision) -> Outcome:
         """Takes a decision, if it is the first. Raises `InvalidName`, `StoreUnavailable`."""
-        key = _key(tenant, run_id)
-        packed = await self._store.execute("HGET", key, node)
-        while packed is not None:
-            approval = _unpack(packed)
+        key, seal = _key(tenant, run_id), self._sealing.of(tenant)
+        kept = await self._store.execute("HGET", key, node)
+        while (approval := _read(seal, kept, key, node)) is not None:
             if approval.decision is not None:
                 return "late"
             if not fits(approval.asked, decision):
                 return "unfit"
-            taken = _pack(Approval(approval.asked, decision))
-            if await self._store.run(_CHANGE, [key], [node, packed, taken]):
+            taken = seal.close(_pack(Approval(approval.asked, decision)), key, node)
+            if await self._store.run(_CHANGE, [key], [node, kept, taken]):
                 return "taken"
-            packed = await self._store.execute("HGET", key, node)
+            kept = await self._store.execute("HGET", key, node)
         return "unknown"
 
-    async def _ask(self, key: str, asked: Asked, packed: bytes) -> bytes:
+    async def _ask(self, key: str, seal: Seal, asked: Asked, kept: bytes) -> bytes:
         """Puts the question, if it is not there. What is there then."""
         keep_ms = int((asked.until - time.time() + KEPT_S) * 1000)
         try:
             there: bytes | None = await self._store.execute("HGET", key, asked.node)
-            if there is not None and _unpack(there).asked.asked == asked.asked:
+            before = _read(seal, there, key, asked.node)
+            if there is not None and before is not None and before.asked.asked == asked.asked:
                 return there
-            taken = await self._store.run(_ASK, [key], [asked.node, packed, keep_ms, self._most])
+            taken = await self._store.run(_ASK, [key], [asked.node, kept, keep_ms, self._most])
         except StoreError as error:
             _unavailable(error)
         if not taken:
             raise NodeError(f"the run waits for {self._most} approvals already")
-        return packed
+        return kept
 
-    async def _decided(self, key: str, node: str) -> Decision:
+    async def _decided(self, key: str, seal: Seal, node: str) -> Decision:
         pause = FIRST_PAUSE_S
         while True:
             await asyncio.sleep(pause)
             pause = min(MAX_PAUSE_S, GROWTH * pause)
             try:
-                packed: Any = await self._store.execute("HGET", key, node)
+                kept = await self._store.execute("HGET", key, node)
             except StoreUnavailable:
                 continue  # the person has time, and so has the store
-            if packed is None:
+            approval = _read(seal, kept, key, node)
+            if approval is None:
                 raise NodeError("the question to a person was lost in the store")
-            decision = _unpack(packed).decision
-            if decision is not None:
-                return decision
+            if approval.decision is not None:
+                return approval.decision
+
+
+def _read(seal: Seal, kept: bytes | None, key: str, node: str) -> Approval | None:
+    """None where there is none, or none that we wrote."""
+    packed = None if kept is None else opened(seal, kept, key, node)
+    return None if packed is None else _unpack(packed)
 
 
 def _unavailable(error: StoreError) -> NoReturn:

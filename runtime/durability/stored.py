@@ -28,7 +28,7 @@ from runtime.errors import RunError, UnknownRun
 from runtime.events import RunFailed
 from runtime.plan import ExecutionPlan, encode_plan
 from runtime.request import RunRequest, encode_request
-from runtime.sealing import Sealing
+from runtime.sealing import NOTHING_SEALED, Sealing
 from runtime.store.client import Reply, Script, ScriptCall, Store, Word
 from runtime.store.errors import CommandFailed, StoreError
 
@@ -49,8 +49,6 @@ _RENEW = Script("clock", "journal", "journal_renew")
 _DUE = Script("clock", "leases_due")
 _MEND = Script("leases_mend")
 
-_NOTHING_SEALED = Sealing()
-
 log = structlog.get_logger(__name__)
 
 
@@ -65,7 +63,7 @@ class StoredJournals:
         lease_s: float = LEASE_S,
         keep_s: float = KEEP_S,
         most: int = MAX_RUNS,
-        sealing: Sealing = _NOTHING_SEALED,
+        sealing: Sealing = NOTHING_SEALED,
         clock: Callable[[], float] | None = None,
     ) -> None:
         """`owner` names the runner; `keep_s` counts from the last word of a run, `most` runs of one tenant.

@@ -15,6 +15,7 @@ import msgspec
 
 from runtime.records.model import RunRecord, RunSummary, as_of
 from runtime.records.timings import TimingStore
+from runtime.sealing import NOTHING_SEALED, Sealing, opened
 from runtime.store.client import Script, ScriptCall, Store
 from runtime.store.errors import CommandFailed
 from runtime.store.naming import check_name, tenant_key
@@ -43,11 +44,19 @@ class Page(msgspec.Struct, frozen=True):
 class RunStore:
     """Keeps records of runs, and who is to be cancelled."""
 
-    def __init__(self, store: Store, *, keep_s: float = DEFAULT_KEEP_S, most: int = MAX_RUNS) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        keep_s: float = DEFAULT_KEEP_S,
+        most: int = MAX_RUNS,
+        sealing: Sealing = NOTHING_SEALED,
+    ) -> None:
         self._store = store
         self._timings = TimingStore(store)
         self._keep_ms = int(keep_s * 1000)
         self._most = most
+        self._sealing = sealing
 
     async def write(self, records: Sequence[RunRecord]) -> None:
         """Writes each as a whole, over what was known of the same run, and adds up what its nodes took.
@@ -62,7 +71,8 @@ class RunStore:
 
     async def load(self, tenant: str, run_id: str, now: float) -> RunRecord | None:
         """The record as of `now` (Unix seconds). Raises `InvalidName`, `StoreUnavailable`."""
-        packed = await self._store.execute("HGET", _run_key(tenant, run_id), "record")
+        kept = await self._store.execute("HGET", _run_key(tenant, run_id), "record")
+        packed = None if kept is None else self._opened(kept, tenant, run_id, "record")
         return None if packed is None else as_of(_unpack_record(packed), now)
 
     async def newest(
@@ -85,11 +95,7 @@ class RunStore:
             listed = listed[place + 1 :]
         chosen = [run_id for run_id, graph in listed if wanted(graph)]
         page = chosen[:limit]
-        if not page:
-            return Page([], more=False)
-        reads = [("HGET", _run_key(tenant, run_id), "summary") for run_id in page]
-        packed = await self._store.execute_many(reads)
-        runs = [as_of(_unpack_summary(each), now) for each in packed if isinstance(each, bytes)]
+        runs = [as_of(each, now) for each in await self._summaries(tenant, page)] if page else []
         return Page(runs, more=len(chosen) > limit)
 
     async def ask_to_cancel(self, tenant: str, run_id: str) -> None:
@@ -102,8 +108,20 @@ class RunStore:
         replies = await self._store.execute_many([("EXISTS", _cancel_key(*run)) for run in asked])
         return [run for run, reply in zip(asked, replies, strict=True) if reply == 1]
 
+    async def _summaries(self, tenant: str, run_ids: Sequence[str]) -> list[RunSummary]:
+        """Of those runs that are still there, in this order."""
+        reads = [("HGET", _run_key(tenant, run_id), "summary") for run_id in run_ids]
+        found = zip(run_ids, await self._store.execute_many(reads), strict=True)
+        packed = [
+            self._opened(kept, tenant, run_id, "summary") for run_id, kept in found if isinstance(kept, bytes)
+        ]
+        return [_unpack_summary(each) for each in packed if each is not None]
+
+    def _opened(self, kept: bytes, tenant: str, run_id: str, field: str) -> bytes | None:
+        return opened(self._sealing.of(tenant), kept, _run_key(tenant, run_id), field)
+
     def _write(self, record: RunRecord) -> ScriptCall:
-        key = _run_key(record.tenant, record.run_id)
+        key, seal = _run_key(record.tenant, record.run_id), self._sealing.of(record.tenant)
         summary = RunSummary(**{name: getattr(record, name) for name in RunSummary.__struct_fields__})
         return ScriptCall(
             _WRITE,
@@ -113,8 +131,8 @@ class RunStore:
                 self._most,
                 int(record.started * 1000),
                 f"{record.run_id} {record.graph}",
-                _pack(summary),
-                _pack(record),
+                seal.close(_pack(summary), key, "summary"),
+                seal.close(_pack(record), key, "record"),
                 key.removesuffix(record.run_id),
             ],
         )

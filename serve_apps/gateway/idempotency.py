@@ -25,6 +25,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from runtime.sealing import NOTHING_SEALED, Sealing, opened
 from runtime.store.client import Reply, Script, ScriptCall, Store
 from runtime.store.errors import StoreError
 from runtime.store.group_commit import GroupCommit
@@ -91,13 +92,20 @@ class AnswerStore:
     """Claims keys and keeps answers. `renew` must run for as long as there are claims."""
 
     def __init__(
-        self, store: Store, *, keep_s: float = KEEP_S, most: int = MAX_KEYS, most_bytes: int = MAX_KEPT_BYTES
+        self,
+        store: Store,
+        *,
+        keep_s: float = KEEP_S,
+        most: int = MAX_KEYS,
+        most_bytes: int = MAX_KEPT_BYTES,
+        sealing: Sealing = NOTHING_SEALED,
     ) -> None:
         self._store = store
         self._commit = GroupCommit(store)
         self._keep_ms = int(keep_s * 1000)
         self._most = most
         self._most_bytes = most_bytes
+        self._sealing = sealing
         self._held: set[Claim] = set()
         self._releasing: set[asyncio.Task[None]] = set()
 
@@ -108,7 +116,8 @@ class AnswerStore:
         another request), `StoreUnavailable`.
         """
         claim = Claim(self, key.tenant, _digest(key.key_id.encode(), given))
-        args = (fingerprint, claim.owner, _ms(CLAIM_S))
+        seal = self._sealing.of(key.tenant)
+        args = (seal.digest(fingerprint), claim.owner, _ms(CLAIM_S))
         reply = await self._commit.run(
             ScriptCall(_CLAIM, [claim.key], args), abandoned=lambda reply: self._unheard(claim, reply)
         )
@@ -129,7 +138,8 @@ class AnswerStore:
                     param="idempotency-key",
                     code="idempotency_key_reused",
                 )
-        if not reply[0]:
+        answer = opened(seal, reply[0], claim.key, "answer") if reply[0] else None
+        if answer is None:
             raise Conflict(
                 "The request that came first with this idempotency key was answered, and the answer was too "
                 "large to be kept, or was not kept for so long. It is not done again: use a new key.",
@@ -137,12 +147,13 @@ class AnswerStore:
                 code="idempotent_answer_not_kept",
                 headers=[_DO_NOT_RETRY],
             )
-        return _unpack(reply[0])
+        return _unpack(answer)
 
     async def keep(self, claim: Claim, answer: KeptAnswer | None) -> None:
         """As `Claim.keep`."""
         self._held.discard(claim)
-        packed = b"" if answer is None else _pack(answer)
+        seal = self._sealing.of(claim.tenant)
+        packed = b"" if answer is None else seal.close(_pack(answer), claim.key, "answer")
         prefix = claim.key.removesuffix(claim.name)
         tallies = [tenant_key(claim.tenant, part) for part in ("onces", "once-answers", "once-bytes")]
         args = (claim.owner, packed, claim.name, self._keep_ms, self._most, self._most_bytes, prefix)

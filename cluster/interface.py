@@ -29,6 +29,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
     owned_by: str = "cluster-graph-hybrid"
     created: int = 0
     """Unix seconds, for OpenAI's model object."""
+    version: str = ""
+    """Another one where the same call may be answered differently."""
 
 
 class Engine(Protocol):

@@ -22,6 +22,9 @@ import msgspec
 
 from cluster.messages import Failure, Usage
 
+Source = Literal["node", "cache", "shared"]
+"""Where the outputs of a node come from. See `NodeFinished.source`."""
+
 
 class _Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
     pass
@@ -97,7 +100,7 @@ class NodeFinished(_Event, frozen=True, tag="node_finished"):
     """Tokens of its own model calls, those of failed tries too; absent where it made none."""
     outputs: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     """By port. Absent when larger than `MAX_OUTPUT_BYTES`, and in runs that did not ask for a stream."""
-    source: Literal["node", "cache", "shared"] = "node"
+    source: Source = "node"
     """`cache`: kept from an earlier run. `shared`: made by another run at the same time. Neither owes."""
 
 
@@ -133,7 +136,7 @@ class NodeFellBack(_Event, frozen=True, tag="node_fell_back"):
 
     node: str
     to: str
-    """`model NAME`, or `value` where a constant does."""
+    """`model NAME`, `value` where a constant does, or `cached answer`."""
     reason: str
     """As of `NodeRetried`."""
 

@@ -45,6 +45,8 @@ class Index:
         self.name = name
         self.model = model
         """The model that embedded it, and so must embed what is looked for."""
+        self.version = _digest(model, documents)
+        """Of its documents and of the model."""
         self._documents = documents
         self._dimension = int(vectors.shape[1])
         self._index = VectorIndex(ndim=self._dimension, metric="cos", dtype="f32")

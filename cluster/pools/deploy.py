@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,11 @@ from cluster.tokens import TokenCounter, counter_for
 
 GRACEFUL_SHUTDOWN_S = 30.0
 HEALTH_CHECK_PERIOD_S = 5.0
+_NOT_OF_ANSWERS = {
+    *("name", "default_max_tokens", "replicas", "num_cpus", "cpu_cores", "threads", "max_connections"),
+    *("max_ongoing_requests", "max_queued_requests", "max_num_seqs", "kv_cache_gib", "api_key_env"),
+    *("block_size", "enforce_eager", "gpu_memory_utilization"),
+}
 
 
 def bind(spec: ReplicatedSpec, data_dir: Path) -> Application:
@@ -50,7 +57,17 @@ def model_info(spec: ModelSpec) -> ModelInfo:
         task=spec.task,
         max_context=spec.max_context,
         default_max_tokens=spec.default_max_tokens,
+        version=model_version(spec),
     )
+
+
+def model_version(spec: ModelSpec) -> str:
+    """Digest of all in a spec that answers may depend on: where the model runs and how often does not count.
+
+    It knows a model by its source, so weights that are replaced in their place need another name or path.
+    """
+    answers = spec.model_dump(mode="json", exclude=_NOT_OF_ANSWERS)
+    return hashlib.blake2b(json.dumps(answers, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def token_counter(spec: ModelSpec, data_dir: Path) -> TokenCounter:

@@ -39,6 +39,7 @@ from runtime.events import (
     NodeSkipped,
     NodeStarted,
     NodeWaiting,
+    Source,
 )
 from runtime.executor.chains import PreparedChain
 from runtime.executor.kinds.kind import Passed, T, Values
@@ -205,22 +206,32 @@ class Execution:
             raise self._broke(call.node, error) from error
         finally:
             self._run.settled(call.ledger)
+            if self.around is not None:
+                self.around.inside += call.cost
             self._run.waiting.discard(call.node)
-        self._end(call.node, node, began, outputs, call.usage if call.ledger.opened else None)
+        self._end(call.node, node, began, outputs, call.usage if call.ledger.opened else None, call.source)
 
     def _begin(self, path: str, node: PreparedNode) -> float:
         self._run.running[path] = self.holder
         self._run.queue.put(NodeStarted(path, node.kind))
         return perf_counter()
 
-    def _end(self, path: str, node: PreparedNode, began: float, outputs: Values, usage: Usage | None) -> None:
+    def _end(
+        self,
+        path: str,
+        node: PreparedNode,
+        began: float,
+        outputs: Values,
+        usage: Usage | None,
+        source: Source = "node",
+    ) -> None:
         for port, slot in node.outputs:
             self.values[slot] = outputs[port]
         seconds = perf_counter() - began
         if node.perform is not None and self._run.progress.keeps:
             self._run.progress.note(Checkpoint(self.try_path + node.name, outputs, usage, seconds))
         shown = _shown(outputs) if self._shows else msgspec.UNSET
-        self._run.queue.put(NodeFinished(path, seconds, usage, shown))
+        self._run.queue.put(NodeFinished(path, seconds, usage, shown, source))
         del self._run.running[path]
 
     def _broke(self, path: str, error: ClusterError) -> NodeBroke:
@@ -242,9 +253,11 @@ class Call:
         "_run",
         "attempt",
         "deadline",
+        "inside",
         "ledger",
         "node",
         "priority",
+        "source",
         "spoken",
         "try_path",
     )
@@ -260,6 +273,10 @@ class Call:
         self.ledger = Ledger()
         self.spoken = False
         """Whether text of it, or of a node inside it, has left."""
+        self.source: Source = "node"
+        """Where its outputs come from."""
+        self.inside = Usage()
+        """What the nodes inside it have come to in this attempt."""
         self.try_path = first = execution.try_path + node.name
         """That of this try: what it has done is kept under, and its requests are called by."""
         self.attempt = 1
@@ -292,6 +309,10 @@ class Call:
     def usage(self) -> Usage:
         """What it owes for its model calls so far."""
         return self.ledger.usage
+
+    @property
+    def cost(self) -> Usage:
+        return self.ledger.fresh + self.inside
 
     def called(self, model: str, prompt_tokens: int) -> None:
         self._run.afford(prompt_tokens + 1)

@@ -15,76 +15,87 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Container
-from typing import NamedTuple, Protocol
+from collections.abc import Container, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from cluster.errors import ClusterError, DeadlineExceeded, ModelUnavailable, Overloaded, ReplicaLost
-from graphs.nodes.registry import AnySpec
 from graphs.pipeline import Fallback, RetryOn
-from runtime.errors import BudgetExceeded
-from runtime.executor.kinds.kind import NodeCall, Perform, Resources, Values
+from runtime.cache.results import Result
+from runtime.errors import BudgetExceeded, NodeError
+from runtime.executor.calls import TriedCall, Try
+from runtime.executor.kinds.kind import NodeCall, Resources, Values
 from runtime.executor.kinds.registry import performer
 from runtime.executor.run import NodeBroke
+from runtime.executor.saving import Saver, saved
 from runtime.plan import PlannedNode
 
 FIRST_PAUSE_S = 0.2
 """Mean pause after the first try; doubled after each."""
 MAX_PAUSE_S = 10.0
-
-
-class TriedCall(NodeCall, Protocol):
-    """A call that can be tried more than once."""
-
-    deadline: float
-    """Unix seconds. Set for each try."""
-    attempt: int
-    """Of the try that it is at: 1, or that at which an earlier attempt at the run had arrived."""
-    spoken: bool
-    """Whether text of it, or of a node inside it, has left."""
-
-    def retried(self, attempt: int, reason: RetryOn) -> None:
-        """Reports that try number `attempt` begins, and why the one before failed."""
-
-    def fell_back(self, attempt: int, to: str, reason: RetryOn) -> None:
-        """Reports that something else takes the place of the node."""
-
-
-Try = Callable[[TriedCall, Values], Awaitable[Values]]
+CACHED = "cached answer"
+"""What the last result is called where it takes the place of a node."""
 
 
 class _Way(NamedTuple):
     """One thing to try."""
 
-    perform: Perform
+    perform: Try
     to: str | None = None
     """What it is called where it is a fallback."""
 
 
-def with_policies(node: PlannedNode, resources: Resources) -> Try:
-    """The node as it runs with its policies. Raises `KeyError` naming a model that is not there."""
-    perform = performer(node.spec, resources)
+def with_policies(node: PlannedNode, resources: Resources, around: Sequence[int] = ()) -> Try:
+    """The node as it runs with its policies. Raises `KeyError` naming a model that is not there.
+
+    `around` are the slots of what its bodies take from around it.
+    """
+    plain = performer(node.spec, resources)
+    perform = saved(node, plain, resources, around)
     if node.retry is None and node.timeout_s is None and not node.fallback:
         return perform
     attempts, on = (1, ()) if node.retry is None else (node.retry.attempts, node.retry.on)
-    ways = [_Way(perform)] * attempts + [_fallback(node.spec, each, resources) for each in node.fallback]
+    ways: list[_Way | Saver] = [_Way(perform)] * attempts
+    for each in node.fallback:
+        cached = Saver(node, plain, resources, around) if each.cached else None
+        ways.append(cached or _fallback(node, each, resources))
     timeout_s = node.timeout_s
 
     async def tried(call: TriedCall, inputs: Values) -> Values:
         latest = call.deadline
         failure: ClusterError | NodeBroke | None = None
         for attempt, way in enumerate(ways[call.attempt - 1 :], call.attempt):
+            if isinstance(way, Saver):
+                kept = await _recalled(way, call, inputs, failure, latest)
+                if kept is None:
+                    continue
+                if failure is not None:
+                    call.fell_back(attempt, CACHED, cause_of(failure))
+                return await way.give(call, kept)
             if failure is not None and not await _begins(way, attempt, call, failure, latest, on):
                 continue
             try:
                 return await _once(way.perform, call, inputs, latest, timeout_s)
             except (ClusterError, NodeBroke) as broke:
                 failure = broke
-        assert failure is not None
-        raise failure
+        raise failure or NodeError("what it gave before is not kept any more")
 
     return tried
+
+
+async def _recalled(
+    saver: Saver, call: TriedCall, inputs: Values, failure: ClusterError | NodeBroke | None, latest: float
+) -> Result | None:
+    """What the node gave before, where that may take its place."""
+    if failure is not None and _is_final(call, failure, latest):
+        return None
+    return await saver.recall(call, inputs)
+
+
+def _is_final(call: TriedCall, failure: ClusterError | NodeBroke, latest: float) -> bool:
+    """Whether nothing may be tried after a failure."""
+    return call.spoken or time.time() >= latest or isinstance(error_of(failure), BudgetExceeded)
 
 
 async def _begins(
@@ -96,9 +107,9 @@ async def _begins(
     on: Container[RetryOn],
 ) -> bool:
     """Whether the next way is tried after a failure. Waits where it must."""
-    reason, error = cause_of(failure), error_of(failure)
-    if call.spoken or time.time() >= latest or isinstance(error, BudgetExceeded):
+    if _is_final(call, failure, latest):
         return False
+    reason, error = cause_of(failure), error_of(failure)
     if way.to is not None:
         call.fell_back(attempt, way.to, reason)
         return True
@@ -112,7 +123,7 @@ async def _begins(
 
 
 async def _once(
-    perform: Perform, call: TriedCall, inputs: Values, latest: float, timeout_s: float | None
+    perform: Try, call: TriedCall, inputs: Values, latest: float, timeout_s: float | None
 ) -> Values:
     if timeout_s is None:
         return await perform(call, inputs)
@@ -149,9 +160,12 @@ def error_of(failure: ClusterError | NodeBroke) -> ClusterError:
     return failure.error if isinstance(failure, NodeBroke) else failure
 
 
-def _fallback(spec: AnySpec, fallback: Fallback, resources: Resources) -> _Way:
+def _fallback(node: PlannedNode, fallback: Fallback, resources: Resources) -> _Way:
+    spec = node.spec
     if fallback.model is not None:
-        return _Way(performer(replace(spec, model=fallback.model), resources), f"model {fallback.model}")
+        other = replace(node, spec=replace(spec, model=fallback.model), cache=None, fallback=())
+        perform = saved(other, performer(other.spec, resources), resources, ())
+        return _Way(perform, f"model {fallback.model}")
     outputs = spec.stand_in(fallback.value)
     assert outputs is not None, "validation refuses a value for a kind that has none"
     values = dict(outputs)

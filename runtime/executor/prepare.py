@@ -10,19 +10,19 @@ captures from around it is copied in when it begins.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from graphs.bindings import CONTEXT, INPUTS, Binding, Ref
+from graphs.bindings import CONTEXT, INPUTS, Binding, Ref, references
 from graphs.conditions import operands_of
+from runtime.executor.calls import Try
 from runtime.executor.chains import PreparedChain, chain_of
 from runtime.executor.kinds.kind import Evaluate, Resources
-from runtime.executor.kinds.kind import Values as Ports
 from runtime.executor.kinds.registry import evaluator
-from runtime.executor.policies import TriedCall, with_policies
+from runtime.executor.policies import with_policies
 from runtime.executor.slots import ABSENT, Getter, Slots, Test, Values
 from runtime.plan import ExecutionPlan, ExecutionStep, PlannedBody, PlannedNode
 
@@ -41,7 +41,7 @@ class PreparedNode:
     outputs: tuple[tuple[str, int], ...]
     """Ports that somebody needs, and their slots."""
     evaluate: Evaluate | None
-    perform: Callable[[TriedCall, Ports], Awaitable[Ports]] | None
+    perform: Try | None
     """Exactly one of the two is there."""
     guard: Guard | None = None
     """Whether it is to be skipped; absent for a node that never is."""
@@ -185,7 +185,7 @@ def _node(node: PlannedNode, step: ExecutionStep, slots: Slots, resources: Resou
         inputs=tuple((port, _input(node, port, binding, slots)) for port, binding in node.inputs.items()),
         outputs=tuple((port, slots.numbers[ref]) for port, ref in ports if ref in slots.numbers),
         evaluate=evaluator(node.spec, resources) if inline else None,
-        perform=None if inline else with_policies(node, resources),
+        perform=None if inline else with_policies(node, resources, _around(node, slots)),
         guard=_guard(node, slots),
         skipped=tuple(slots.numbers[ref] for _, ref in ports if ref in slots.numbers),
         bodies=_bodies(node, slots, resources),
@@ -199,6 +199,17 @@ def _bodies(node: PlannedNode, slots: Slots, resources: Resources) -> dict[str, 
         key: _body(body, node.spec.locals(key, {}).keys(), around, resources)
         for key, body in node.bodies.items()
     }
+
+
+def _around(node: PlannedNode, slots: Slots) -> tuple[int, ...]:
+    """The slots of what the bodies of a node take from around it."""
+    taken: dict[Ref, None] = {}
+    for key, body in node.bodies.items():
+        inner = {*body.names(), *node.spec.locals(key, {})}
+        taken |= {ref: None for binding in operands_of(body.when) for ref in references(binding)}
+        if not node.spec.closed:
+            taken |= {ref: None for ref in body.references() if ref.owner not in inner}
+    return tuple(slots.numbers[ref] for ref in taken)
 
 
 def _guard(node: PlannedNode, slots: Slots) -> Guard | None:

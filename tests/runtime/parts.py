@@ -63,6 +63,8 @@ class Recorder:
 class Shelf:
     """An index that finds the same documents for every vector."""
 
+    version = "1"
+
     def __init__(self) -> None:
         self.searched: list[tuple[list[float], int]] = []
 

@@ -21,6 +21,7 @@ from cluster.stages import OpenChain
 from graphs.bindings import Ref
 from graphs.documents import Document
 from runtime.approvals.model import Answer, Asked, no
+from runtime.cache.savings import Savings
 from runtime.http_client import HttpClient
 
 T = TypeVar("T")
@@ -34,6 +35,11 @@ Evaluate = Callable[[Values], Values]
 
 class Searchable(Protocol):
     """What a `retrieve` node needs of an index."""
+
+    @property
+    def version(self) -> str:
+        """Another one where a search may find something else."""
+        ...
 
     def search(self, vector: list[float], top_k: int) -> list[Document]: ...
 
@@ -85,6 +91,8 @@ class Resources(msgspec.Struct, frozen=True):
     approvals: Approvals | None = None
     open_chain: OpenChain | None = None
     """What gives functions processes of their own; without it they run in the runner."""
+    savings: Savings = msgspec.field(default_factory=Savings)
+    """What nodes gave before, and calls that runs share."""
 
 
 class Passed(NamedTuple):

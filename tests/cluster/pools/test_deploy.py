@@ -11,7 +11,7 @@ from cluster.engines.replicas import FakeReplica, OnnxReplica, VllmReplica
 from cluster.errors import ConfigError
 from cluster.interface import ModelInfo
 from cluster.models import prepare
-from cluster.pools.deploy import bind, model_info, placement_bundles, token_counter
+from cluster.pools.deploy import bind, model_info, model_version, placement_bundles, token_counter
 from cluster.tokens import ByteTokenCounter, ModelTokenCounter
 
 FAKE = FakeSpec(name="f", engine="fake", replicas=2, max_queued_requests=5)
@@ -64,9 +64,17 @@ def test_a_vllm_deployment_books_its_bundles(tmp_path: Path) -> None:
 
 
 def test_what_a_caller_must_know_of_a_model() -> None:
-    assert model_info(vllm(max_context=4096, default_max_tokens=99)) == ModelInfo("v", "generate", 4096, 99)
-    assert model_info(ONNX) == ModelInfo("e", "embed", 512, 256)
+    spec = vllm(max_context=4096, default_max_tokens=99)
+    expected = ModelInfo("v", "generate", 4096, 99, version=model_version(spec))
+    assert model_info(spec) == expected
+    assert model_info(ONNX) == ModelInfo("e", "embed", 512, 256, version=model_version(ONNX))
     assert model_info(openai(task="embed")).task == "embed"
+
+
+def test_a_model_is_another_version_where_its_answers_may_differ() -> None:
+    assert model_version(vllm()) == model_version(vllm(replicas=2, num_cpus=3, max_num_seqs=64))
+    assert model_version(vllm()) != model_version(vllm(dtype="float16"))
+    assert model_version(vllm()) != model_version(vllm(source="another"))
 
 
 def test_each_spec_has_its_counter(tmp_path: Path) -> None:

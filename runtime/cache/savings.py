@@ -1,0 +1,17 @@
+"""All that a runner saves with, in one place."""
+
+from __future__ import annotations
+
+import msgspec
+
+from runtime.cache.counts import Counts
+from runtime.cache.flights import Flights
+from runtime.cache.results import Results
+
+
+class Savings(msgspec.Struct, frozen=True):
+    """Of one process and one event loop."""
+
+    results: Results = msgspec.field(default_factory=Results)
+    flights: Flights = msgspec.field(default_factory=Flights)
+    counts: Counts = msgspec.field(default_factory=Counts)

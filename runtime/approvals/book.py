@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, NoReturn
 
@@ -89,6 +89,14 @@ class ApprovalBook:
                     await self._store.run(_CHANGE, [key], [asked.node, kept, b""])
             raise
         return answer_of(asked, decision)
+
+    async def any_decided(self, tenant: str, run_id: str, nodes: Sequence[str]) -> bool:
+        """Whether one of these questions of the run was decided. Raises `ModelUnavailable`."""
+        try:
+            approvals = await self.of_run(tenant, run_id)
+        except StoreError as error:
+            _unavailable(error)
+        return any(each.decision is not None and each.asked.node in nodes for each in approvals)
 
     async def of_run(self, tenant: str, run_id: str) -> list[Approval]:
         """What the run has asked, the oldest question first. Raises `InvalidName`, `StoreUnavailable`."""

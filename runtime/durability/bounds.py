@@ -47,7 +47,7 @@ MAX_EVENTS = 10_000
 NO_DELTAS, NO_OUTPUTS, NO_INNER, ONLY_RUN = 0.5, 0.75, 0.9, 1.0
 """Shares of the room for events."""
 
-INSIDE = ".[+"
+INSIDE = ".[+~"
 """What follows the path of a node in those inside it, and of its bodies and parts."""
 
 _OF_RUN = (RunStarted, RunResumed, RunSuspended, RunFinished, RunFailed)

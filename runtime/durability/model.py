@@ -4,6 +4,8 @@
     Checkpoint  ask                each node that is done: only what is new, never the whole state
     Checkpoint  search[3].each     also those inside others, by their paths
     Checkpoint  plan+0             also what a node has done so far, where it says so (`NodeCall.once`)
+    Checkpoint  refine~2           that a node has begun its second try: inside it are then `refine~2.draft` …
+    Checkpoint  +run               what is known of the run as a whole
     events 1, 2, 3 …               in order, numbered
 
 Exactly one runner at a time holds the *lease* of a run. Each holder has a larger *fencing token* than all
@@ -28,7 +30,8 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
     """A piece of work that is done."""
 
     path: str
-    """Of the node; what a node has done so far has `+` and a key of its own behind that."""
+    """Of the node; what a node has done so far has `+` and a key of its own behind that, and behind each node
+    that was tried again stands `~` and the number of the try (`runtime.executor.progress`)."""
     outputs: Any
     """By port, of a node; anything, of a part of its work."""
     usage: Usage | None = None

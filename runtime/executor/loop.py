@@ -251,6 +251,7 @@ class Call:
         "_execution",
         "_node",
         "_run",
+        "_turn",
         "attempt",
         "deadline",
         "inside",
@@ -266,6 +267,8 @@ class Call:
         self._run = run
         self._execution = execution
         self._node = node
+        self._turn: asyncio.Lock | None = None
+        """Of the one body that may run at any time, whatever others of the run do."""
         self._calls = 0
         self.node = execution.path + node.name
         self.priority = execution.priority + priority
@@ -352,6 +355,10 @@ class Call:
         return None if checkpoint is None else checkpoint.outputs
 
     @property
+    def last_kept(self) -> int:
+        return self._run.progress.last(self.try_path)
+
+    @property
     def leaving(self) -> bool:
         return self._run.leaving
 
@@ -402,6 +409,13 @@ class Call:
 
     async def run(self, body: str, given: Mapping[Ref, Any], label: str) -> Passed:
         await self._run.queue.room()
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+        room = self._run.room_beside
+        async with room if self._turn.locked() and not room.locked() else self._turn:
+            return await self._enter(body, given, label)
+
+    async def _enter(self, body: str, given: Mapping[Ref, Any], label: str) -> Passed:
         try:
             return await Execution(self._node.bodies[body], self._run, given, self, label).run()
         except NodeBroke:

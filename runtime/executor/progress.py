@@ -61,6 +61,9 @@ class Progress:
         self._kept = asyncio.Event()
         self._tries: dict[str, int] = {}
         self._parts: dict[str, Usage] = {}
+        self._numbers: dict[str, int] = {}
+        self.completed = 0
+        """Nodes that are done, those inside others among them."""
         for checkpoint in self.done.values():
             self._index(checkpoint)
 
@@ -71,6 +74,10 @@ class Progress:
     def spent(self, path: str) -> Usage:
         """What the parts of a node's work that are done have cost. `path` is that of its first try."""
         return self._parts.get(path, Usage())
+
+    def last(self, path: str) -> int:
+        """The largest number under which a try has kept a part of its work; 0 where there is none."""
+        return self._numbers.get(path, 0)
 
     def note(self, checkpoint: Checkpoint) -> None:
         """Has it kept, in place of what was noted under the same path."""
@@ -96,10 +103,13 @@ class Progress:
             await self._kept.wait()
 
     def _index(self, checkpoint: Checkpoint) -> None:
-        node, part, _ = checkpoint.path.partition("+")
+        node, part, key = checkpoint.path.partition("+")
         tried = _TRY.match(node)
         if not part and tried is None:
+            self.completed += 1
             return
+        if key.isdecimal():
+            self._numbers[node] = max(self.last(node), int(key))
         first = node if tried is None else tried["node"]
         if tried is not None:
             self._tries[first] = max(self.tries(first), int(tried["number"]))

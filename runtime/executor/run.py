@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from cluster.errors import ClusterError
@@ -11,6 +13,8 @@ from runtime.executor.progress import Progress
 from runtime.executor.queue import EventQueue
 
 NOTHING_OWED = Usage()
+MAX_BODIES_BESIDE = 256
+"""Bodies of one run that run beside another of the same node: maps in maps in maps multiply."""
 
 
 class NodeBroke(Exception):
@@ -109,6 +113,9 @@ class Run:
         """Begins the id of every request to an engine: another for each attempt."""
         self.leaving = False
         """Whether this process gives up a run that goes on: what asks people is not to take it back."""
+        self.room_beside = asyncio.Semaphore(MAX_BODIES_BESIDE)
+        """Held by each body that runs beside another of the same node. One of each node needs no room, so
+        that what is deepest inside always gets on, and with it all around it."""
         self.waiting: set[str] = set()
         """Paths of those that wait for a person."""
         self.running: dict[str, str] = {}

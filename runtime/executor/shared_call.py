@@ -78,6 +78,10 @@ class SharedCall(NodeCall):
         return self._key
 
     @property
+    def last_kept(self) -> int:
+        return 0
+
+    @property
     def leaving(self) -> bool:
         return False
 

@@ -17,12 +17,21 @@ from time import perf_counter
 
 import structlog
 
-from runtime.events import NodeWaiting, RunEvent, RunFailed, RunFinished, RunStarted
+from runtime.events import (
+    NodeWaiting,
+    RunEvent,
+    RunFailed,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    RunSuspended,
+)
 from runtime.executor.queue import Watch
 from runtime.records.model import RunRecord
 from runtime.records.store import RunStore
 from runtime.records.trace import Trace
 from runtime.request import RunRequest
+from runtime.runner import Earlier
 from runtime.store.errors import StoreError
 from runtime.store.naming import check_name
 
@@ -32,6 +41,8 @@ BATCH = 64
 """Records of one round trip."""
 GATHER_S = 0.02
 """How long records wait for company. A run that is over by then is written once."""
+
+_WRITTEN_AT = RunStarted | RunResumed | NodeWaiting | RunSuspended | RunFinished | RunFailed
 
 log = structlog.get_logger(__name__)
 
@@ -50,17 +61,22 @@ class RunLog:
         self._lost = 0
         """Records since the last one that was written."""
 
-    def watch(self, request: RunRequest) -> Watch:
+    def watch(self, request: RunRequest, earlier: Earlier | None = None) -> Watch:
         if not _can_be_kept(request):
             return _ignore
-        trace, began = Trace(request, self._clock()), perf_counter()
+        now, began = self._clock(), perf_counter()
+        if earlier is None:
+            trace = Trace(request, now)
+        else:
+            trace, began = Trace(request, earlier.started, earlier.attempt), began - (now - earlier.started)
+            trace.replay(earlier.events)
 
         def watch(event: RunEvent) -> None:
             nonlocal began
             if isinstance(event, RunStarted):
                 began = perf_counter()
             trace.add(event, perf_counter() - began)
-            if isinstance(event, RunStarted | NodeWaiting | RunFinished | RunFailed) and trace.accepted:
+            if isinstance(event, _WRITTEN_AT) and trace.accepted:
                 self._submit(request.run_id, trace)
 
         return watch

@@ -15,7 +15,8 @@ import msgspec
 
 from cluster.messages import Usage
 
-RunStatus = Literal["running", "succeeded", "failed", "cancelled"]
+RunStatus = Literal["running", "suspended", "succeeded", "failed", "cancelled"]
+"""`suspended`: all that is left of it waits for people, and a decision has it go on."""
 NodeStatus = Literal["running", "waiting", "succeeded", "failed", "skipped", "cancelled"]
 """`waiting`: for a person."""
 
@@ -88,6 +89,8 @@ class RunSummary(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     """Summed over all nodes."""
     error: RunFault | None = None
+    attempt: int = 1
+    """How many processes have driven it, one after the other."""
 
 
 class RunRecord(RunSummary, frozen=True):

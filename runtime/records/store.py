@@ -1,6 +1,6 @@
 """Records in the store: a hash for each run, and an index of a tenant's runs by when they began.
 
-    cgh:{acme}:run:5f…         summary, record
+    cgh:{acme}:run:5f…         summary, record, attempt
     cgh:{acme}:runs            "5f… support-rag" by start
     cgh:{acme}:cancel:5f…      somebody wants the run to end
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from runtime.records.model import RunRecord, RunSummary, as_of
+from runtime.records.model import RunRecord, RunStatus, RunSummary, as_of
 from runtime.records.timings import TimingStore
 from runtime.sealing import NOTHING_SEALED, Sealing, opened
 from runtime.store.client import Script, ScriptCall, Store
@@ -23,6 +23,8 @@ from runtime.store.naming import check_name, tenant_key
 DEFAULT_KEEP_S = 24 * 3600.0
 MAX_RUNS = 1_000
 """Of one tenant."""
+SEARCHED_AT_ONCE = 100
+"""Runs that are looked at in one round trip, where those of one status are asked for."""
 CANCEL_TTL_S = 3600
 """A request to cancel is forgotten after this: longer than any run waits for its next look."""
 
@@ -82,9 +84,11 @@ class RunStore:
         now: float,
         *,
         wanted: Callable[[str], bool],
+        status: RunStatus | None = None,
         after: str | None = None,
     ) -> Page:
-        """The newest `limit` runs of graphs that are `wanted`, of those older than the run `after`.
+        """The newest `limit` runs of graphs that are `wanted`, of those older than the run `after`, and only
+        those of one `status`.
 
         Raises `InvalidName`, `StoreUnavailable`.
         """
@@ -94,13 +98,21 @@ class RunStore:
             place = next((index for index, (run_id, _) in enumerate(listed) if run_id == after), len(listed))
             listed = listed[place + 1 :]
         chosen = [run_id for run_id, graph in listed if wanted(graph)]
-        page = chosen[:limit]
-        runs = [as_of(each, now) for each in await self._summaries(tenant, page)] if page else []
-        return Page(runs, more=len(chosen) > limit)
+        at_once = limit + 1 if status is None else max(limit + 1, SEARCHED_AT_ONCE)
+        found: list[RunSummary] = []
+        while chosen and len(found) <= limit:
+            runs = [as_of(each, now) for each in await self._summaries(tenant, chosen[:at_once])]
+            chosen = chosen[at_once:]
+            found += [run for run in runs if status in (None, run.status)]
+        return Page(found[:limit], more=len(found) > limit)
 
     async def ask_to_cancel(self, tenant: str, run_id: str) -> None:
         """Has whichever runner drives the run end it at its next look. Raises `StoreUnavailable`."""
         await self._store.execute("SET", _cancel_key(tenant, run_id), 1, "EX", CANCEL_TTL_S)
+
+    async def cancel_no_more(self, tenant: str, run_id: str) -> None:
+        """Takes a request to cancel back: the run is to go on. Raises `StoreUnavailable`."""
+        await self._store.execute("DEL", _cancel_key(tenant, run_id))
 
     async def asked_to_cancel(self, runs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Those of the runs (tenant and id) that somebody wants to end. Raises `StoreUnavailable`."""
@@ -134,6 +146,7 @@ class RunStore:
                 seal.close(_pack(summary), key, "summary"),
                 seal.close(_pack(record), key, "record"),
                 key.removesuffix(record.run_id),
+                record.attempt,
             ],
         )
 

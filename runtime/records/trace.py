@@ -11,6 +11,7 @@ and of their text nothing.
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterable
 from typing import Any
 
 import msgspec
@@ -28,13 +29,16 @@ from runtime.events import (
     RunEvent,
     RunFailed,
     RunFinished,
+    RunResumed,
     RunStarted,
+    RunSuspended,
 )
 from runtime.records.model import MAX_NODES, NodeRecord, NodeStatus, RunFault, RunRecord, RunStatus, keep
 from runtime.request import RunRequest
 
 _INDEX = re.compile(r"\[[0-9]+\]$")
 _CANCELLED = RunCancelled.__name__
+AT_WORK: Container[NodeStatus] = ("running", "waiting")
 
 
 class _Node(msgspec.Struct):
@@ -53,12 +57,13 @@ class _Node(msgspec.Struct):
 class Trace:
     """What is known of one run so far."""
 
-    def __init__(self, request: RunRequest, started: float) -> None:
-        """`started` is Unix seconds."""
+    def __init__(self, request: RunRequest, started: float, attempt: int = 1) -> None:
+        """`started` is Unix seconds: when the run began, whichever process began it."""
+        self._attempt = attempt
         self._request = request
         self._started = started
         self._accepted: RunStarted | None = None
-        self._ended: RunFinished | RunFailed | None = None
+        self._ended: RunFinished | RunFailed | RunSuspended | None = None
         self._nodes: dict[str, _Node] = {}
         self._inside: dict[str, set[str]] = {}
         """By node that holds others: those of them that run."""
@@ -70,12 +75,18 @@ class Trace:
         """Whether the run has begun: one that is refused has no record."""
         return self._accepted is not None
 
+    def replay(self, events: Iterable[RunEvent]) -> None:
+        """Events of earlier attempts, of which nobody knows when they happened: the earliest that can be."""
+        now = 0.0
+        for event in events:
+            if isinstance(event, NodeFinished) and event.node in self._nodes:
+                now = max(now, self._nodes[event.node].started + event.seconds)
+            self.add(event, now)
+
     def add(self, event: RunEvent, at: float) -> None:
         """An event that happened `at` seconds after the start."""
         self._seconds = at
         match event:
-            case RunStarted():
-                self._accepted = event
             case NodeStarted(node=node, kind=kind):
                 self._enter(node, _Node(kind, "running", at))
             case NodeSkipped(node=node, kind=kind, reason=reason):
@@ -94,7 +105,18 @@ class Trace:
                 self._give_up_inside(node)
                 if node in self._nodes:
                     self._nodes[node].fell_back_to = to
-            case RunFinished() | RunFailed():
+            case _:
+                self._of_run(event)
+
+    def _of_run(self, event: RunEvent) -> None:
+        match event:
+            case RunStarted():
+                self._accepted = event
+            case RunResumed():
+                self._ended = None
+                for name in [name for name, node in self._nodes.items() if node.status in AT_WORK]:
+                    self._leave(name, "cancelled", None, None)
+            case RunFinished() | RunFailed() | RunSuspended():
                 self._ended = event
             case _:
                 pass
@@ -113,6 +135,7 @@ class Trace:
             status=_status(ended),
             started=self._started,
             deadline=request.deadline,
+            attempt=self._attempt,
             seconds=self._seconds if ended is None else ended.seconds,
             usage=self._usage() if ended is None else ended.usage,
             error=_fault(ended) if isinstance(ended, RunFailed) else None,
@@ -160,9 +183,9 @@ class Trace:
 
     def _node(self, name: str, node: _Node) -> NodeRecord:
         status, seconds = node.status, node.seconds
-        if status in ("running", "waiting"):
+        if status in AT_WORK:
             seconds = self._seconds - node.started
-            status = status if self._ended is None else "cancelled"
+            status = "cancelled" if isinstance(self._ended, RunFinished | RunFailed) else status
         return NodeRecord(
             name,
             node.kind,
@@ -176,10 +199,12 @@ class Trace:
         )
 
 
-def _status(ended: RunFinished | RunFailed | None) -> RunStatus:
+def _status(ended: RunFinished | RunFailed | RunSuspended | None) -> RunStatus:
     match ended:
         case None:
             return "running"
+        case RunSuspended():
+            return "suspended"
         case RunFinished():
             return "succeeded"
         case RunFailed():

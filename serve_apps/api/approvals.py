@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
+import structlog
 from fastapi import APIRouter, Response
 from fastapi import Request as HTTPRequest
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from cluster.errors import ClusterError
 from runtime.approvals.model import MAX_COMMENT_CHARS, MAX_VALUE_BYTES, Approval, Decision
+from runtime.errors import RunEnded, RunHeld, UnknownRun
+from runtime.store.errors import StoreError
 from serve_apps.api.common import exchange_of, json_response, key_of
+from serve_apps.api.run_actions import go_on
 from serve_apps.api.runs import find_run
-from serve_apps.gateway.deps import Gateway
-from serve_apps.gateway.errors import BadRequest, Conflict, NotFound
+from serve_apps.gateway.deps import Gateway, Request
+from serve_apps.gateway.errors import BadRequest, Conflict, GatewayError, NotFound
 from serve_apps.gateway.keys import KeyRecord
 from serve_apps.gateway.routing import GRAPH_PREFIX, may_use
 from serve_apps.translators.decoding import BodyDecoder, check_free_form
@@ -61,9 +66,13 @@ class ApprovalAnswer(Struct, frozen=True):
     run_id: str
     node: str
     status: Literal["approved", "rejected"]
+    run_status: Literal["running", "suspended"]
+    """`suspended`: the decision is kept, and the run goes on when somebody resumes it; this time there was no
+    quota, or nobody, to go on with it."""
 
 
 _decode = BodyDecoder(ApprovalBody).decode
+_log = structlog.get_logger(__name__)
 
 
 def router(gateway: Gateway) -> APIRouter:
@@ -92,7 +101,10 @@ def router(gateway: Gateway) -> APIRouter:
                     "'value' must be of the type of what was shown.", param="value", code="invalid_value"
                 )
             case "taken":
-                return json_response(ApprovalAnswer(run_id, node, _status(decision)))
+                asked = Request(gateway, exchange_of(request), key)
+                return json_response(
+                    ApprovalAnswer(run_id, node, _status(decision), await _wake(asked, run_id))
+                )
 
     return routes
 
@@ -107,6 +119,23 @@ async def _approvals(gateway: Gateway, key: KeyRecord, run_id: str) -> list[Appr
     if not found or not may_use(key, GRAPH_PREFIX + found[0].asked.graph):
         await find_run(gateway, key, run_id)
     return found
+
+
+async def _wake(request: Request, run_id: str) -> Literal["running", "suspended"]:
+    """Has the run go on if it was suspended. How it is then."""
+    gateway, _, key = request
+    if gateway.journals is None:
+        return "running"
+    try:
+        kept = await gateway.journals.read(key.tenant, run_id)
+        if kept.state == "suspended":
+            await go_on(request, kept, None, gateway.settings.max_timeout_s)
+    except (UnknownRun, RunHeld, RunEnded):
+        return "running"  # it keeps nothing, or somebody was faster
+    except (GatewayError, ClusterError, StoreError) as error:
+        _log.warning("run_not_resumed", run_id=run_id, error=type(error).__name__)
+        return "suspended"
+    return "running"
 
 
 def _given(body: ApprovalBody) -> Any:

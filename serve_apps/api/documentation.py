@@ -17,14 +17,14 @@ from fastapi.openapi.utils import get_openapi
 from msgspec import Struct
 
 from runtime.context.model import Context
-from runtime.records.model import RunRecord
 from serve_apps.api.approvals import ApprovalAnswer, ApprovalBody, ApprovalList
 from serve_apps.api.contexts import ContextDeleted
 from serve_apps.api.graphs import GraphList, GraphObject, RunBody
 from serve_apps.api.health import Health, ReadinessReport
 from serve_apps.api.models import ModelList, ModelObject
-from serve_apps.api.run_answers import RunAnswer
-from serve_apps.api.runs import LIST_PARAMETERS, CancelAnswer, RunList
+from serve_apps.api.run_actions import EVENTS_PARAMETERS, ForkBody, ResumeBody
+from serve_apps.api.run_answers import RunAccepted, RunAnswer
+from serve_apps.api.runs import LIST_PARAMETERS, RUN_PARAMETERS, CancelAnswer, RunList, RunWithOutputs
 from serve_apps.translators.openai import ChatBody, CompletionBody, EmbeddingBody
 from serve_apps.translators.openai_replies import ChatCompletion, Completion, EmbeddingList
 
@@ -40,6 +40,13 @@ says the new version, in `x-context-version` or, streamed, in the chunk with the
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _COMPONENTS = "#/components/schemas/"
+
+
+_ACCEPTED: Mapping[str, Any] = {
+    "description": "The run goes on by itself, or waits for people",
+    "headers": {"Location": {"schema": {"type": "string"}, "description": "Where to look for the run"}},
+    "content": {"application/json": {"schema": {"$ref": f"{_COMPONENTS}{RunAccepted.__name__}"}}},
+}
 
 
 class ErrorObject(Struct, frozen=True):
@@ -61,13 +68,16 @@ class Described:
     """What one route takes and answers."""
 
     summary: str
-    answer: type[Any]
+    answer: type[Any] | None
+    """The JSON of a 200, where there is one."""
     body: type[Any] | None = None
     tag: str | None = None
     streams: bool = False
     errors: tuple[int, ...] = ()
     query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """JSON Schemas of the parameters after the `?`."""
+    accepts: bool = False
+    """Whether it may answer that the run goes on by itself."""
 
 
 _CALL_ERRORS = (400, 401, 403, 404, 408, 413, 415, 422, 429, 503)
@@ -89,7 +99,7 @@ ROUTES: dict[tuple[str, str], Described] = {
         "Embed texts", EmbeddingList, EmbeddingBody, "openai", False, _CALL_ERRORS
     ),
     ("/v1/graphs/{name}/runs", "post"): Described(
-        "Run a graph", RunAnswer, RunBody, "graphs", True, _CALL_ERRORS
+        "Run a graph", RunAnswer, RunBody, "graphs", True, (*_CALL_ERRORS, 409), accepts=True
     ),
     ("/v1/graphs", "get"): Described("The graphs this key may run", GraphList, errors=_READ_ERRORS),
     ("/v1/graphs/{name}", "get"): Described("One graph", GraphObject, errors=_READ_ERRORS),
@@ -99,8 +109,37 @@ ROUTES: dict[tuple[str, str], Described] = {
         errors=(400, *_READ_ERRORS),
         query=LIST_PARAMETERS,
     ),
-    ("/v1/runs/{run_id}", "get"): Described("One run, with its nodes", RunRecord, errors=_READ_ERRORS),
+    ("/v1/runs/{run_id}", "get"): Described(
+        "One run, with its nodes", RunWithOutputs, errors=(400, 409, *_READ_ERRORS), query=RUN_PARAMETERS
+    ),
+    ("/v1/runs/{run_id}/events", "get"): Described(
+        "The events of a run that keeps them, from any number on",
+        None,
+        None,
+        "runs",
+        True,
+        (400, 408, 409, *_READ_ERRORS),
+        EVENTS_PARAMETERS,
+    ),
     ("/v1/runs/{run_id}/cancel", "post"): Described("End a run", CancelAnswer, errors=_READ_ERRORS),
+    ("/v1/runs/{run_id}/resume", "post"): Described(
+        "Go on with a run that has failed, was cancelled or is suspended",
+        None,
+        ResumeBody,
+        "runs",
+        True,
+        (*_CALL_ERRORS, 409),
+        accepts=True,
+    ),
+    ("/v1/runs/{run_id}/fork", "post"): Described(
+        "Run again from a node on, with other outputs of it or other inputs",
+        RunAnswer,
+        ForkBody,
+        "runs",
+        True,
+        (*_CALL_ERRORS, 409),
+        accepts=True,
+    ),
     ("/v1/runs/{run_id}/approvals", "get"): Described(
         "What a run asks of people", ApprovalList, errors=_READ_ERRORS
     ),
@@ -136,7 +175,11 @@ def _document(api: FastAPI) -> dict[str, Any]:
     document = get_openapi(
         title=api.title, version=api.version, description=api.description, routes=api.routes
     )
-    kinds = {ErrorBody, *(kind for route in ROUTES.values() for kind in (route.answer, route.body) if kind)}
+    kinds = {
+        ErrorBody,
+        RunAccepted,
+        *(kind for route in ROUTES.values() for kind in (route.answer, route.body) if kind),
+    }
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_COMPONENTS + "{name}")
     components = document.setdefault("components", {})
     components["schemas"] = schemas
@@ -149,7 +192,9 @@ def _document(api: FastAPI) -> dict[str, Any]:
 
 
 def _operation(path: str, route: Described) -> dict[str, Any]:
-    answer: dict[str, Any] = {"application/json": {"schema": _reference(route.answer)}}
+    answer: dict[str, Any] = {}
+    if route.answer is not None:
+        answer["application/json"] = {"schema": _reference(route.answer)}
     if route.streams:
         answer["text/event-stream"] = {"schema": {"type": "string"}}
     operation: dict[str, Any] = {
@@ -159,6 +204,8 @@ def _operation(path: str, route: Described) -> dict[str, Any]:
             **{str(status): _error(status) for status in route.errors},
         },
     }
+    if route.accepts:
+        operation["responses"]["202"] = _ACCEPTED
     if route.errors:
         operation["security"] = [{"key": []}]
     if route.tag:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
@@ -20,7 +21,7 @@ from serve_apps.api.run_answers import Keeping, tell_accepted, tell_answer, tell
 from serve_apps.gateway.background import Begun, begin
 from serve_apps.gateway.charging import charged
 from serve_apps.gateway.deps import Gateway, Request, Runner
-from serve_apps.gateway.errors import BadRequest
+from serve_apps.gateway.errors import BadRequest, ClientGone
 from serve_apps.gateway.following import cancel, follow, run_events
 from serve_apps.gateway.metering import RunMeter
 from serve_apps.gateway.quotas import MAX_TOKENS
@@ -93,13 +94,16 @@ async def tell_begun(request: Request, begun: Begun, graph: str, streamed: bool)
         await tell_accepted(request.exchange, begun.run_id, graph)
 
 
-async def tell_followed(request: Request, run: RunRequest, version: str) -> None:
-    """Waits for a run that goes on by itself. When the client leaves, or its time is over, the run ends."""
-    gateway = request.gateway
+async def tell_followed(request: Request, journals: Journals, run: RunRequest, version: str) -> None:
+    """Waits for a run that goes on by itself, or tells its events. When the client leaves, or its time is
+    over, the run ends."""
     try:
-        await tell_answer(request.exchange, run, version, _events(journals_of(gateway), run))
-    except BaseException:
-        await cancel(gateway.runs, run.tenant, run.run_id)
+        if run.stream:
+            await tell_numbered(request.exchange, run.run_id, follow(journals, run.tenant, run.run_id))
+        else:
+            await tell_answer(request.exchange, run, version, _events(journals, run))
+    except (asyncio.CancelledError, ClientGone):
+        await cancel(request.gateway.runs, run.tenant, run.run_id)
         raise
 
 

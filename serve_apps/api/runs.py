@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Any, Final, Literal, TypeVar, get_args
 
-import msgspec
 from fastapi import APIRouter, Response
 from fastapi import Request as HTTPRequest
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from cluster.messages import Failure
-from runtime.records.model import RunRecord, RunSummary
+from runtime.durability import journal
+from runtime.errors import LeaseLost, RunCancelled, RunEnded, RunHeld, UnknownRun
+from runtime.events import RunFailed
+from runtime.records.model import Kept, RunFault, RunRecord, RunStatus, RunSummary, keep
 from serve_apps.api.common import json_response, key_of
 from serve_apps.gateway.deps import Gateway
-from serve_apps.gateway.errors import BadRequest, NotFound
+from serve_apps.gateway.errors import BadRequest, Conflict, NotFound
 from serve_apps.gateway.failures import told
 from serve_apps.gateway.keys import KeyRecord
 from serve_apps.gateway.routing import GRAPH_PREFIX, may_use
@@ -26,10 +28,20 @@ DEFAULT_LISTED = 20
 LIST_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LISTED, "default": DEFAULT_LISTED},
     "graph": {"type": "string", "description": "Only runs of this graph."},
+    "status": {"type": "string", "enum": list(get_args(RunStatus)), "description": "Only runs that are so."},
     "after": {"type": "string", "description": "The `last_id` of the page before."},
 }
 
+RUN_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "outputs": {
+        "type": "boolean",
+        "default": False,
+        "description": "With what each node gave, as far as it is small; of a run with a durability.",
+    },
+}
+
 R = TypeVar("R", bound=RunSummary)
+T = TypeVar("T")
 
 
 class RunList(Struct, frozen=True):
@@ -42,12 +54,19 @@ class RunList(Struct, frozen=True):
     object: Literal["list"] = "list"
 
 
+class RunWithOutputs(RunRecord, frozen=True):
+    """A run, and on request what its nodes gave."""
+
+    node_outputs: Kept | UnsetType = UNSET
+    """By path of the node. Bytes of what is too large to show."""
+
+
 class CancelAnswer(Struct, frozen=True):
     """What comes of a call to cancel."""
 
     run_id: str
     status: Literal["cancelling", "succeeded", "failed", "cancelled"]
-    """`cancelling`: it ends within a second. Any other: it had ended already."""
+    """`cancelling`: it ends within a second. `cancelled`: it has ended; so has any other."""
 
 
 def router(gateway: Gateway) -> APIRouter:
@@ -56,19 +75,14 @@ def router(gateway: Gateway) -> APIRouter:
     @routes.get("/v1/runs")
     async def list_runs(request: HTTPRequest) -> Response:
         key = await key_of(gateway, request)
-        asked = request.query_params
-        for name in asked:
-            if name not in LIST_PARAMETERS:
-                hint = suggestion(name, LIST_PARAMETERS)
-                raise BadRequest(
-                    f"There is no parameter {name[:100]!r}.{hint}", param=name[:100], code="unknown_field"
-                )
+        asked = _asked(request, LIST_PARAMETERS)
         graph = asked.get("graph")
         page = await gateway.runs.newest(
             key.tenant,
             _limit(asked.get("limit")),
             gateway.clock(),
             wanted=lambda name: graph in (None, name) and may_use(key, GRAPH_PREFIX + name),
+            status=_one_of("status", asked.get("status"), get_args(RunStatus)),
             after=asked.get("after"),
         )
         last = page.runs[-1].run_id if page.runs else None
@@ -77,16 +91,23 @@ def router(gateway: Gateway) -> APIRouter:
     @routes.get("/v1/runs/{run_id}")
     async def get_run(run_id: str, request: HTTPRequest) -> Response:
         key = await key_of(gateway, request)
-        return json_response(_public(await find_run(gateway, key, run_id)))
+        asked = _asked(request, RUN_PARAMETERS)
+        run = _public(await find_run(gateway, key, run_id))
+        if _one_of("outputs", asked.get("outputs"), ("true", "false")) != "true":
+            return json_response(run)
+        shown = {name: getattr(run, name) for name in run.__struct_fields__}
+        return json_response(RunWithOutputs(**shown, node_outputs=await _node_outputs(gateway, key, run_id)))
 
     @routes.post("/v1/runs/{run_id}/cancel")
     async def cancel_run(run_id: str, request: HTTPRequest) -> Response:
         key = await key_of(gateway, request)
         run = await find_run(gateway, key, run_id)
-        if run.status != "running":
+        if run.status == "running":
+            await gateway.runs.ask_to_cancel(key.tenant, run_id)
+        elif run.status != "suspended":
             return json_response(CancelAnswer(run_id, run.status))
-        await gateway.runs.ask_to_cancel(key.tenant, run_id)
-        return json_response(CancelAnswer(run_id, "cancelling"))
+        ended = await _end_unattended(gateway, run)
+        return json_response(CancelAnswer(run_id, "cancelled" if ended else "cancelling"))
 
     return routes
 
@@ -94,9 +115,98 @@ def router(gateway: Gateway) -> APIRouter:
 async def find_run(gateway: Gateway, key: KeyRecord, run_id: str) -> RunRecord:
     """A run of the key's tenant, of a graph that the key may use. Raises `NotFound`, `StoreUnavailable`."""
     run = await gateway.runs.load(key.tenant, run_id, gateway.clock())
+    if run is None:
+        run = await _unrecorded(gateway, key, run_id)
     if run is None or not may_use(key, GRAPH_PREFIX + run.graph):
         raise NotFound(f"There is no run {run_id[:100]!r}.", code="run_not_found")
     return run
+
+
+async def _unrecorded(gateway: Gateway, key: KeyRecord, run_id: str) -> RunRecord | None:
+    """A run whose record is not written yet: it is written beside the run, and the journal before."""
+    try:
+        kept = await _journal_of(gateway, key.tenant, run_id)
+    except UnknownRun:
+        return None
+    request, plan = kept.request, kept.plan
+    return RunRecord(
+        run_id=run_id,
+        tenant=request.tenant,
+        graph=request.graph,
+        version=plan.version,
+        plan_hash=plan.hash,
+        status=kept.state,
+        started=gateway.clock(),
+        deadline=request.deadline,
+        inputs=keep(request.inputs),
+    )
+
+
+async def _journal_of(gateway: Gateway, tenant: str, run_id: str) -> journal.Kept:
+    """Raises `UnknownRun`, `StoreUnavailable`."""
+    if gateway.journals is None:
+        raise UnknownRun(f"nothing is kept of a run {run_id}")
+    return await gateway.journals.read(tenant, run_id)
+
+
+async def _node_outputs(gateway: Gateway, key: KeyRecord, run_id: str) -> Kept:
+    """What the nodes of a run gave, as far as it is small. Raises `Conflict` where nothing is kept of it."""
+    try:
+        kept = await _journal_of(gateway, key.tenant, run_id)
+    except UnknownRun:
+        raise nothing_kept(run_id, "outputs") from None
+    if kept.request.durability == "none":
+        raise nothing_kept(run_id, "outputs")
+    return keep({path: each.outputs for path, each in kept.done.items() if "+" not in path})
+
+
+def nothing_kept(run_id: str, what: Literal["events", "checkpoints", "outputs"]) -> Conflict:
+    """That a run does not keep what is asked for, and how one does."""
+    how = ' or "background": true' if what == "events" else ""
+    return Conflict(
+        f'The run {run_id} keeps no {what}: begin it with "durability": "step"{how}.', code=f"{what}_not_kept"
+    )
+
+
+async def _end_unattended(gateway: Gateway, run: RunRecord) -> bool:
+    """Ends a run that no runner drives: a suspended one, or one whose runner has died. Whether it was so."""
+    if gateway.journals is None:
+        return False
+    deadline = gateway.clock() if run.status == "suspended" else None
+    try:
+        taken = await gateway.journals.take(run.tenant, run.run_id, deadline=deadline)
+        failure = RunCancelled("the run was cancelled while nobody was at work on it").as_failure()
+        seconds = max(0.0, gateway.clock() - run.started)
+        await taken.journal.append([RunFailed(failure, run.usage, seconds)], [])
+    except (RunHeld, RunEnded, LeaseLost, UnknownRun):
+        return False
+    fault = RunFault(failure.kind, failure.message)
+    await gateway.runs.write([structs.replace(run, status="cancelled", seconds=seconds, error=fault)])
+    return True
+
+
+def _asked(request: HTTPRequest, known: Mapping[str, Any]) -> Mapping[str, str]:
+    """The parameters after the `?`. Raises `BadRequest` for one that is not known."""
+    for name in request.query_params:
+        if name not in known:
+            raise unknown_parameter(name, known)
+    return request.query_params
+
+
+def unknown_parameter(name: str, known: Mapping[str, Any]) -> BadRequest:
+    hint = suggestion(name, known)
+    return BadRequest(f"There is no parameter {name[:100]!r}.{hint}", param=name[:100], code="unknown_field")
+
+
+def _one_of(name: str, given: str | None, allowed: Collection[T]) -> T | None:
+    for each in allowed:
+        if given == each:
+            return each
+    if given is None:
+        return None
+    raise BadRequest(
+        f"{name!r} must be one of {', '.join(map(str, allowed))}.", param=name, code="invalid_value"
+    )
 
 
 def _limit(given: str | None) -> int:
@@ -112,4 +222,4 @@ def _public(run: R) -> R:
     if run.error is None:
         return run
     answer = told(Failure(run.error.kind, run.error.message), run.run_id)
-    return msgspec.structs.replace(run, error=msgspec.structs.replace(run.error, message=answer.message))
+    return structs.replace(run, error=structs.replace(run.error, message=answer.message))

@@ -10,13 +10,24 @@ way ends in `_refuse`, so that every error has OpenAI's shape and the request's 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Literal, NamedTuple
 
 import structlog
 from fastapi import FastAPI
 
-from serve_apps.api import approvals, contexts, documentation, graphs, health, models, openai, runs
+from serve_apps.api import (
+    approvals,
+    contexts,
+    documentation,
+    graphs,
+    health,
+    models,
+    openai,
+    run_actions,
+    runs,
+)
 from serve_apps.api.common import EXCHANGE, install_error_handlers
 from serve_apps.gateway.authentication import authenticate
 from serve_apps.gateway.deps import Gateway, GatewayDeps, Request
@@ -40,11 +51,24 @@ DRAIN_S = 10.0
 REFUSAL_S = 2.0
 """How long an error may take to be sent to a client that does not read."""
 
-HOT_ROUTES: dict[str, Endpoint] = {
-    "/v1/chat/completions": openai.chat_completions,
-    "/v1/completions": openai.completions,
-    "/v1/embeddings": openai.embeddings,
+
+class Route(NamedTuple):
+    """A hot route."""
+
+    method: Literal["GET", "POST"]
+    endpoint: Endpoint
+
+
+HOT_ROUTES: Mapping[str, Route] = {
+    "/v1/chat/completions": Route("POST", openai.chat_completions),
+    "/v1/completions": Route("POST", openai.completions),
+    "/v1/embeddings": Route("POST", openai.embeddings),
+    "/v1/graphs/*/runs": Route("POST", graphs.run_graph),
+    "/v1/runs/*/events": Route("GET", run_actions.run_events),
+    "/v1/runs/*/resume": Route("POST", run_actions.resume_run),
+    "/v1/runs/*/fork": Route("POST", run_actions.fork_run),
 }
+"""By path, `*` where a name stands."""
 
 _log = structlog.get_logger(__name__)
 
@@ -67,21 +91,23 @@ class Front:
             await self._api(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send)
-        endpoint = _endpoint(exchange.path)
+        route = _find(exchange.path)
         try:
             settings, now = self._gateway.settings, self._gateway.clock()
             seconds = timeout_of(exchange.headers, settings.default_timeout_s, settings.max_timeout_s)
             async with exchange.bounded(seconds, now):
-                if endpoint is None:
+                if route is None:
                     scope[EXCHANGE] = exchange
                     await self._api(scope, receive, exchange.forward)
-                elif scope["method"] != "POST":
-                    raise MethodNotAllowed("Use POST.", headers=[(b"allow", b"POST")])
+                elif scope["method"] != route.method:
+                    raise MethodNotAllowed(
+                        f"Use {route.method}.", headers=[(b"allow", route.method.encode())]
+                    )
                 else:
                     key = await authenticate(self._gateway.keys, exchange.headers)
                     request = Request(self._gateway, exchange, key)
-                    if not await answered_before(request):
-                        await endpoint(request)
+                    if route.method == "GET" or not await answered_before(request):
+                        await route.endpoint(request)
         except ClientGone:
             _log.info("client_gone", request_id=exchange.id)
         except Exception as error:  # noqa: BLE001 - the last resort: `answer_to` logs what it does not know
@@ -91,16 +117,13 @@ class Front:
                 exchange.recorder.close()
 
 
-def _endpoint(path: str) -> Endpoint | None:
-    endpoint = HOT_ROUTES.get(path)
-    if (
-        endpoint is None
-        and path.startswith("/v1/graphs/")
-        and path.endswith("/runs")
-        and path.count("/") == 4
-    ):
-        return graphs.run_graph
-    return endpoint
+def _find(path: str) -> Route | None:
+    """The hot route of a path; None where FastAPI has one, or nobody."""
+    route = HOT_ROUTES.get(path)
+    if route is None and path.count("/") == 4:
+        _, version, kind, _, action = path.split("/")
+        return HOT_ROUTES.get(f"/{version}/{kind}/*/{action}")
+    return route
 
 
 async def _refuse(exchange: Exchange, answer: GatewayError) -> None:

@@ -112,6 +112,7 @@ class Exchange:
         "headers",
         "id",
         "path",
+        "query",
         "recorder",
         "seconds",
         "shown_id",
@@ -129,6 +130,7 @@ class Exchange:
         self._sent_at = 0.0
         self._body: bytes | None = None
         self.path: str = scope["path"]
+        self.query: bytes = scope.get("query_string", b"")
         self.headers = request_headers(scope)
         self.id, self.shown_id = request_ids(self.headers)
         self.added_headers: list[Header] = [(b"x-request-id", self.shown_id)]

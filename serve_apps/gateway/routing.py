@@ -5,6 +5,7 @@ A model name means a pool; `graph/NAME` means a graph. Names a key may not use a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from cluster.interface import Pool
@@ -61,9 +62,13 @@ def find_graph(request: Request, name: str) -> GraphInfo:
     """A graph that can run now. Raises `NotFound`, `Forbidden`, `Unavailable`."""
     gateway = request.gateway
     info = known_graph(gateway, request.key, name)
-    known = [model_part(model) for model in info.models if model in gateway.pools]
-    _wait_for(gateway, [RUNNER, *known])
+    wait_for_models(gateway, info.models)
     return info
+
+
+def wait_for_models(gateway: Gateway, models: Iterable[str]) -> None:
+    """Raises `Unavailable` while the runner, or one of these models that is known, cannot answer."""
+    _wait_for(gateway, [RUNNER, *(model_part(model) for model in models if model in gateway.pools)])
 
 
 def known_graph(gateway: Gateway, key: KeyRecord, name: str) -> GraphInfo:

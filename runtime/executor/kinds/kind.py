@@ -80,6 +80,10 @@ class Approvals(Protocol):
         """
         ...
 
+    async def any_decided(self, tenant: str, run_id: str, nodes: Sequence[str]) -> bool:
+        """Whether one of these questions of a run was decided. Raises `ClusterError`."""
+        ...
+
 
 class Resources(msgspec.Struct, frozen=True):
     """What plans may call, by name."""
@@ -166,12 +170,17 @@ class NodeCall(Protocol):
     def keep(self, key: str, value: Any, /, supersedes: Sequence[str] = ()) -> None:
         """Has a value kept for whoever goes on with the run, in place of what was kept under the same key.
 
-        `supersedes` are labels of bodies that nobody needs to look into any more. Costs nothing where the run
-        is not durable.
+        A key that begins with a number is of that pass or step. `supersedes` are labels of bodies that nobody
+        needs to look into any more, and `+` with a key. Costs nothing where the run is not durable.
         """
 
     def kept(self, key: str, /) -> Any:
         """What an earlier attempt at the run has kept under a key; null where it has kept nothing."""
+
+    @property
+    def last_kept(self) -> int:
+        """The largest number that earlier attempts have kept something under; 0 where there is none."""
+        ...
 
     @property
     def leaving(self) -> bool:

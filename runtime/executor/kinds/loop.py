@@ -1,6 +1,7 @@
 """`loop`: pass after pass on the state that the one before has left.
 
-Whoever goes on with a run begins at the pass in which it stopped.
+Whoever goes on with a run begins at the pass in which it stopped: under `3` it is kept what the first three
+have left.
 """
 
 from __future__ import annotations
@@ -15,15 +16,13 @@ from runtime.values import larger_than
 MAX_STATE_BYTES = 4 * 2**20
 """A pass may hold what the one before has left several times over, so that it would grow without bound."""
 
-LAST = "pass"
-"""Under which it is kept how many passes are done, and what the last one gave."""
-
 
 def prepare(spec: Loop, _resources: Resources) -> Perform:
     iteration = Ref(spec.as_, "iteration")
 
     async def perform(call: NodeCall, inputs: Values) -> Values:
-        passes, outputs = call.kept(LAST) or (0, {})
+        passes = call.last_kept
+        outputs: Values = call.kept(f"{passes}") if passes else {}
         state = inputs | {name: value for name, value in outputs.items() if name in inputs}
         while passes < spec.max_iterations:
             given = {Ref(spec.as_, name): value for name, value in state.items()}
@@ -36,7 +35,7 @@ def prepare(spec: Loop, _resources: Resources) -> Perform:
                 raise NodeError(message)
             if passed.until:
                 break
-            call.keep(LAST, [passes, {**outputs, **state}], [f"[{passes - 1}]"])
+            call.keep(f"{passes}", {**outputs, **state}, [f"[{passes - 1}]", f"+{passes - 1}"])
         return {**outputs, **state, "iterations": passes}
 
     return perform

@@ -27,6 +27,7 @@ from runtime.events import (
     NodeStarted,
     Tally,
 )
+from runtime.executor import run
 from runtime.executor.kinds.kind import Resources
 from runtime.plan import ExecutionPlan
 from runtime.runner import Runner
@@ -295,3 +296,43 @@ async def test_a_captured_value_is_kept_until_its_container_is_done():
     made = node("made", Value(), value=["${inputs.q}"])
     looped = node("again", Loop(max_iterations=3), {"body": both})
     assert await outputs_of(plan(made, looped, inputs=("q",), x="${again.x}"), q="hi") == {"x": "['hi']"}
+
+
+class Crowd:
+    """A pool that keeps calls waiting as long as more of them come."""
+
+    def __init__(self) -> None:
+        self._pool = generator("small")
+        self.info = self._pool.info
+        self.count_tokens = self._pool.count_tokens
+        self.running = self.most = 0
+
+    async def generate(self, call):
+        self.running += 1
+        self.most = max(self.most, self.running)
+        seen = 0
+        while seen < self.running:
+            seen = self.running
+            for _ in range(50):
+                await asyncio.sleep(0)
+        self.running -= 1
+        async for batch in self._pool.generate(call):
+            yield batch
+
+
+async def test_maps_in_maps_do_not_multiply_without_bound(monkeypatch):
+    inside = body(node("ask", SMALL, prompt="${item3}", history=[]), text="${ask.text}")
+    for depth in (3, 2, 1):
+        over = "${inputs.items}" if depth == 1 else f"${{item{depth - 1}}}"
+        last = node(f"m{depth}", Map(as_=f"item{depth}", max_concurrency=5), {"body": inside}, over=over)
+        inside = body(last, text=f"${{m{depth}.text}}")
+    made = plan(last, inputs=("items",), text="${m1.text}")
+    items = [[[f"{i}{j}{k}" for k in range(5)] for j in range(5)] for i in range(5)]
+    free = Crowd()
+    expected = await finished(runner_of(made, small=free), asked(items=items))
+    monkeypatch.setattr(run, "MAX_BODIES_BESIDE", 7)
+    bound = Crowd()
+    ended = await finished(runner_of(made, small=bound), asked(items=items))
+    assert (ended.outputs, ended.usage) == (expected.outputs, expected.usage)
+    assert free.most == 125
+    assert 1 <= bound.most <= 8

@@ -114,7 +114,7 @@ async def test_a_decision_goes_into_the_run(
         taken = await site.http.post(f"{url}/review", json=body)
         assert (taken.status_code, taken.json()) == (
             200,
-            {"run_id": run_id, "node": "review", "status": status},
+            {"run_id": run_id, "node": "review", "status": status, "run_status": "running"},
         )
     assert answering.result().json()["outputs"] == outputs
     (decided,) = (await site.http.get(url)).json()["data"]

@@ -99,6 +99,7 @@ async def test_a_run_can_be_looked_at_later(start_runs: StartRuns) -> None:
         "seconds": answer.json()["seconds"],
         "usage": answer.json()["usage"],
         "error": None,
+        "attempt": 1,
         "inputs": {"values": {"question": "well?", "tone": "kind"}, "left_out": {}},
         "outputs": {"values": {"text": "In a kind way: yes."}, "left_out": {}},
         "nodes": [],
@@ -261,5 +262,5 @@ async def test_ids_that_are_none(site: Site) -> None:
 async def test_the_document_tells_of_runs(site: Site) -> None:
     paths = (await site.http.get("/openapi.json")).json()["paths"]
     listed = {each["name"]: each["in"] for each in paths["/v1/runs"]["get"]["parameters"]}
-    assert listed == {"limit": "query", "graph": "query", "after": "query"}
+    assert listed == {"limit": "query", "graph": "query", "status": "query", "after": "query"}
     assert paths["/v1/runs/{run_id}/cancel"]["post"]["parameters"][0]["name"] == "run_id"

@@ -1,7 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint types contracts unit e2e bench reference lock clean
+.PHONY: help install serve test lint types contracts unit e2e chaos bench reference lock clean
 bin := .venv/bin
 SCENARIO ?= gateway
+CHAOS_SHARE ?= 1
 
 help: ## List the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -24,13 +25,17 @@ types: install ## Types, strictly
 contracts: install ## Which package may import which
 	@$(bin)/lint-imports
 
-unit: install ## All tests but the end-to-end ones
+unit: install ## All tests but those of the whole system
 	@scripts/test-deps
-	@env -u PYTHONDONTWRITEBYTECODE $(bin)/pytest tests --ignore tests/e2e --cov --cov-report=
+	@env -u PYTHONDONTWRITEBYTECODE $(bin)/pytest tests --ignore tests/e2e --ignore tests/chaos --cov --cov-report=
 
 e2e: install ## The whole system over HTTP, on the fake and on the real engine
 	@scripts/test-deps
 	@env -u PYTHONDONTWRITEBYTECODE $(bin)/pytest tests/e2e --cov --cov-append --cov-report=term
+
+chaos: install ## What holds when processes are killed, clients leave and all is redeployed: CHAOS_SHARE=1
+	@env -u PYTHONDONTWRITEBYTECODE CHAOS_SHARE=$(CHAOS_SHARE) CHAOS_RESULTS=benchmarks/results/chaos.json \
+		$(bin)/pytest tests/chaos -s
 
 bench: install ## A benchmark against its peers: SCENARIO=gateway, compile, graphs or nodes
 	@scripts/peers

@@ -18,6 +18,9 @@ from serve_apps.deployments import GatewayReplica, RunnerReplica, StoreKeeper
 from serve_apps.pipelines import load_plans
 from serve_apps.settings import Settings, load_settings
 
+SURGE_PERCENT = 10
+"""Of the replicas of gateway and runner, rounded up: how many more there are while they are replaced."""
+
 
 class BuildArguments(BaseModel):
     """What `serve run` and a Serve config file may say."""
@@ -32,14 +35,15 @@ def build(arguments: BuildArguments) -> Application:
     """
     settings = load_settings(_find(arguments.config))
     load_plans(settings)  # every mistake in a graph shows now, not in a replica
+    drain_s = settings.gateway.max_timeout_s
     handles = {
-        spec.name: bind(spec, settings.data_dir)
+        spec.name: bind(spec, settings.data_dir, drain_s)
         for spec in settings.models
         if not isinstance(spec, OpenAISpec)
     }
-    runner = _deploy(RunnerReplica, settings.runner, "runner").bind(settings, handles)
+    runner = _deploy(RunnerReplica, settings.runner, "runner", drain_s).bind(settings, handles)
     keeper = _keeper(settings)
-    return _deploy(GatewayReplica, settings.gateway, "gateway").bind(
+    return _deploy(GatewayReplica, settings.gateway, "gateway", drain_s).bind(
         settings, handles, runner if settings.graphs else None, keeper
     )
 
@@ -50,14 +54,17 @@ def _find(config: Path) -> Path:
     return config if config.is_file() or not beside_the_packages.is_file() else beside_the_packages
 
 
-def _deploy(replica: Any, options: Any, name: str) -> Any:
+def _deploy(replica: Any, options: Any, name: str, drain_s: float) -> Any:
+    """A deployment whose replicas are replaced one after the other: the new one runs before the old one ends
+    what it has begun."""
     return serve.deployment(
         replica,
         name=name,
         num_replicas=options.replicas,
         max_ongoing_requests=options.max_ongoing_requests,
         ray_actor_options={"num_cpus": options.num_cpus},
-        graceful_shutdown_timeout_s=30,
+        graceful_shutdown_timeout_s=drain_s,
+        max_surge_percent=SURGE_PERCENT,
     )
 
 

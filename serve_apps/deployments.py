@@ -85,7 +85,9 @@ class StoreKeeper:
 class RunnerReplica:
     """Executes graphs. Ready once its indexes are built, which waits for the embedding models."""
 
-    def __init__(self, settings: Settings, handles: dict[str, DeploymentHandle]) -> None:
+    async def __init__(  # type: ignore[misc]
+        self, settings: Settings, handles: dict[str, DeploymentHandle]
+    ) -> None:
         self._settings = settings
         self._pools = build_pools(settings, handles)
         self._servers = mcp_servers(settings)
@@ -97,6 +99,8 @@ class RunnerReplica:
         self._building: asyncio.Task[Runner] = loop.create_task(self._build())
         self._attending = [loop.create_task(self._log.write()), loop.create_task(self._end_cancelled())]
         collect_less_often()
+        # Serve takes it for running from here on, and ends the replica that it replaces.
+        await asyncio.shield(self._building)
 
     async def run(self, payload: bytes) -> AsyncGenerator[bytes, None]:
         """Events of one run; items are msgpack lists of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from cluster.interface import ModelInfo
 from cluster.models import model_folder
 from cluster.tokens import TokenCounter, counter_for
 
-GRACEFUL_SHUTDOWN_S = 30.0
+DRAIN_S = 600.0
+"""How long a replica that is replaced may work on the calls that it has."""
 HEALTH_CHECK_PERIOD_S = 5.0
 _NOT_OF_ANSWERS = {
     *("name", "default_max_tokens", "replicas", "num_cpus", "cpu_cores", "threads", "max_connections"),
@@ -26,18 +28,31 @@ _NOT_OF_ANSWERS = {
 }
 
 
-def bind(spec: ReplicatedSpec, data_dir: Path) -> Application:
-    """The Serve deployment of a model that runs on this cluster."""
+def bind(spec: ReplicatedSpec, data_dir: Path, drain_s: float = DRAIN_S) -> Application:
+    """The Serve deployment of a model that runs on this cluster.
+
+    A replica that is replaced ends its calls first, for at most `drain_s`. Where the spec is the same in the
+    next `serve run` or `serve.run`, no replica is replaced.
+    """
+    options = _options(spec) | {"graceful_shutdown_timeout_s": drain_s}
     if isinstance(spec, VllmSpec):
-        deployment = serve.deployment(
-            VllmReplica, **_options(spec), placement_group_bundles=placement_bundles(spec)
-        )
-        return deployment.bind(spec, data_dir)
+        bundles = placement_bundles(spec)
+        deployment = serve.deployment(VllmReplica, **options, placement_group_bundles=bundles)
+        return _pinned(deployment, spec).bind(spec, data_dir)
     if isinstance(spec, OnnxSpec):
-        return serve.deployment(OnnxReplica, **_options(spec)).bind(spec, data_dir)
+        return _pinned(serve.deployment(OnnxReplica, **options), spec).bind(spec, data_dir)
     if isinstance(spec, FakeSpec):
-        return serve.deployment(FakeReplica, **_options(spec)).bind(spec)
+        return _pinned(serve.deployment(FakeReplica, **options), spec).bind(spec)
     raise TypeError(f"no deployment for {type(spec).__name__}")
+
+
+def _pinned(deployment: serve.Deployment, spec: ReplicatedSpec) -> serve.Deployment:
+    """The deployment under a version made of its spec. Serve gives it a random one otherwise, and an engine
+    that takes minutes to load would be loaded again for a change of some graph. Serve has no public name for
+    it."""
+    said = f"{metadata.version('cluster-graph-hybrid')} {spec.model_dump_json()}"
+    digest = hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+    return deployment.options(version=digest, _internal=True)
 
 
 def placement_bundles(spec: VllmSpec) -> list[dict[str, float]]:
@@ -85,7 +100,6 @@ def _options(spec: ReplicatedSpec) -> dict[str, Any]:
         "num_replicas": spec.replicas,
         "max_ongoing_requests": spec.max_ongoing_requests,
         "max_queued_requests": spec.max_queued_requests,
-        "graceful_shutdown_timeout_s": GRACEFUL_SHUTDOWN_S,
         "health_check_period_s": HEALTH_CHECK_PERIOD_S,
         # A vLLM replica lives in the first bundle of its group, whose CPUs its engine process uses.
         "ray_actor_options": {"num_cpus": 0 if in_placement_group else spec.num_cpus},

@@ -32,6 +32,8 @@ def system_environment(data_dir: Path, base: Mapping[str, str]) -> dict[str, str
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            # An HAProxy that another configuration has replaced lives for as long as the longest answer.
+            "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "660",
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "VLLM_NO_USAGE_STATS": "1",

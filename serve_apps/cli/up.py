@@ -35,6 +35,7 @@ from runtime.store.errors import StoreError
 from serve_apps.cli import processes
 from serve_apps.cli.demo import demo_key, print_welcome
 from serve_apps.cli.environment import system_environment
+from serve_apps.cli.haproxy import write_wrapper
 from serve_apps.settings import Settings, load_settings
 
 GCS_PORT = 6380
@@ -45,16 +46,6 @@ HAPROXY_STATS_PORT = 8404
 START_TIMEOUT_S = 900.0
 STOP_TIMEOUT_S = 30.0
 END_GRACE_S = 8.0
-
-HAPROXY_WRAPPER = """#!/bin/sh
-# Ray's template binds HAProxy's metrics and statistics pages to every interface; this binds them to loopback.
-previous=
-for argument; do
-  [ "$previous" = -f ] && sed -i -E 's/^( *bind) (:|\\*:)/\\1 127.0.0.1:/' "$argument"
-  previous=$argument
-done
-exec "{binary}" "$@"
-"""
 
 
 class StartFailed(ClusterError):
@@ -104,7 +95,8 @@ class System:
         """Ray, then the application. Returns when both are asked for, not when they are ready."""
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         self._environment = system_environment(self.settings.data_dir, os.environ)
-        self._environment["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(self._haproxy_wrapper())
+        wrapper = write_wrapper(self.settings.data_dir / "run" / "haproxy", get_haproxy_binary())
+        self._environment["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(wrapper)
         cpus = max(os.cpu_count() or 1, math.ceil(_cpus_needed(self.settings)))
         with self._step("Starting Ray"):
             self._run(
@@ -165,13 +157,6 @@ class System:
             EmbeddedValkey(self.settings.store_dir).stop()
             # Not `ray stop`: it would end every Ray of this machine, not only ours.
             return end_all(self.settings.data_dir)
-
-    def _haproxy_wrapper(self) -> Path:
-        wrapper = self.settings.data_dir / "run" / "haproxy"
-        wrapper.parent.mkdir(parents=True, exist_ok=True)
-        wrapper.write_text(HAPROXY_WRAPPER.format(binary=get_haproxy_binary()))
-        wrapper.chmod(0o700)
-        return wrapper
 
     def _run(self, *command: str) -> None:
         with self.log_file.open("ab") as log:
@@ -274,5 +259,5 @@ def _waiting_for(url: str) -> list[str] | None:
 
 def _cpus_needed(settings: Settings) -> float:
     models = sum(m.num_cpus * m.replicas for m in settings.models if isinstance(m, ReplicatedSpec))
-    gateway = settings.gateway.num_cpus * settings.gateway.replicas
-    return float(models + gateway + settings.runner.num_cpus * settings.runner.replicas)
+    doors = sum(part.num_cpus * (part.replicas + 1) for part in (settings.gateway, settings.runner))
+    return float(models + doors)  # one more of each than there are: they are replaced one after the other

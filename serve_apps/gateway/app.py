@@ -139,6 +139,8 @@ async def _refuse(exchange: Exchange, answer: GatewayError) -> None:
 def _api(gateway: Gateway) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Serve sends requests to a new gateway at once: it has to know by then what is ready.
+        await gateway.readiness.refresh()
         gateway.attending.add(gateway.readiness.watch())
         gateway.attending.add(gateway.answers.renew())
         yield

@@ -63,6 +63,22 @@ def test_a_vllm_deployment_books_its_bundles(tmp_path: Path) -> None:
     assert config.placement_group_bundles == placement_bundles(spec)
 
 
+def test_a_replica_that_is_replaced_ends_its_calls(tmp_path: Path) -> None:
+    config = bind(FAKE, tmp_path, drain_s=77)._bound_deployment._deployment_config
+    assert config.graceful_shutdown_timeout_s == 77
+
+
+def test_only_a_spec_that_has_changed_is_deployed_again(tmp_path: Path) -> None:
+    """Serve replaces all replicas of a deployment whose version is another."""
+
+    def deployed(spec: FakeSpec | OnnxSpec | VllmSpec) -> str | None:
+        return bind(spec, tmp_path)._bound_deployment.version
+
+    assert deployed(vllm()) == deployed(vllm()) is not None
+    changed = [FAKE, ONNX, vllm(), vllm(max_num_seqs=8), FAKE.model_copy(update={"script": {"token_s": 1}})]
+    assert len({deployed(spec) for spec in changed}) == len(changed)
+
+
 def test_what_a_caller_must_know_of_a_model() -> None:
     spec = vllm(max_context=4096, default_max_tokens=99)
     expected = ModelInfo("v", "generate", 4096, 99, version=model_version(spec))

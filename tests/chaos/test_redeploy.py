@@ -1,0 +1,144 @@
+"""Row 19: everything is deployed again while it is in use.
+
+Once with a new version of a graph, once with another script of a model. Gateways and runners are replaced
+both times, the replicas of the model only the second time. No call may fail, and the new version answers at
+the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.chaos.client import CHAT, Told, chat, client, post, stream
+from tests.chaos.cluster import Cluster, until
+from tests.chaos.figures import percentile, report, times
+from tests.e2e.system import AT_LENGTH, REPOSITORY, RunningSystem
+
+REDEPLOYS = 5
+STEPS = "/v1/graphs/steps/runs"
+CALLERS = 2
+"""Of each kind."""
+LONG = f"Tell me of lighthouses {AT_LENGTH}."
+ROLLED = ("gateway", "runner")
+MODEL = "model-smollm2"
+
+
+async def _call(system: RunningSystem, key: str, kind: int) -> Told:
+    async with client(system, key) as http:
+        match kind:
+            case 0:
+                return await post(http, CHAT, chat("Why?"))
+            case 1:
+                return await stream(http, CHAT, chat(LONG, max_tokens=400))
+            case 2:
+                return await post(http, STEPS, {"inputs": {"subject": "tides"}})
+            case _:
+                return await stream(http, STEPS, {"inputs": {"subject": "gulls"}})
+
+
+async def _under_load(system: RunningSystem, key: str, work: Any) -> list[Told]:
+    """What callers of every kind are told while `work` is done, and until it is."""
+    told: list[Told] = []
+    over = asyncio.Event()
+
+    async def caller(kind: int) -> None:
+        while not over.is_set():
+            told.append(await _call(system, key, kind))
+
+    callers = [asyncio.create_task(caller(number % 4)) for number in range(4 * CALLERS)]
+    try:
+        await asyncio.to_thread(work)
+    finally:
+        over.set()
+        await asyncio.gather(*callers)
+    return told
+
+
+def _redeploy(system: RunningSystem, cluster: Cluster, model: bool, number: int) -> None:
+    """Says `serve run` again with another version, and waits until no replica of the last one is left."""
+    config = yaml.safe_load(system.config.read_text())
+    _new_version(config, number)
+    replaced = ROLLED
+    if model:
+        config["models"][0]["script"]["output_tokens"] = 17 + number
+        replaced = (*ROLLED, MODEL)
+    system.config.write_text(yaml.safe_dump(config))
+    before = {name: {each.id for each in cluster.replicas(name)} for name in (*ROLLED, MODEL)}
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).parent / "serve"),
+            *("run", "serve_apps.app:build", f"config={system.config}", "--non-blocking"),
+        ],
+        cwd=REPOSITORY,
+        env=os.environ | system.environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+    def rolled() -> bool:
+        now = {name: cluster.replicas(name) for name in before}
+        return all(
+            len(now[name]) == 2
+            and all(each.state == "RUNNING" and each.id not in before[name] for each in now[name])
+            for name in replaced
+        )
+
+    until(rolled, "the replicas of the last version to be gone", 180)
+    kept = {each.id for each in cluster.replicas(MODEL)} == before[MODEL]
+    assert kept is not model, "a model is replaced if it has changed, and only then"
+
+
+def _new_version(config: dict[str, Any], number: int) -> None:
+    """Puts another version of the graph `steps` in place of the one that is deployed."""
+    [file] = [path for path in config["graphs"] if Path(path).name.startswith("steps")]
+    pipeline = yaml.safe_load(Path(file).read_text())
+    pipeline["metadata"]["version"] = f"1.{number}.0"
+    changed = Path(config["data_dir"]).parent / f"steps-{number}.yaml"
+    changed.write_text(yaml.safe_dump(pipeline))
+    config["graphs"] = [str(changed) if path == file else path for path in config["graphs"]]
+
+
+async def _version(system: RunningSystem, key: str) -> str:
+    async with client(system, key) as http:
+        told = await post(http, STEPS, {"inputs": {"subject": "fog"}})
+    assert told.done, told
+    return str(told.body["version"])
+
+
+def test_redeploying_under_load(system: RunningSystem, cluster: Cluster) -> None:
+    key, record = system.key()
+    told: list[Told] = []
+    redeploys = times(REDEPLOYS)
+    for number in range(1, redeploys + 1):
+        cluster.until_whole(MODEL, 2)
+
+        def work(number: int = number) -> None:
+            _redeploy(system, cluster, number % 2 == 0, number)
+
+        told += asyncio.run(_under_load(system, key, work))
+        assert asyncio.run(_version(system, key)) == f"1.{number}.0"
+    failed = [each for each in told if not each.done]
+    totals = system.settled(record)
+    took = [each.ended - each.sent for each in told]
+    report(
+        19,
+        "redeploying under load",
+        redeploys=redeploys,
+        requests=len(told),
+        failed=len(failed),
+        request_s_p50=percentile(took, 0.5),
+        request_s_p99=percentile(took, 0.99),
+        tokens_held=totals.reserved,
+        reservations_expired=totals.expired,
+    )
+    assert [(each.status, each.error, each.cut, len(each.pieces)) for each in failed] == []
+    assert (totals.reserved, totals.expired) == (0, 0)

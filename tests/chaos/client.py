@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,16 +98,16 @@ async def stream(
     path: str,
     body: dict[str, Any],
     told: Told | None = None,
-    leave: Callable[[Told], bool] = lambda _: False,
+    **headers: str,
 ) -> Told:
-    """An answer as it comes, put into `told`; read until its end, or until `leave` says so."""
+    """An answer as it comes, put into `told`."""
     told = told or Told(0.0)
     told.sent = time.monotonic()
     sent = {**body, "stream": True}
     if path == CHAT:
         sent["stream_options"] = {"include_usage": True}
     try:
-        async with http.stream("POST", path, json=sent) as answer:
+        async with http.stream("POST", path, json=sent, headers=headers) as answer:
             told.status, told.headers = answer.status_code, dict(answer.headers)
             if not answer.is_success:
                 await answer.aread()
@@ -116,8 +116,6 @@ async def stream(
                 async for line in answer.aiter_lines():
                     if line.startswith("data: "):
                         _read(told, line[6:])
-                    if leave(told):
-                        break
     except httpx.TransportError as error:
         told.cut = type(error).__name__
     told.ended = time.monotonic()

@@ -195,7 +195,7 @@ class Drive:
             await self._end(driver, ended=ended)
 
     async def _drive(self) -> None:
-        """Runs the nodes and puts the last event, whatever happens; none where the run is given up."""
+        """Runs the nodes and puts the last event, whatever happens; none where it is cancelled."""
         given = {Ref(INPUTS, name): value for name, value in self._inputs.items()}
         given[Ref(CONTEXT, "sessionHistory")] = self.request.history
         left = 0.0 if self._cancelled else self.run.scope.deadline - time.time()
@@ -207,10 +207,6 @@ class Drive:
             last = self.failed(broke.error, broke.node)
         except TimeoutError:
             last = self.failed(self._ended_early(), next(iter(self.run.at_work()), None))
-        except asyncio.CancelledError:
-            if not self.run.leaving:
-                self._queue.put(self.failed(RunCancelled("whoever read the run has left")))
-            raise
         except Exception:
             logger.exception("run %s of %s broke", self.request.run_id, self.request.graph)
             ours = RunError("the run broke for a reason of our own")
@@ -278,6 +274,8 @@ class Drive:
         """Ends whatever still runs, and has the rest kept of a run whose reader left, or that is given up."""
         try:
             await _cancelled(driver)
+            if driver.cancelled() and not ended and not self.run.leaving:
+                self._queue.put(self.failed(RunCancelled("whoever read the run has left")))
             if self.journal is not None and not ended and not self._lost:
                 self._queue.wake()
                 with suppress(LeaseLost):

@@ -147,8 +147,9 @@ class Runner:
         leaving = [drive for drive in self._drives.values() if drive.journal is not None]
         for drive in leaving:
             drive.leave()
-        async with asyncio.timeout(HAND_OVER_S):
-            await asyncio.gather(*(drive.over.wait() for drive in leaving))
+        with suppress(TimeoutError):  # of one whose reader does not read, the lease runs out
+            async with asyncio.timeout(HAND_OVER_S):
+                await asyncio.gather(*(drive.over.wait() for drive in leaving))
 
     async def run(self, request: RunRequest) -> AsyncGenerator[RunEvent, None]:
         """The events of the run, exactly one `RunFinished` or `RunFailed` at the end. Never raises for a
@@ -285,6 +286,7 @@ class Runner:
         return self._witness.watch(request, Earlier(past.started, journal.attempt, events))
 
     def _in_background(self, drive: Drive) -> None:
+        self._drives[drive.request.tenant, drive.request.run_id] = drive
         task = asyncio.create_task(self._drive_alone(drive))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

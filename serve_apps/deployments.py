@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import structlog
 from ray import serve
@@ -18,6 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from cluster.compiled_graph import open_chain
 from cluster.config import OpenAISpec
 from cluster.engines.serving import coalesce
+from cluster.errors import ClusterError
 from cluster.garbage import collect_less_often
 from cluster.interface import Pool
 from cluster.pools.deploy import model_info, token_counter
@@ -25,6 +27,8 @@ from cluster.pools.handle import HandlePool
 from cluster.providers.openai import OpenAIPool
 from runtime.approvals.book import ApprovalBook
 from runtime.context.store import ContextStore
+from runtime.durability.attending import attend
+from runtime.durability.stored import StoredJournals
 from runtime.events import RunEvent, encode_events
 from runtime.executor.kinds.kind import Resources
 from runtime.http_client import HttpClient
@@ -35,9 +39,10 @@ from runtime.records.cancelling import end_cancelled
 from runtime.records.log import RunLog
 from runtime.records.store import RunStore
 from runtime.records.timings import TimingStore
-from runtime.remote import HandleRunner
+from runtime.remote import HandleRunner, decode_checkpoints, encode_failure
 from runtime.request import decode_request
 from runtime.runner import Runner, info_of
+from runtime.sealing import Sealing
 from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
 from runtime.store.errors import StoreUnavailable
@@ -95,9 +100,11 @@ class RunnerReplica:
         self._sealing = load_sealing(settings, os.environ)
         self._runs = RunStore(self._store, keep_s=settings.runs.keep, sealing=self._sealing)
         self._log = RunLog(self._runs)
+        self._journals = journals(settings, self._store, self._sealing)
         loop = asyncio.get_running_loop()
         self._building: asyncio.Task[Runner] = loop.create_task(self._build())
-        self._attending = [loop.create_task(self._log.write()), loop.create_task(self._end_cancelled())]
+        attending = (self._log.write(), self._end_cancelled(), self._attend())
+        self._attending = [loop.create_task(each) for each in attending]
         collect_less_often()
         # Serve takes it for running from here on, and ends the replica that it replaces.
         await asyncio.shield(self._building)
@@ -109,6 +116,16 @@ class RunnerReplica:
             async for events in batches:
                 yield encode_events(events)
 
+    async def start(self, payload: bytes, done: bytes) -> bytes:
+        """Begins a run in the background. Nothing, or the packed failure of one that was refused."""
+        runner = await asyncio.shield(self._building)
+        return await _refusal(runner.start(decode_request(payload), decode_checkpoints(done)))
+
+    async def resume(self, tenant: str, run_id: str, deadline: float | None) -> bytes:
+        """Goes on with a run in the background. Nothing, or the packed failure of one that was refused."""
+        runner = await asyncio.shield(self._building)
+        return await _refusal(runner.resume(tenant, run_id, deadline))
+
     async def ready(self) -> bool:
         return self._building.done() and self._building.exception() is None
 
@@ -118,7 +135,11 @@ class RunnerReplica:
                 await task
 
     async def __del__(self) -> None:
-        """Awaited by Serve once the last run of this replica has ended."""
+        """Awaited by Serve once the last run of this replica that somebody reads has ended."""
+        for task in self._attending:
+            task.cancel()
+        if await self.ready():
+            await self._building.result().hand_over()
         await asyncio.gather(self._log.flush(), *(server.close() for server in self._servers.values()))
 
     async def _build(self) -> Runner:
@@ -135,7 +156,7 @@ class RunnerReplica:
             ApprovalBook(self._store, sealing=self._sealing),
             open_chain,
         )
-        return Runner(plans.values(), resources, self._log)
+        return Runner(plans.values(), resources, self._log, self._journals)
 
     async def _measured(self, plans: Mapping[str, ExecutionPlan]) -> dict[str, dict[str, float]]:
         """What the nodes of these plans took in earlier runs; nothing while the store is out."""
@@ -148,6 +169,10 @@ class RunnerReplica:
 
     async def _end_cancelled(self) -> None:
         await end_cancelled(await asyncio.shield(self._building), self._runs)
+
+    async def _attend(self) -> None:
+        runner = await asyncio.shield(self._building)
+        await attend(runner, self._journals, self._settings.runs.lease)
 
     async def _build_index(self, name: str) -> Index:
         spec = self._settings.indexes[name]
@@ -187,6 +212,7 @@ class GatewayReplica:
                 quotas=QuotaLedger(store),
                 contexts=ContextStore(store, ttl_s=settings.context.ttl_s),
                 runs=RunStore(store, keep_s=settings.runs.keep, sealing=sealing),
+                journals=journals(settings, store, sealing),
                 approvals=ApprovalBook(store, sealing=sealing),
                 answers=AnswerStore(store, sealing=sealing),
                 graphs={name: info_of(plan) for name, plan in plans.items()},
@@ -201,6 +227,12 @@ def connect_store(settings: Settings) -> Store:
     """The store of the settings, for this process's event loop."""
     url = settings.store.url or EmbeddedValkey(settings.store_dir).url
     return Store.connect(url, timeout_s=settings.store.timeout_s)
+
+
+def journals(settings: Settings, store: Store, sealing: Sealing) -> StoredJournals:
+    """The journals of runs, as this process sees them."""
+    runs = settings.runs
+    return StoredJournals(store, uuid4().hex, lease_s=runs.lease, keep_s=runs.keep, sealing=sealing)
 
 
 def build_pools(settings: Settings, handles: Mapping[str, DeploymentHandle]) -> dict[str, Pool]:
@@ -237,6 +269,14 @@ async def _singly(events: AsyncGenerator[RunEvent, None]) -> AsyncGenerator[list
     async with aclosing(events):
         async for event in events:
             yield [event]
+
+
+async def _refusal(asked: Awaitable[None]) -> bytes:
+    try:
+        await asked
+    except ClusterError as error:
+        return encode_failure(error.as_failure())
+    return b""
 
 
 async def _answers(store: Store) -> bool:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from cluster.config import ModelName, ModelSpec, Spec
 from cluster.errors import ConfigError
 from graphs.durations import parse_duration
+from runtime.durability.model import LEASE_S
 from runtime.mcp.config import McpServerSpec, ServerName
 from runtime.records.store import DEFAULT_KEEP_S
 
@@ -101,6 +102,8 @@ class RunsSettings(Spec):
 
     keep: Annotated[float, BeforeValidator(parse_duration)] = DEFAULT_KEEP_S
     """How long a run is remembered, as `24h` or a number of seconds."""
+    lease: Annotated[float, BeforeValidator(parse_duration), Field(ge=1, le=60)] = LEASE_S
+    """How long a runner that says nothing still owns its durable runs; then another goes on with them."""
     sealed: list[SealedName] = Field(default_factory=list)
     """Tenants of whose runs the store keeps everything encrypted: inputs, outputs, events, records, approvals
     and answers to idempotency keys. `*` is all tenants."""

@@ -277,12 +277,9 @@ class Runner:
             return unwatched
         events: list[RunEvent] = []
         if journal.number:
-            follow = self._kept_in().follow(request.tenant, request.run_id)
-            async with aclosing(follow) as batches:
-                async for batch in batches:
-                    events += [event for number, event in batch if number <= journal.number]
-                    if batch[-1].number >= journal.number:
-                        break
+            kept = self._kept_in().follow(request.tenant, request.run_id, wait=False)
+            async with aclosing(kept) as batches:
+                events = [event async for batch in batches for _, event in batch]
         return self._witness.watch(request, Earlier(past.started, journal.attempt, events))
 
     def _in_background(self, drive: Drive) -> None:

@@ -101,8 +101,11 @@ class Journals(Protocol):
         """Holds on to the leases; those that are lost. Raises `StoreError`."""
         ...
 
-    def follow(self, tenant: str, run_id: str, after: int = 0) -> AsyncGenerator[list[Numbered], None]:
-        """The events behind number `after` as they are kept, until the run has ended or is suspended.
+    def follow(
+        self, tenant: str, run_id: str, after: int = 0, *, wait: bool = True
+    ) -> AsyncGenerator[list[Numbered], None]:
+        """The events behind number `after` as they are kept, until the run has ended or is suspended; those
+        that are kept by now where nobody is to `wait` for more.
 
         A `RunFailed` or `RunSuspended` is not the last where the run was resumed since.
         Whoever stops early closes it. Raises `UnknownRun`, `StoreError`.

@@ -125,16 +125,17 @@ class MemoryJournals:
                 run.touched = self._clock()
         return lost
 
-    async def follow(self, tenant: str, run_id: str, after: int = 0) -> AsyncGenerator[list[Numbered], None]:
+    async def follow(
+        self, tenant: str, run_id: str, after: int = 0, *, wait: bool = True
+    ) -> AsyncGenerator[list[Numbered], None]:
         run = self._find(tenant, run_id)
         while True:
-            changed = run.changed
+            changed, number, over = run.changed, run.told.number, not wait or run.state != "running"
             more = [each for each in run.events if each.number > after]
-            over = run.state != "running"
+            after = max(after, number)
             if more:
-                after = more[-1].number
                 yield more
-            if over and after >= run.told.number:
+            if over:
                 return
             if not more:
                 await changed.wait()

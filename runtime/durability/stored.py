@@ -181,7 +181,9 @@ class StoredJournals:
         *held, _hint = _checked(*await self._store.run_many([*calls, self._hint(members)]))
         return [lease for lease, still in zip(leases, held, strict=True) if not still]
 
-    async def follow(self, tenant: str, run_id: str, after: int = 0) -> AsyncGenerator[list[Numbered], None]:
+    async def follow(
+        self, tenant: str, run_id: str, after: int = 0, *, wait: bool = True
+    ) -> AsyncGenerator[list[Numbered], None]:
         keys, pauses = places(tenant, run_id), Pauses()
         stored = Stored(self._store, keys, self._sealing.of(tenant), run_id)
         while True:
@@ -197,7 +199,7 @@ class StoredJournals:
             if more:
                 pauses.start_over()
                 yield more
-            if all_seen and state != b"running":
+            if all_seen and (not wait or state != b"running"):
                 return
             if all_seen and not more:
                 await pauses.take()

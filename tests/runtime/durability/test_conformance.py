@@ -91,6 +91,14 @@ async def test_a_follower_hears_what_comes_while_it_listens(journals: Journals) 
     assert [each.number for each in await hearing] == [1, 2, 3, 4, 5, 6, 7]
 
 
+async def test_what_is_kept_by_now_is_told_without_waiting(journals: Journals) -> None:
+    journal = await begun(journals)
+    await journal.append([NodeDelta("ask", "word ") for _ in range(MAX_EVENTS)], [])
+    heard = [each async for batch in journals.follow("acme", "run-1", wait=False) for each in batch]
+    assert heard[0] == (1, STARTED)
+    assert heard[-1].number < journal.number  # what was left out is not waited for
+
+
 async def test_a_run_begins_once(journals: Journals) -> None:
     await begun(journals)
     with pytest.raises(RunExists, match="run-1"):

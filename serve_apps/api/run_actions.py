@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from runtime.durability.forking import fork
 from runtime.durability.journal import Kept
-from runtime.errors import UnknownRun
+from runtime.errors import InvalidInputs, UnknownRun
 from runtime.plan import encode_plan
 from runtime.request import RunRequest
 from runtime.runner import info_of, validate_inputs
@@ -21,7 +21,7 @@ from serve_apps.api.run_answers import tell_numbered
 from serve_apps.api.runs import find_run, nothing_kept, unknown_parameter
 from serve_apps.gateway.background import Begun, begin, so_far
 from serve_apps.gateway.deps import Gateway, Request
-from serve_apps.gateway.errors import BadRequest, Conflict
+from serve_apps.gateway.errors import BadRequest, Conflict, Unprocessable
 from serve_apps.gateway.following import follow
 from serve_apps.gateway.http import Exchange
 from serve_apps.gateway.keys import KeyRecord
@@ -108,7 +108,10 @@ async def fork_run(request: Request) -> None:
     old = kept.request
     inputs = validate_inputs(info_of(kept.plan).inputs, {**old.inputs, **(body.inputs or {})})
     changed = [name for name, value in inputs.items() if name not in old.inputs or old.inputs[name] != value]
-    done = fork(kept.plan, kept.done, body.node, body.outputs, changed)
+    try:
+        done = fork(kept.plan, kept.done, body.node, body.outputs, changed)
+    except InvalidInputs as error:
+        raise Unprocessable(f"The run cannot be forked so. {error.message}", param=error.param) from None
     wait_for_models(gateway, kept.plan.models)
     run = RunRequest(
         run_id=exchange.id,

@@ -18,6 +18,7 @@ from cluster.interface import ModelInfo, Pool
 from cluster.pools.local import LocalPool
 from runtime.approvals.book import ApprovalBook
 from runtime.context.store import ContextStore
+from runtime.durability.journal import Journals
 from runtime.records.store import RunStore
 from runtime.runner import GraphInfo
 from runtime.store.client import Store
@@ -132,6 +133,7 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
             pools: Mapping[str, Pool] | None = None,
             graphs: Mapping[str, GraphInfo] | None = None,
             runner: Runner | None = None,
+            journals: Journals | None = None,
             ready: bool = True,
         ) -> Site:
             engine = FakeEngine(script)
@@ -145,6 +147,7 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
                 answers=AnswerStore(one_store),
                 graphs=graphs or {},
                 runner=runner,
+                journals=journals,
                 settings=settings or GatewaySettings(),
             )
             app = build_app(deps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -17,6 +17,7 @@ from cluster.messages import Failure, Usage
 from graphs.loader import load
 from runtime.compiler.catalog import Catalog
 from runtime.compiler.compile import compile_pipeline
+from runtime.durability.model import Checkpoint
 from runtime.events import (
     NodeFailed,
     NodeFellBack,
@@ -90,6 +91,12 @@ class InProcess:
         async with aclosing(self._runner.run(request)) as events:
             async for event in events:
                 yield [event]
+
+    async def start(self, request: RunRequest, done: Sequence[Checkpoint] = ()) -> None:
+        await self._runner.start(request, done)
+
+    async def resume(self, tenant: str, run_id: str, deadline: float | None = None) -> None:
+        await self._runner.resume(tenant, run_id, deadline)
 
     async def ready(self) -> bool:
         return True

@@ -163,9 +163,15 @@ async def _node_outputs(gateway: Gateway, key: KeyRecord, run_id: str) -> Kept:
 def nothing_kept(run_id: str, what: Literal["events", "checkpoints", "outputs"]) -> Conflict:
     """That a run does not keep what is asked for, and how one does."""
     how = ' or "background": true' if what == "events" else ""
-    return Conflict(
-        f'The run {run_id} keeps no {what}: begin it with "durability": "step"{how}.', code=f"{what}_not_kept"
-    )
+    message = f'The run {run_id} keeps no {what}: begin it with "durability": "step"{how}.'
+    return Conflict(message, code=_NOT_KEPT[what])
+
+
+_NOT_KEPT: Final[Mapping[str, str]] = {
+    "events": "events_not_kept",
+    "checkpoints": "checkpoints_not_kept",
+    "outputs": "outputs_not_kept",
+}
 
 
 async def _end_unattended(gateway: Gateway, run: RunRecord) -> bool:

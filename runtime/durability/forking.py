@@ -53,8 +53,8 @@ FROM, OUTPUTS = "from", "outputs"
 _NUMBER = re.compile(r"\[(0|[1-9][0-9]{0,5})\]\.")
 _NUMBERS = re.compile(r"\[([0-9]{1,6})\]")
 _COUNTED = re.compile(r"(?P<part>[\[+])(?P<number>[0-9]+)(?P<of>\.)?")
-"""Behind the path of a loop or an agent: `[3]` is inside a pass or step; `+3` and `+3.search` are parts of
-the work of an agent, what the model said and what came of the tool that it called then."""
+"""Behind the path of a loop or an agent: `[3]` is inside a pass or step. `+3` is what a loop had before that
+pass, or what a model said in that step; `+3.search` what came of the tool that it called then."""
 _CUT = re.compile(r"[.\[+]")
 _TRIED = re.compile(r"~[0-9]+(?=.)")
 _TRY = re.compile(r"~([0-9]+)$")
@@ -93,7 +93,7 @@ class _Cut(NamedTuple):
         """Whether something inside a loop or an agent, or a part of its work, is behind what stays."""
         found = _COUNTED.match(rest)
         if found is None:
-            return not rest.startswith("+~")  # what a loop has carried from pass to pass
+            return False
         number, last = int(found["number"]), self.later[around]
         return number > last or (number == last and found["part"] == "+" and found["of"] is not None)
 

@@ -141,8 +141,9 @@ class Interpreter:
     def _loop(
         self, spec: Loop, body: PlannedBody, state: dict[str, Any], path: str, inside: Any
     ) -> dict[str, Any]:
-        part = f"{path}+pass"
-        number, outputs, state = self.done[part].outputs if part in self.done else (0, {}, state)
+        number, outputs = 0, {}
+        while (part := f"{path}+{number + 1}") in self.done:
+            number, (outputs, state) = number + 1, self.done[part].outputs
         while number < spec.max_iterations:
             told = {Ref(spec.as_, name): value for name, value in state.items()}
             outputs, seen = inside("body", f"[{number}]", {**told, Ref(spec.as_, "iteration"): number})
@@ -150,7 +151,7 @@ class Interpreter:
             number += 1
             if body.until is not None and holds(body.until, seen):
                 break
-            self.kept[part] = Checkpoint(part, (number, outputs, state))
+            self.kept[f"{path}+{number}"] = Checkpoint(f"{path}+{number}", (outputs, state))
         return {**outputs, **state, "iterations": number}
 
     def _agent(self, spec: Agent, prompt: str, path: str, inside: Any) -> dict[str, Any]:

@@ -158,7 +158,9 @@ def done(plan):
 
 AGAIN = {
     "again",
-    "again+pass",
+    "again+1",
+    "again+2",
+    "again+3",
     *(f"again[{number}].{name}" for number in range(3) for name in ("step", "note")),
 }
 
@@ -173,8 +175,8 @@ AGAIN = {
             {"search[1].pick.0.b", "search[1].pick.0.c", "search[1].pick", "search", "answer"},
         ),
         ("search[0].pick.0.d", {"search[0].pick.0.d", "search[0].pick", "search", "answer"}),
-        ("again[1].note", {"again", "again+pass", "again[1].note", "again[2].step", "again[2].note"}),
-        ("again[2].step", {"again", "again+pass", "again[2].step", "again[2].note"}),
+        ("again[1].note", {"again", "again+2", "again+3", "again[1].note", "again[2].step", "again[2].note"}),
+        ("again[2].step", {"again", "again+3", "again[2].step", "again[2].note"}),
         (
             "plan[0].look.find",
             {
@@ -221,9 +223,9 @@ def test_an_edit_is_of_the_try_at_which_the_nodes_around_it_had_arrived():
     again = msgspec.structs.replace(once, retry=Retry(2))
     plan = compile_pipeline(written({"again": again}, s="${again.s}"))
     kept = ran(plan)[1].kept
-    assert set(kept) == {"again", "again~2", "again~2+pass", "again~2[0].step", "again~2[1].step"}
+    assert set(kept) == {"again", "again~2", "again~2+1", "again~2+2", "again~2[0].step", "again~2[1].step"}
     forked = fork(plan, kept, "again[1].step", {"text": "mine"})
-    assert set(forked) == {"again~2", "again~2[0].step", "again~2[1].step"}
+    assert set(forked) == {"again~2", "again~2+1", "again~2[0].step", "again~2[1].step"}
     assert forked["again~2[1].step"].outputs == {"text": "mine", "finish_reason": "stop"}
     assert fork(plan, kept, "again") == {}
 

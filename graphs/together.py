@@ -17,6 +17,7 @@ from graphs.errors import PipelineError
 from graphs.known import Known
 from graphs.loader import Loaded, load_tree, read_tree
 from graphs.pipeline import Pipeline
+from graphs.versions import precedence
 from graphs.yaml_tree import YamlTree
 
 Outcome = Loaded | PipelineError | OSError
@@ -30,6 +31,7 @@ class _File(NamedTuple):
     tree: YamlTree
     name: str
     """Empty where it says none."""
+    version: str
     uses: frozenset[str]
     """Names of graphs."""
 
@@ -39,8 +41,8 @@ def load_together(
 ) -> dict[FilePath, Outcome]:
     """What became of each of `paths`, in their order. They may use each other, and the files `beside` them.
 
-    Of several files with one name the first can be used. Raises nothing for what files say, nor for files
-    that are not there.
+    Of several files with one name the newest version is used (`graphs.versions`). Raises nothing for what
+    files say, nor for files that are not there.
     """
     outcomes: dict[FilePath, Outcome] = {}
     files: dict[FilePath, _File] = {}
@@ -60,7 +62,9 @@ def _load(files: Mapping[FilePath, _File], known: Known, wanted: set[str]) -> di
     """What became of the files, apart from those that nothing which is wanted uses."""
     by_name: dict[str, _File] = {}
     for file in files.values():
-        by_name.setdefault(file.name, file)
+        known_as = by_name.setdefault(file.name, file)
+        if precedence(file.version) > precedence(known_as.version):
+            by_name[file.name] = file
     uses: nx.DiGraph[str] = nx.DiGraph()
     uses.add_nodes_from(by_name)
     for file in by_name.values():
@@ -112,8 +116,14 @@ def _read(path: FilePath) -> _File:
     tree = read_tree(path)
     data = tree.data if isinstance(tree.data, dict) else {}
     about = data.get("metadata")
-    name = about.get("name") if isinstance(about, dict) else None
-    return _File(path, tree, name if isinstance(name, str) else "", frozenset(_uses(data.get("nodes"))))
+    name, version = (about.get("name"), about.get("version")) if isinstance(about, dict) else (None, None)
+    return _File(
+        path,
+        tree,
+        name if isinstance(name, str) else "",
+        version if isinstance(version, str) else "",
+        frozenset(_uses(data.get("nodes"))),
+    )
 
 
 def _found(path: FilePath) -> Iterator[_File]:

@@ -15,6 +15,7 @@ class RunRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     run_id: str
     graph: str
+    """Its name, which means the newest version, or NAME@VERSION."""
     inputs: dict[str, Any]
     """By name. What is absent takes the default of the graph."""
     deadline: float

@@ -17,6 +17,7 @@ from cluster.errors import ClusterError, InvalidCall, ReplicaLost
 from cluster.messages import Usage
 from graphs.errors import GraphError
 from graphs.ports import object_schema
+from graphs.versions import AT, by_reference, found_in
 from runtime.drive import (
     PATIENCE_S,
     Drive,
@@ -104,9 +105,9 @@ class Runner:
         patience_s: float = PATIENCE_S,
     ) -> None:
         """`patience_s`: how long a run waits for people in this process before it is suspended."""
-        self._plans = {plan.graph: _prepared(plan, resources) for plan in plans}
+        self._plans = by_reference({(plan.graph, plan.version): _prepared(plan, resources) for plan in plans})
         self.infos = {name: info_of(prepared.plan) for name, prepared in self._plans.items()}
-        """By the name of the graph."""
+        """By the name of the graph, and where it has several versions by NAME@VERSION."""
         self._resources = resources
         self._witness = witness
         self._journals = journals
@@ -335,16 +336,17 @@ class Runner:
                 return self._prepared(decode_plan(request.plan))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise InvalidCall(f"the plan cannot be read: {error}", param="plan") from error
-        if request.graph not in self._plans:
+        prepared = found_in(self._plans, request.graph, _version_of)
+        if prepared is None:
             raise UnknownGraph(f"there is no graph {request.graph[:MAX_NAME_CHARS]}", param="graph")
-        return self._plans[request.graph]
+        return prepared
 
     def _prepared(self, plan: ExecutionPlan) -> Prepared:
         """The plan, ready to run: of those deployed, of those used lately, or made so.
 
         Raises `InvalidCall` for one that names what is not here.
         """
-        deployed = self._plans.get(plan.graph)
+        deployed = found_in(self._plans, f"{plan.graph}{AT}{plan.version}", _version_of)
         if deployed is not None and deployed.plan == plan:
             return deployed
         digest = blake2b(encode_plan(plan)).digest()  # its own hash knows nothing of the names of nodes
@@ -361,6 +363,10 @@ class Runner:
         while len(self._others) > MAX_OTHER_PLANS:
             self._others.popitem(last=False)
         return prepared
+
+
+def _version_of(prepared: Prepared) -> str:
+    return prepared.plan.version
 
 
 def _prepared(plan: ExecutionPlan, resources: Resources) -> Prepared:

@@ -50,9 +50,10 @@ from serve_apps.data_keys import load_sealing
 from serve_apps.gateway import app as gateway
 from serve_apps.gateway.deps import GatewayDeps
 from serve_apps.gateway.idempotency import AnswerStore
+from serve_apps.gateway.inline import InlinePipelines
 from serve_apps.gateway.keys import KeyStore, load_or_create_pepper
 from serve_apps.gateway.quotas import QuotaLedger
-from serve_apps.pipelines import load_plans
+from serve_apps.pipelines import load_deployed, load_plans
 from serve_apps.settings import Settings
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class GatewayReplica:
         settings = self._settings
         store = connect_store(settings)
         sealing = await asyncio.to_thread(load_sealing, settings, os.environ)
-        plans = load_plans(settings)
+        plans, deployed = await asyncio.to_thread(load_deployed, settings)
         collect_less_often()
         return gateway.build_app(
             GatewayDeps(
@@ -217,6 +218,7 @@ class GatewayReplica:
                 answers=AnswerStore(store, sealing=sealing),
                 graphs={name: info_of(plan) for name, plan in plans.items()},
                 runner=HandleRunner(self._runner) if self._runner is not None else None,
+                inline=InlinePipelines(deployed) if self._runner is not None else None,
                 parts={"store": lambda: _answers(store)},
                 settings=settings.gateway,
             )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace as replace_fields
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -10,11 +12,14 @@ from cluster.errors import ConfigError
 from cluster.pools.deploy import model_info
 from graphs.errors import PipelineError
 from graphs.known import Known
+from graphs.pipeline import Pipeline
 from graphs.prompt_files import load_prompts
 from graphs.together import load_together
+from graphs.versions import AT, by_reference
 from runtime.compiler.catalog import Catalog, IndexInfo
 from runtime.compiler.compile import compile_pipeline
 from runtime.plan import ExecutionPlan
+from serve_apps.gateway.inline import Deployed
 from serve_apps.settings import Settings
 
 
@@ -42,17 +47,33 @@ def loadable(settings: Settings) -> Known:
 
 
 Timings = Mapping[str, Mapping[str, float]]
-"""By graph and path of a node: mean seconds that it took."""
+"""By graph, as NAME or NAME@VERSION, and path of a node: mean seconds that it took."""
 
 
 def load_plans(settings: Settings, timings: Timings | None = None) -> dict[str, ExecutionPlan]:
-    """The plan of every graph, by name, ordered by `timings` where there are such.
+    """The plan of every graph, by name, and of graphs in several versions also by NAME@VERSION; ordered by
+    `timings` where there are such.
 
     Raises `PipelineError` with the problems of all prompts, or of all graphs, each with its place, and
-    `ConfigError` for a file that is not there or a name that two files use.
+    `ConfigError` for a file that is not there or a version of a name that two files use.
     """
-    deployed, known = replace(catalog(settings), timings=timings or {}), loadable(settings)
-    plans: dict[str, ExecutionPlan] = {}
+    return load_deployed(settings, timings).plans
+
+
+class Loaded(NamedTuple):
+    """The graphs of a deploy config, and what they were made from."""
+
+    plans: dict[str, ExecutionPlan]
+    """By name, and NAME@VERSION."""
+    deployed: Deployed
+    """What pipelines may name that come with calls."""
+
+
+def load_deployed(settings: Settings, timings: Timings | None = None) -> Loaded:
+    """As `load_plans`."""
+    known_here, known = catalog(settings), loadable(settings)
+    plans: dict[tuple[str, str], ExecutionPlan] = {}
+    pipelines: dict[tuple[str, str], Pipeline] = {}
     problems = []
     for path, loaded in load_together(settings.graphs, known).items():
         if isinstance(loaded, PipelineError):
@@ -60,14 +81,25 @@ def load_plans(settings: Settings, timings: Timings | None = None) -> dict[str, 
             continue
         if isinstance(loaded, OSError):
             raise ConfigError(f"graphs: cannot read {path}: {loaded.strerror}") from loaded
+        about = loaded.pipeline.metadata
+        version = about.name, about.version
         try:
-            plan = compile_pipeline(loaded.pipeline, deployed)
+            plan = compile_pipeline(loaded.pipeline, _measured(known_here, version, timings or {}))
         except PipelineError as error:
             problems += [loaded.place(problem) for problem in error.problems]
             continue
-        if plan.graph in plans:
-            raise ConfigError(f"graphs: {path} defines {plan.graph!r}, which another file defines already")
-        plans[plan.graph] = plan
+        if version in plans:
+            both = f"version {about.version} of {about.name!r}"
+            raise ConfigError(f"graphs: {path} defines {both}, which another file defines already")
+        plans[version], pipelines[version] = plan, loaded.pipeline
     if problems:
         raise PipelineError(problems)
-    return plans
+    usable = {name: each for name, each in by_reference(pipelines).items() if AT not in name}
+    return Loaded(by_reference(plans), Deployed(known_here, replace_fields(known, graphs=usable)))
+
+
+def _measured(known: Catalog, version: tuple[str, str], timings: Timings) -> Catalog:
+    """With what the nodes of one version of a graph took."""
+    name, number = version
+    taken = timings.get(f"{name}{AT}{number}") or timings.get(name, {})
+    return replace(known, timings={name: taken}) if taken else known

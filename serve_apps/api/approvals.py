@@ -20,7 +20,7 @@ from serve_apps.api.runs import find_run
 from serve_apps.gateway.deps import Gateway, Request
 from serve_apps.gateway.errors import BadRequest, Conflict, GatewayError, NotFound
 from serve_apps.gateway.keys import KeyRecord
-from serve_apps.gateway.routing import GRAPH_PREFIX, may_use
+from serve_apps.gateway.rights import GRAPH_PREFIX, may_use
 from serve_apps.translators.decoding import BodyDecoder, check_free_form
 
 

@@ -22,7 +22,8 @@ from serve_apps.api.run_answers import Keeping
 from serve_apps.gateway.conversation import open_conversation
 from serve_apps.gateway.deps import Gateway, Request
 from serve_apps.gateway.errors import BadRequest
-from serve_apps.gateway.routing import GRAPH_PREFIX, find_graph, known_graph, may_use
+from serve_apps.gateway.rights import GRAPH_PREFIX, may_use
+from serve_apps.gateway.routing import find_graph, known_graph
 from serve_apps.translators.decoding import BodyDecoder, check_free_form
 from serve_apps.translators.openai import ContextId
 
@@ -43,14 +44,15 @@ async def run_graph(request: Request) -> None:
     gateway, exchange, key = request
     body = _decode_body(await exchange.body(gateway.settings.max_body_bytes))
     check_free_form(body.inputs, "inputs")
-    info = find_graph(request, exchange.path.split("/")[3])
+    name = exchange.path.split("/")[3]
+    info = find_graph(request, name)
     inputs = validate_inputs(info.inputs, body.inputs)
     conversation = await open_conversation(request, body.context_id)
     if conversation is not None and info.chat is None:
         raise BadRequest("This graph keeps no conversation: it has no chat binding.", param="contextId")
     run = RunRequest(
         run_id=exchange.id,
-        graph=info.name,
+        graph=name,
         inputs=inputs,
         deadline=exchange.deadline,
         tenant=key.tenant,
@@ -104,8 +106,12 @@ def router(gateway: Gateway) -> APIRouter:
     @routes.get("/v1/graphs")
     async def list_graphs(request: HTTPRequest) -> Response:
         key = await key_of(gateway, request)
-        visible = [info for info in gateway.graphs.values() if may_use(key, GRAPH_PREFIX + info.name)]
-        return json_response(GraphList([describe(info) for info in visible]))
+        visible = {
+            (info.name, info.version): info
+            for info in gateway.graphs.values()
+            if may_use(key, GRAPH_PREFIX + info.name)
+        }
+        return json_response(GraphList([describe(info) for info in visible.values()]))
 
     @routes.get("/v1/graphs/{name}")
     async def get_graph(name: str, request: HTTPRequest) -> Response:

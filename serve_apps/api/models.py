@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from serve_apps.api.common import json_response, key_of
 from serve_apps.gateway.deps import Gateway
-from serve_apps.gateway.routing import GRAPH_PREFIX, known_graph, known_pool, visible_models
+from serve_apps.gateway.rights import GRAPH_PREFIX
+from serve_apps.gateway.routing import known_graph, known_pool, visible_models
 
 GRAPH_OWNER = "cluster-graph-hybrid"
 

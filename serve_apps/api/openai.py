@@ -25,7 +25,8 @@ from serve_apps.gateway.graph_calls import question_of, reply_batches
 from serve_apps.gateway.http import Exchange
 from serve_apps.gateway.metering import EmbedMeter, GenerateMeter, Meter, RunMeter
 from serve_apps.gateway.relay import Remember, Writer, collect, stream
-from serve_apps.gateway.routing import GRAPH_PREFIX, find_graph, find_pool
+from serve_apps.gateway.rights import GRAPH_PREFIX
+from serve_apps.gateway.routing import find_graph, find_pool
 from serve_apps.translators import openai as bodies
 from serve_apps.translators import openai_replies as replies
 
@@ -141,7 +142,8 @@ async def _chat_with_graph(request: Request, body: bodies.ChatBody, messages: li
                 param=field,
                 code="unsupported_parameter",
             )
-    info = find_graph(request, body.model.removeprefix(GRAPH_PREFIX))
+    name = body.model.removeprefix(GRAPH_PREFIX)
+    info = find_graph(request, name)
     if info.chat is None or gateway.runner is None:
         raise BadRequest(
             f"The graph {info.name!r} is not one to chat with: run it on /v1/graphs/{info.name}/runs.",
@@ -152,7 +154,7 @@ async def _chat_with_graph(request: Request, body: bodies.ChatBody, messages: li
     question, history = question_of(conversation.prompt(messages) if conversation else messages)
     run = RunRequest(
         run_id=exchange.id,
-        graph=info.name,
+        graph=name,
         inputs=validate_inputs(info.inputs, {info.chat.input: question}),
         deadline=exchange.deadline,
         tenant=key.tenant,

@@ -25,7 +25,8 @@ from serve_apps.gateway.errors import BadRequest, Conflict, Unprocessable
 from serve_apps.gateway.following import follow
 from serve_apps.gateway.http import Exchange
 from serve_apps.gateway.keys import KeyRecord
-from serve_apps.gateway.routing import GRAPH_PREFIX, may_use, wait_for_models
+from serve_apps.gateway.rights import GRAPH_PREFIX, may_use
+from serve_apps.gateway.routing import wait_for_models
 from serve_apps.translators.decoding import BodyDecoder, check_free_form
 
 EVENTS_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {

@@ -117,11 +117,11 @@ class RunReport:
             self._left_out += 1
 
     def answer(self, run: RunRequest, version: str, end: RunFinished) -> RunAnswer:
-        version = self._started.version if self._started else version
+        started = self._started
         return RunAnswer(
             run_id=run.run_id,
-            graph=run.graph,
-            version=version,
+            graph=run.graph if started is None else started.graph,
+            version=version if started is None else started.version,
             outputs=end.outputs,
             usage=end.usage,
             seconds=end.seconds,

@@ -19,7 +19,7 @@ from serve_apps.gateway.deps import Gateway
 from serve_apps.gateway.errors import BadRequest, Conflict, NotFound
 from serve_apps.gateway.failures import told
 from serve_apps.gateway.keys import KeyRecord
-from serve_apps.gateway.routing import GRAPH_PREFIX, may_use
+from serve_apps.gateway.rights import GRAPH_PREFIX, may_use
 from serve_apps.translators.decoding import suggestion
 
 MAX_LISTED = 100

@@ -45,6 +45,9 @@ def create(
     model: Annotated[
         list[str] | None, typer.Option(help="Allow this model or graph/NAME only; may be repeated.")
     ] = None,
+    functions: Annotated[
+        bool, typer.Option("--functions", help="Let pipelines sent with a call run functions and tools.")
+    ] = False,
     expires_days: Annotated[float | None, typer.Option(min=0.0)] = None,
     config: CONFIG = QUICKSTART,
 ) -> None:
@@ -58,6 +61,7 @@ def create(
                 limits=Limits(requests_per_minute, tokens_per_minute),
                 expires=time.time() + expires_days * DAY_S if expires_days is not None else None,
                 models=model or None,
+                functions=functions,
             )
             return token
 
@@ -72,7 +76,9 @@ def list_keys(tenant: Tenant = "default", config: CONFIG = QUICKSTART) -> None:
         async with _keys(config) as keys:
             return [record async for record in keys.list(tenant)]
 
-    table = Table("id", "name", "created", "expires", "requests/min", "tokens/min", "models", "state")
+    table = Table(
+        "id", "name", "created", "expires", "requests/min", "tokens/min", "models", "functions", "state"
+    )
     for record in asyncio.run(read()):
         table.add_row(
             record.key_id,
@@ -82,6 +88,7 @@ def list_keys(tenant: Tenant = "default", config: CONFIG = QUICKSTART) -> None:
             str(record.limits.requests_per_minute or "-"),
             str(record.limits.tokens_per_minute or "-"),
             ", ".join(record.models) if record.models is not None else "all",
+            "yes" if record.functions else "no",
             "revoked" if record.revoked else "active",
         )
     Console().print(table)

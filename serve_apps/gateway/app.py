@@ -23,6 +23,7 @@ from serve_apps.api import (
     documentation,
     graphs,
     health,
+    inline,
     models,
     openai,
     run_actions,
@@ -57,6 +58,8 @@ class Route(NamedTuple):
 
     method: Literal["GET", "POST"]
     endpoint: Endpoint
+    alone: bool = True
+    """Whether nothing else is at its path: else FastAPI has the other methods."""
 
 
 HOT_ROUTES: Mapping[str, Route] = {
@@ -64,6 +67,7 @@ HOT_ROUTES: Mapping[str, Route] = {
     "/v1/completions": Route("POST", openai.completions),
     "/v1/embeddings": Route("POST", openai.embeddings),
     "/v1/graphs/*/runs": Route("POST", graphs.run_graph),
+    "/v1/runs": Route("POST", inline.run_inline, alone=False),
     "/v1/runs/*/events": Route("GET", run_actions.run_events),
     "/v1/runs/*/resume": Route("POST", run_actions.resume_run),
     "/v1/runs/*/fork": Route("POST", run_actions.fork_run),
@@ -91,7 +95,7 @@ class Front:
             await self._api(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send)
-        route = _find(exchange.path)
+        route = _find(scope["method"], exchange.path)
         try:
             settings, now = self._gateway.settings, self._gateway.clock()
             seconds = timeout_of(exchange.headers, settings.default_timeout_s, settings.max_timeout_s)
@@ -117,13 +121,13 @@ class Front:
                 exchange.recorder.close()
 
 
-def _find(path: str) -> Route | None:
+def _find(method: str, path: str) -> Route | None:
     """The hot route of a path; None where FastAPI has one, or nobody."""
     route = HOT_ROUTES.get(path)
     if route is None and path.count("/") == 4:
         _, version, kind, _, action = path.split("/")
-        return HOT_ROUTES.get(f"/{version}/{kind}/*/{action}")
-    return route
+        route = HOT_ROUTES.get(f"/{version}/{kind}/*/{action}")
+    return route if route is None or route.alone or route.method == method else None
 
 
 async def _refuse(exchange: Exchange, answer: GatewayError) -> None:
@@ -145,6 +149,8 @@ def _api(gateway: Gateway) -> FastAPI:
         gateway.attending.add(gateway.answers.renew())
         yield
         await gateway.attending.stop()
+        if gateway.inline is not None:
+            gateway.inline.close()
         await gateway.admission.drain(DRAIN_S)
         await gateway.answers.drain(DRAIN_S)
 

@@ -20,6 +20,7 @@ from runtime.runner import GraphInfo
 from serve_apps.gateway.admission import Admission
 from serve_apps.gateway.http import Exchange
 from serve_apps.gateway.idempotency import AnswerStore
+from serve_apps.gateway.inline import InlinePipelines
 from serve_apps.gateway.keys import KeyRecord, KeyStore
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.gateway.readiness import RUNNER, Ask, Readiness, model_part
@@ -77,6 +78,8 @@ class GatewayDeps:
     runner: Runner | None = None
     journals: Journals | None = None
     """Of the runs in the background and the durable ones; there where a runner is."""
+    inline: InlinePipelines | None = None
+    """Of pipelines that come with calls; there where a runner is."""
     parts: Mapping[str, Ask] = field(default_factory=dict)
     """Whatever else must answer before the gateway calls itself ready, by name."""
     settings: GatewaySettings = GatewaySettings()
@@ -110,6 +113,7 @@ class Gateway:
         self.pools = deps.pools
         self.graphs = deps.graphs
         self.runner = deps.runner
+        self.inline = deps.inline
         self.journals = deps.journals
         self.keys = deps.keys
         self.contexts = deps.contexts

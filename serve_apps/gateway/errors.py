@@ -11,6 +11,7 @@
     ├── BodyTooLarge         413
     ├── UnsupportedMediaType 415
     ├── Unprocessable        422
+    │   └── InvalidPipeline  with all that is wrong with a pipeline
     ├── RateLimited          429
     ├── InternalError        500
     └── Unavailable          503
@@ -23,8 +24,8 @@ The messages are read by strangers: they never hold a key, another tenant's name
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -58,7 +59,7 @@ class GatewayError(Exception):
         """The error object in OpenAI's shape, as JSON."""
         return msgspec.json.encode({"error": self.as_object()})
 
-    def as_object(self) -> dict[str, str | None]:
+    def as_object(self) -> dict[str, Any]:
         return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
 
     def headers(self) -> list[Header]:
@@ -150,6 +151,19 @@ class Unprocessable(GatewayError):
     status = 422
     type = "invalid_request_error"
     default_code = "unprocessable"
+
+
+class InvalidPipeline(Unprocessable):
+    """A pipeline that a call brought along and that cannot be run."""
+
+    default_code = "invalid_pipeline"
+
+    def __init__(self, message: str, problems: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(message, param="pipeline")
+        self.problems = list(problems)
+
+    def as_object(self) -> dict[str, Any]:
+        return {**super().as_object(), "problems": self.problems}
 
 
 class RateLimited(GatewayError):

@@ -97,6 +97,9 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     limits: Limits = Limits()
     models: list[str] | None = None
     """Models and graphs ("graph/<name>") the key may call. None is all."""
+    functions: bool = False
+    """Whether pipelines that its calls bring along may reach out of the graph as those deployed may: call
+    functions, web servers and MCP servers, and use prompt files."""
 
 
 _decode_record = msgspec.msgpack.Decoder(KeyRecord).decode
@@ -146,6 +149,7 @@ class KeyStore:
         limits: Limits | None = None,
         expires: float | None = None,
         models: list[str] | None = None,
+        functions: bool = False,
     ) -> tuple[str, KeyRecord]:
         """A new key: its token, which is not kept and cannot be shown again, and its record.
 
@@ -160,6 +164,7 @@ class KeyStore:
             expires=expires,
             limits=limits or Limits(),
             models=models,
+            functions=functions,
         )
         secret = secrets.token_urlsafe(_SECRET_BYTES)
         # The index first: an entry without a key is skipped, a key without an entry could not be found.

@@ -9,14 +9,16 @@ from collections.abc import Iterable
 from typing import Literal
 
 from cluster.interface import Pool
+from graphs.versions import AT, found_in
 from runtime.runner import GraphInfo
 from serve_apps.gateway.deps import Gateway, Request
 from serve_apps.gateway.errors import BadRequest, Forbidden, NotFound, Unavailable
 from serve_apps.gateway.keys import KeyRecord
 from serve_apps.gateway.readiness import RUNNER, model_part
+from serve_apps.gateway.rights import GRAPH_PREFIX, may_use
 from serve_apps.translators.decoding import suggestion
 
-GRAPH_PREFIX = "graph/"
+MAX_VERSIONS_TOLD = 20
 STARTING_RETRY_AFTER_S = 5.0
 
 Task = Literal["generate", "embed"]
@@ -25,10 +27,6 @@ _ENDPOINTS: dict[Task, str] = {
     "generate": "/v1/chat/completions or /v1/completions",
     "embed": "/v1/embeddings",
 }
-
-
-def may_use(key: KeyRecord, model: str) -> bool:
-    return key.models is None or model in key.models
 
 
 def visible_models(gateway: Gateway, key: KeyRecord) -> list[str]:
@@ -73,7 +71,9 @@ def wait_for_models(gateway: Gateway, models: Iterable[str]) -> None:
 
 def known_graph(gateway: Gateway, key: KeyRecord, name: str) -> GraphInfo:
     """A graph, whether or not it can run now. Raises `NotFound`, `Forbidden`."""
-    info = gateway.graphs.get(name)
+    info = found_in(gateway.graphs, name, _version_of)
+    if info is None and name.partition(AT)[0] in gateway.graphs:
+        raise _unknown_version(gateway, key, name)
     if info is None:
         raise _unknown_model(gateway, key, GRAPH_PREFIX + name)
     _authorise(key, GRAPH_PREFIX + name)
@@ -102,6 +102,23 @@ def _wait_for(gateway: Gateway, parts: list[str]) -> None:
             code="starting",
             retry_after_s=STARTING_RETRY_AFTER_S,
         )
+
+
+def _version_of(info: GraphInfo) -> str:
+    return info.version
+
+
+def _unknown_version(gateway: Gateway, key: KeyRecord, asked: str) -> NotFound:
+    name = asked.partition(AT)[0]
+    _authorise(key, GRAPH_PREFIX + name)
+    several = [each for each in gateway.graphs if each.startswith(name + AT)]
+    known = several or [f"{name}{AT}{gateway.graphs[name].version}"]
+    return NotFound(
+        f"The graph {name!r} has no version {asked.partition(AT)[2][:100]!r}. There is"
+        f" {', '.join(GRAPH_PREFIX + each for each in known[:MAX_VERSIONS_TOLD])}.",
+        param="model",
+        code="version_not_found",
+    )
 
 
 def _unknown_model(gateway: Gateway, key: KeyRecord, model: str) -> NotFound:

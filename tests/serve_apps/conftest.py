@@ -26,6 +26,7 @@ from serve_apps.gateway.app import build_app
 from serve_apps.gateway.deps import GatewayDeps, Runner
 from serve_apps.gateway.http import ASGIApp
 from serve_apps.gateway.idempotency import AnswerStore
+from serve_apps.gateway.inline import InlinePipelines
 from serve_apps.gateway.keys import PEPPER_BYTES, KeyRecord, KeyStore, Limits
 from serve_apps.gateway.quotas import QuotaLedger, Totals
 from serve_apps.settings import GatewaySettings
@@ -134,6 +135,8 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
             graphs: Mapping[str, GraphInfo] | None = None,
             runner: Runner | None = None,
             journals: Journals | None = None,
+            inline: InlinePipelines | None = None,
+            functions: bool = False,
             ready: bool = True,
         ) -> Site:
             engine = FakeEngine(script)
@@ -148,10 +151,11 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
                 graphs=graphs or {},
                 runner=runner,
                 journals=journals,
+                inline=inline,
                 settings=settings or GatewaySettings(),
             )
             app = build_app(deps)
-            token, key = await keys.create("acme", "tests", limits=limits, models=models)
+            token, key = await keys.create("acme", "tests", limits=limits, models=models, functions=functions)
             url = await ending.enter_async_context(served(app))
             headers = {"authorization": f"Bearer {token}"}
             http = await ending.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers))

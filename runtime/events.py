@@ -141,6 +141,15 @@ class NodeFellBack(_Event, frozen=True, tag="node_fell_back"):
     """As of `NodeRetried`."""
 
 
+class NodesDropped(_Event, frozen=True, tag="nodes_dropped"):
+    """What was begun ahead inside a node was not chosen, and has ended."""
+
+    node: str
+    """What the paths of all these nodes begin with: `pick.large`, of `pick.large.step`."""
+    usage: Usage
+    """Tokens that it has cost. They are part of what the run owes."""
+
+
 class RunFinished(_Event, frozen=True, tag="run_finished"):
     """All outputs are known. The last event."""
 
@@ -174,6 +183,7 @@ RunEvent = (
     | NodeFailed
     | NodeRetried
     | NodeFellBack
+    | NodesDropped
     | RunFinished
     | RunFailed
 )
@@ -214,7 +224,7 @@ class Tally:
                 self._streamed.pop(node, None)
                 if usage is not None:
                     self._settled += usage
-            case NodeRetried(node=node) | NodeFellBack(node=node):
+            case NodeRetried(node=node) | NodeFellBack(node=node) | NodesDropped(node=node):
                 self._give_up_inside(node)
             case RunFinished(usage=total) | RunFailed(usage=total) | RunSuspended(usage=total):
                 self._final = total

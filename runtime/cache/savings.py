@@ -6,6 +6,7 @@ import msgspec
 
 from runtime.cache.counts import Counts
 from runtime.cache.flights import Flights
+from runtime.cache.load import Load
 from runtime.cache.results import Results
 
 
@@ -15,3 +16,4 @@ class Savings(msgspec.Struct, frozen=True):
     results: Results = msgspec.field(default_factory=Results)
     flights: Flights = msgspec.field(default_factory=Flights)
     counts: Counts = msgspec.field(default_factory=Counts)
+    load: Load = msgspec.field(default_factory=Load)

@@ -36,11 +36,13 @@ from runtime.events import (
     NodeFellBack,
     NodeFinished,
     NodeRetried,
+    NodesDropped,
     NodeSkipped,
     NodeStarted,
     NodeWaiting,
     Source,
 )
+from runtime.executor.ahead import may_begin
 from runtime.executor.chains import PreparedChain
 from runtime.executor.kinds.kind import Passed, T, Values
 from runtime.executor.prepare import PreparedBody, PreparedNode, PreparedStep
@@ -76,6 +78,8 @@ class Execution:
         self.values: list[Any] = [None] * len(body.readers)
         for ref, slot in body.given:
             self.values[slot] = given[ref]
+        self.spent = Usage()
+        """What its nodes have come to, with all that was done inside them."""
         self._done = run.progress.done
         if around is None:
             self.path, self.try_path, self.holder = "", "", ""
@@ -205,9 +209,9 @@ class Execution:
         except ClusterError as error:
             raise self._broke(call.node, error) from error
         finally:
+            call.rest()
             self._run.settled(call.ledger)
-            if self.around is not None:
-                self.around.inside += call.cost
+            self.spent += call.cost
             self._run.waiting.discard(call.node)
         self._end(call.node, node, began, outputs, call.usage if call.ledger.opened else None, call.source)
 
@@ -247,10 +251,12 @@ class Call:
     """A `TriedCall`: what a node may know of its run, and what it reports."""
 
     __slots__ = (
+        "_calling",
         "_calls",
         "_execution",
         "_node",
         "_run",
+        "_spent",
         "_turn",
         "attempt",
         "deadline",
@@ -270,6 +276,10 @@ class Call:
         self._turn: asyncio.Lock | None = None
         """Of the one body that may run at any time, whatever others of the run do."""
         self._calls = 0
+        self._calling: str | None = None
+        """The model that it called last, as long as it may still."""
+        self._spent: dict[str, Usage] = {}
+        """By label, what bodies have come to that may have been begun ahead."""
         self.node = execution.path + node.name
         self.priority = execution.priority + priority
         self.deadline = execution.deadline
@@ -319,9 +329,18 @@ class Call:
 
     def called(self, model: str, prompt_tokens: int) -> None:
         self._run.afford(prompt_tokens + 1)
+        self.rest()
+        self._calling = model
+        self._node.load.begun(model)
         self._calls += 1
         self.ledger.called(prompt_tokens)
         self._run.queue.put(NodeCalled(self.node, model, prompt_tokens))
+
+    def rest(self) -> None:
+        """It calls no model any more."""
+        if self._calling is not None:
+            self._node.load.ended(self._calling)
+            self._calling = None
 
     def owe(self, usage: Usage) -> None:
         self.ledger.owe(usage)
@@ -416,8 +435,27 @@ class Call:
             return await self._enter(body, given, label)
 
     async def _enter(self, body: str, given: Mapping[Ref, Any], label: str) -> Passed:
+        execution = Execution(self._node.bodies[body], self._run, given, self, label)
         try:
-            return await Execution(self._node.bodies[body], self._run, given, self, label).run()
+            return await execution.run()
         except NodeBroke:
             self._run.forget_inside(f"{self.node}{label}")
             raise
+        finally:
+            self.inside += execution.spent
+            if self._node.ahead:
+                self._spent[label] = execution.spent
+
+    @property
+    def ahead(self) -> Sequence[str]:
+        node, scope = self._node, self._run.scope
+        if not node.ahead:
+            return ()
+        left = None if scope.token_budget is None else scope.token_budget - self._run.usage.total_tokens
+        return may_begin(node.ahead, node.load.of, left, stream=scope.stream)
+
+    def dropped(self, label: str) -> Usage:
+        lost, path = self._spent.pop(label, Usage()), f"{self.node}{label}"
+        self._run.forget_inside(path)
+        self._run.queue.put(NodesDropped(path, lost))
+        return lost

@@ -10,7 +10,7 @@ captures from around it is copied in when it begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
 from msgspec import UNSET
@@ -18,6 +18,8 @@ from msgspec.structs import replace
 
 from graphs.bindings import CONTEXT, INPUTS, Binding, Ref, references
 from graphs.conditions import operands_of
+from runtime.cache.load import Load
+from runtime.executor.ahead import Candidate
 from runtime.executor.calls import Try
 from runtime.executor.chains import PreparedChain, chain_of
 from runtime.executor.kinds.kind import Evaluate, Resources
@@ -51,6 +53,10 @@ class PreparedNode:
     """The nodes inside it."""
     effectful: bool = False
     """Whether it changes the world outside, itself."""
+    ahead: tuple[Candidate, ...] = ()
+    """Bodies that may begin before it has chosen between them."""
+    load: Load = field(default_factory=Load)
+    """Where its calls to models are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +196,8 @@ def _node(node: PlannedNode, step: ExecutionStep, slots: Slots, resources: Resou
         skipped=tuple(slots.numbers[ref] for _, ref in ports if ref in slots.numbers),
         bodies=_bodies(node, slots, resources),
         effectful=node.effects == "effectful" and not node.bodies,
+        ahead=tuple(_candidate(key, node.bodies[key]) for key in node.ahead),
+        load=resources.savings.load,
     )
 
 
@@ -199,6 +207,22 @@ def _bodies(node: PlannedNode, slots: Slots, resources: Resources) -> dict[str, 
         key: _body(body, node.spec.locals(key, {}).keys(), around, resources)
         for key, body in node.bodies.items()
     }
+
+
+def _candidate(key: str, body: PlannedBody) -> Candidate:
+    nodes = list(_everything(body))
+    called = {use.name for node in nodes for use in node.spec.uses() if use.resource == "model"}
+    tokens = sum(step.token_bound for step in body.steps)
+    return Candidate(key, frozenset(called), tokens, any(node.spec.streams is not None for node in nodes))
+
+
+def _everything(body: PlannedBody) -> Iterator[PlannedNode]:
+    """The nodes of a body, those inside others too."""
+    for step in body.steps:
+        for node in step.nodes:
+            yield node
+            for inner in node.bodies.values():
+                yield from _everything(inner)
 
 
 def _around(node: PlannedNode, slots: Slots) -> tuple[int, ...]:

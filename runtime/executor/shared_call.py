@@ -118,6 +118,13 @@ class SharedCall(NodeCall):
     def holds(self, _body: str) -> bool:
         return True
 
+    @property
+    def ahead(self) -> Sequence[str]:
+        return ()
+
+    def dropped(self, _label: str) -> Usage:
+        return Usage()
+
     async def run(self, body: str, given: Mapping[Ref, Any], label: str) -> Passed:
         told = f"{body} of {self._node}{label} with {len(given)} values"
         raise AssertionError(f"a node with nodes inside it is not shared: {told}")

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from cluster.messages import Usage
+from runtime.events import Source
 
 RunStatus = Literal["running", "suspended", "succeeded", "failed", "cancelled"]
 """`suspended`: all that is left of it waits for people, and a decision has it go on."""
@@ -60,7 +61,11 @@ class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     """For people: why it was skipped."""
     fell_back_to: str = ""
-    """`model NAME` or `value`, where something else took its place."""
+    """`model NAME`, `value` or `cached answer`, where something else took its place."""
+    source: Source = "node"
+    """`cache` where an earlier answer was given again, `shared` where another run made it."""
+    dropped: bool = False
+    """Whether it was begun ahead in a body that was then not chosen."""
 
 
 class Kept(msgspec.Struct, frozen=True):

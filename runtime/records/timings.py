@@ -55,7 +55,8 @@ def taken(records: Iterable[RunRecord]) -> Iterator[tuple[str, str, float]]:
     for record in records:
         if record.status != "running":
             for node in record.nodes:
-                if node.status == "succeeded" and node.attempts == 1 and not node.fell_back_to:
+                own = node.attempts == 1 and not node.fell_back_to and node.source == "node"
+                if node.status == "succeeded" and own:
                     yield record.plan_hash, _INDEX.sub("", node.node), node.seconds
 
 

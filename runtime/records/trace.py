@@ -23,6 +23,7 @@ from runtime.events import (
     NodeFellBack,
     NodeFinished,
     NodeRetried,
+    NodesDropped,
     NodeSkipped,
     NodeStarted,
     NodeWaiting,
@@ -32,6 +33,7 @@ from runtime.events import (
     RunResumed,
     RunStarted,
     RunSuspended,
+    Source,
 )
 from runtime.records.model import MAX_NODES, NodeRecord, NodeStatus, RunFault, RunRecord, RunStatus, keep
 from runtime.request import RunRequest
@@ -52,6 +54,8 @@ class _Node(msgspec.Struct):
     attempts: int = 1
     reason: str = ""
     fell_back_to: str = ""
+    source: Source = "node"
+    dropped: bool = False
 
 
 class Trace:
@@ -93,8 +97,10 @@ class Trace:
                 self._enter(node, _Node(kind, "skipped", at, reason=reason))
             case NodeWaiting(node=node) if node in self._nodes:
                 self._nodes[node].status = "waiting"
-            case NodeFinished(node=node, seconds=seconds, usage=usage):
+            case NodeFinished(node=node, seconds=seconds, usage=usage, source=source):
                 self._leave(node, "succeeded", seconds, usage)
+                if node in self._nodes:
+                    self._nodes[node].source = source
             case NodeFailed(node=node):
                 self._leave(node, "failed", None, None)
             case NodeRetried(node=node, attempt=attempt):
@@ -105,6 +111,8 @@ class Trace:
                 self._give_up_inside(node)
                 if node in self._nodes:
                     self._nodes[node].fell_back_to = to
+            case NodesDropped(node=path):
+                self._drop(path)
             case _:
                 self._of_run(event)
 
@@ -168,6 +176,14 @@ class Trace:
             self._leave(name, "cancelled", None, None)
             self._give_up_inside(name)
 
+    def _drop(self, path: str) -> None:
+        """All that began ahead below a path was in vain."""
+        for name, node in self._nodes.items():
+            if name.startswith(f"{path}."):
+                node.dropped = True
+                if node.status in AT_WORK:
+                    self._leave(name, "cancelled", None, None)
+
     def _holder(self, name: str) -> str:
         """The node that a node is in: `search` of `search[3].each`, `pick` of `pick.0.step`; else nothing."""
         path = name
@@ -196,6 +212,8 @@ class Trace:
             node.attempts,
             node.reason,
             node.fell_back_to,
+            node.source,
+            node.dropped,
         )
 
 

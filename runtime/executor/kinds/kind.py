@@ -204,6 +204,15 @@ class NodeCall(Protocol):
         """Whether the condition of a body holds; true where it has none. Raises `NodeError`."""
         ...
 
+    @property
+    def ahead(self) -> Sequence[str]:
+        """Keys of bodies that may be run before it is known whether they are wanted."""
+        ...
+
+    def dropped(self, label: str) -> Usage:
+        """Reports that the body of a label was run ahead in vain, and has ended. Gives what it has cost."""
+        ...
+
     async def run(self, body: str, given: Mapping[Ref, Any], label: str) -> Passed:
         """Runs a body once; many may run at the same time. `given` are the values of its locals.
 

@@ -139,7 +139,7 @@ class Drive:
         self.run = Run(self._scope(), self._queue, self._progress, past.usage)
         self._began = perf_counter()
         self._limit: asyncio.Timeout | None = None
-        self._cancelled = self._lost = False
+        self._cancelled = self._lost = self._executed = False
         self._driver: asyncio.Task[None] | None = None
         self._first: RunEvent
         self._unkept: list[RunEvent] = []
@@ -160,7 +160,7 @@ class Drive:
 
     def cancel(self) -> bool:
         """Ends the run with a `RunFailed` of `RunCancelled`. Whether it was there to be ended."""
-        if self._cancelled or (self._limit is not None and self._limit.expired()):
+        if self._cancelled or self._executed or (self._limit is not None and self._limit.expired()):
             return False
         self._cancelled = True
         if self._limit is not None:
@@ -211,6 +211,8 @@ class Drive:
             logger.exception("run %s of %s broke", self.request.run_id, self.request.graph)
             ours = RunError("the run broke for a reason of our own")
             last = self.failed(ours, next(iter(self.run.at_work()), None))
+        finally:
+            self._executed = True
         self._queue.put(last)
 
     def failed(self, error: ClusterError, node: str | None = None) -> RunFailed:

@@ -31,7 +31,7 @@ from runtime.events import (
 from runtime.executor.kinds.kind import Resources
 from runtime.request import RunRequest, decode_request, encode_request
 from runtime.runner import ChatBinding, Runner, decode_infos, info_of, validate_inputs
-from tests.graphs.shapes import chain, diamond, rag
+from tests.graphs.shapes import chain, diamond, inline_chain, rag
 from tests.runtime.parts import Shelf, events_of, failed, finished, make_runner, pools, request
 
 
@@ -327,6 +327,16 @@ def test_places_inside_an_input_are_named():
     with pytest.raises(InvalidInputs) as refused:
         validate_inputs(schema, {"a": [{"id": 1}, 3]})
     assert [problem.field for problem in refused.value.problems] == ["a.1"]
+
+
+async def test_a_run_that_is_done_cannot_be_cancelled_any_more():
+    runner = make_runner(inline_chain())
+    async with aclosing(runner.run(request(inline_chain(), tenant="acme"))) as run:
+        await anext(run)
+        for _ in range(100):
+            await asyncio.sleep(0)  # its outputs are there, and nobody has read them
+        assert not runner.cancel("acme", "run-1")
+        assert isinstance([event async for event in run][-1], RunFinished)
 
 
 async def test_a_cancelled_run_ends_its_calls():

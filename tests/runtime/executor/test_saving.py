@@ -6,7 +6,7 @@ import time
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -302,7 +302,7 @@ async def test_a_prompt_that_is_too_long_is_each_nodes_own_trouble():
 
 
 @given(bodied(), st.randoms(use_true_random=False))
-@settings(max_examples=20)
+@settings(max_examples=20, phases=(Phase.explicit, Phase.reuse, Phase.generate))  # shrinking takes minutes
 def test_saving_changes_no_output(made, chance):
     """Several runs at once, some of them cancelled at any moment, twice over."""
     plain = replace(made, policies=Policies(share=False))

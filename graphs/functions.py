@@ -6,6 +6,9 @@
 
     loud: {function: my_package.text:shout, with: {text: ${inputs.text}}}
 
+A function that changes something may take a parameter of type `IdempotencyKey`: it is no input, and gets what
+is the same each time this node of this run is tried, by whichever process.
+
 Only what is marked so can be named, so that a pipeline reaches nothing else of what can be imported. Where
 the function is called in Python with values, the mark changes nothing; with references of a pipeline that is
 being traced (`graphs.python`), the call becomes a node.
@@ -18,7 +21,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar, cast, get_type_hints, is_typeddict, overload
+from typing import Any, NamedTuple, NewType, TypeVar, cast, get_type_hints, is_typeddict, overload
 
 import msgspec
 from msgspec import UNSET
@@ -29,6 +32,11 @@ from graphs.nodes.function import Function
 from graphs.nodes.spec import Effects
 from graphs.ports import Port, PortType, faults, optional
 from graphs.tracing import holds_traced, recorder
+
+IdempotencyKey = NewType("IdempotencyKey", str)
+"""What a function gives to whatever it changes, so that being called twice changes it once."""
+NO_KEY = IdempotencyKey("")
+"""Default of such a parameter: for whoever calls the function outside of a pipeline."""
 
 VALUE = "value"
 """The output of a function that has one."""
@@ -59,6 +67,8 @@ class Signature(NamedTuple):
     mark: Mark
     hints: Mapping[str, Any]
     """By input."""
+    key: str | None = None
+    """The parameter that takes an idempotency key."""
 
 
 class FunctionRefused(GraphError):
@@ -161,13 +171,20 @@ def signature_of(call: Callable[..., Any]) -> Signature:
         hints = get_type_hints(call, include_extras=True)
     except (NameError, TypeError) as error:
         raise FunctionRefused(f"the type hints of {name} cannot be read: {_reason(error)}", name) from error
-    inputs = {key: _input(name, each, hints) for key, each in inspect.signature(call).parameters.items()}
+    parameters = dict(inspect.signature(call).parameters)
+    keyed = [each for each in parameters if hints.get(each) is IdempotencyKey]
+    for each in keyed:
+        if mark.effects != "effectful" or parameters.pop(each).default is inspect.Parameter.empty:
+            hint = f"as {each}: IdempotencyKey = NO_KEY, of a function that is effectful"
+            raise FunctionRefused(f"{name} cannot take the idempotency key {each} like this", name, hint)
+    inputs = {key: _input(name, each, hints) for key, each in parameters.items()}
     if "return" not in hints:
         raise FunctionRefused(f"{name} has no hint of what it returns", name, "as -> str")
     returns = hints["return"]
     in_fields = is_typeddict(returns) or is_named_tuple(returns)
     outputs = _fields(name, returns) if in_fields else {VALUE: _output(name, returns)}
-    return Signature(inputs, outputs, in_fields, mark, {key: hints[key] for key in inputs})
+    key = keyed[0] if keyed else None
+    return Signature(inputs, outputs, in_fields, mark, {each: hints[each] for each in inputs}, key)
 
 
 def spec_of(name: str, modules: Sequence[str] | None = None) -> Function:

@@ -43,6 +43,8 @@ def chain_of(
     given: list[tuple[str, Getter]] = []
     for index, node in enumerate(step.nodes):
         assert isinstance(node.spec, Function)
+        if function.takes_key(node.spec):
+            return None  # the runner gives it one
         takes: dict[str, Source] = {}
         for port, binding in node.inputs.items():
             if isinstance(binding, Ref) and binding.owner in place:

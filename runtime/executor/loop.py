@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hashlib import blake2b
 from time import perf_counter
 from typing import Any, cast
 
@@ -351,7 +352,9 @@ class Call:
 
     @property
     def idempotency_key(self) -> str:
-        return f"{self._run.scope.run_id}/{self.node}"
+        scope = self._run.scope
+        place = "\0".join((scope.tenant, scope.run_id, self.node))
+        return blake2b(place.encode(), digest_size=16).hexdigest()
 
     async def once(self, key: str, /, work: Callable[[], Awaitable[T]]) -> T:
         found = self.kept(key)

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 MAX_TOOLS = 1_000
 MAX_ERROR_CHARS = 500
 RETRY_AFTER_S = 2.0
+KEY_FIELD = "idempotencyKey"
+"""Of the `_meta` of a call of a tool."""
 IDLE_READ_S = 300.0
 """How long an HTTP server may be silent on a stream that it keeps open."""
 
@@ -50,8 +52,12 @@ class McpServer:
         self._secrets = secrets
         self._link: _Link | None = None
 
-    async def call(self, tool: str, arguments: Mapping[str, Any], deadline: float) -> ToolResult:
+    async def call(
+        self, tool: str, arguments: Mapping[str, Any], deadline: float, key: str | None = None
+    ) -> ToolResult:
         """What the tool answers, within the server's time-out and `deadline` (Unix seconds).
+
+        The server is told the `key` as `idempotencyKey` in `_meta`: a call with the same key is the same.
 
         Raises `NodeError` for a tool that is not there, one that fails and an answer that is too large;
         `DeadlineExceeded`; `ModelUnavailable` where there is no connection, `ReplicaLost` where it broke.
@@ -59,7 +65,7 @@ class McpServer:
         seconds = min(self._spec.timeout_s, deadline - time.time())
         try:
             async with asyncio.timeout(seconds):
-                return await self._call(tool, arguments)
+                return await self._call(tool, arguments, key)
         except TimeoutError as error:
             message = f"the tool {tool} of {self._name} did not answer within {max(0.0, seconds):.3g} s"
             raise DeadlineExceeded(message) from error
@@ -69,12 +75,13 @@ class McpServer:
         if self._link is not None:
             await self._link.close()
 
-    async def _call(self, tool: str, arguments: Mapping[str, Any]) -> ToolResult:
+    async def _call(self, tool: str, arguments: Mapping[str, Any], key: str | None) -> ToolResult:
         link = self._linked()
         client = await link.client()
         try:
             await self._find(link, client, tool)
-            answer = await client.call_tool(tool, dict(arguments))
+            meta: Any = None if key is None else {KEY_FIELD: key}
+            answer = await client.call_tool(tool, dict(arguments), meta=meta)
         except MCPError as error:
             if error.code not in (CONNECTION_CLOSED, INVALID_REQUEST):
                 raise self._failed(tool, error.message) from error

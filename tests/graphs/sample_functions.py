@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from cluster.errors import ModelUnavailable
 from graphs.documents import Document
-from graphs.functions import function
+from graphs.functions import NO_KEY, IdempotencyKey, function
 
 THREADS: list[threading.Thread] = []
 """In which `where` and `where_cheap` ran."""
@@ -200,3 +200,18 @@ def post(text: str) -> str:
 @function(num_cpus=0.1)
 async def awaits_in_a_process(text: str) -> str:
     return text
+
+
+@function
+def charge(amount: int, key: IdempotencyKey = NO_KEY) -> str:
+    return f"{amount} {key}"
+
+
+@function
+async def charge_later(amount: int, key: IdempotencyKey = NO_KEY) -> str:
+    return f"{amount} {key}"
+
+
+@function(effects="pure")
+def keyed_for_nothing(text: str, key: IdempotencyKey = NO_KEY) -> str:
+    return text + key

@@ -136,3 +136,10 @@ def test_a_process_of_its_own_is_for_what_does_not_await_and_is_not_cheap():
         function(cheap=True, num_cpus=1)
     with pytest.raises(ValueError, match="num_cpus"):
         function(num_cpus=0)
+
+
+def test_an_idempotency_key_is_no_input():
+    assert list(spec_of("tests.graphs.sample_functions:charge").inputs()) == ["amount"]
+    error = refused(f"{HERE}:keyed_for_nothing")
+    assert error.message == "keyed_for_nothing cannot take the idempotency key key like this"
+    assert "of a function that is effectful" in error.hint

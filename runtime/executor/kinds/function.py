@@ -31,16 +31,37 @@ MAX_MESSAGE_CHARS = 200
 def prepare(spec: Function, resources: Resources) -> Perform:
     """Raises `graphs.functions.FunctionRefused` for a function that is not there any more."""
     target = find(spec.call)
+    signature = signature_of(target)
+    perform = _prepare(spec, resources, target, signature)
+    return perform if signature.key is None else _keyed(perform, signature.key)
+
+
+def takes_key(spec: Function) -> bool:
+    """Whether the function wants an idempotency key."""
+    return signature_of(find(spec.call)).key is not None
+
+
+def _prepare(
+    spec: Function, resources: Resources, target: Callable[..., Any], signature: Signature
+) -> Perform:
     compute = stage(spec)
     if inspect.iscoroutinefunction(target):
         return _awaited(spec, target)
-    if signature_of(target).mark.cheap:
+    if signature.mark.cheap:
         return _called(compute)
     if spec.num_cpus is None or resources.open_chain is None:
         return _in_thread(compute)
-    takes = {port: Source(None, port) for port in spec.inputs()}
+    names = [*spec.inputs(), *([] if signature.key is None else [signature.key])]
+    takes = {name: Source(None, name) for name in names}
     chain = resources.open_chain(spec.call, [Stage(partial(stage, spec), takes, spec.num_cpus)])
     return _in_process(chain, _in_thread(compute), repeatable=spec.effects != "effectful")
+
+
+def _keyed(perform: Perform, name: str) -> Perform:
+    async def with_key(call: NodeCall, inputs: Values) -> Values:
+        return await perform(call, {**inputs, name: call.idempotency_key})
+
+    return with_key
 
 
 def stage(spec: Function) -> Evaluate:
@@ -120,6 +141,8 @@ def _failed(spec: Function, error: BaseException) -> NodeError:
 
 def _given(name: str, value: Any, signature: Signature) -> Any:
     """An input as its hint says: objects as structs where the function wants them so."""
+    if name == signature.key:
+        return value
     if isinstance(value, float) and value.is_integer() and signature.inputs[name].type == INTEGER:
         value = int(value)  # JSON Schema takes 3.0 for an integer
     with suppress(msgspec.ValidationError):

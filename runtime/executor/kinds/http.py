@@ -26,7 +26,7 @@ def prepare(spec: Http, resources: Resources) -> Perform:
         request = HttpRequest(
             spec.method,
             _url(spec, inputs),
-            _headers(spec, client, content_type),
+            _key(spec, call) | _headers(spec, client, content_type),
             body,
             call.deadline,
             spec.max_response_bytes,
@@ -84,6 +84,14 @@ def _headers(spec: Http, client: HttpClient, content_type: str | None) -> dict[s
         for name, value in spec.headers.items()
     }
     return said if content_type is None else {"content-type": content_type, **said}
+
+
+def _key(spec: Http, call: NodeCall) -> dict[str, str]:
+    """What tells the server of a request that it is the same, however often it is sent.
+
+    The header is that of the IETF draft "The Idempotency-Key HTTP Header Field", as Stripe's API takes it.
+    """
+    return {"idempotency-key": call.idempotency_key} if spec.effects == "effectful" else {}
 
 
 def _content(spec: Http, reply: HttpReply) -> Any:

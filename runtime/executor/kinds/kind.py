@@ -55,8 +55,10 @@ class ToolResult(msgspec.Struct, frozen=True):
 class ToolServer(Protocol):
     """What a `tool` node needs of a server."""
 
-    async def call(self, tool: str, arguments: Mapping[str, Any], deadline: float) -> ToolResult:
-        """`deadline` is in Unix seconds. Raises `ClusterError`."""
+    async def call(
+        self, tool: str, arguments: Mapping[str, Any], deadline: float, key: str | None = None
+    ) -> ToolResult:
+        """`deadline` is in Unix seconds. A call with the same `key` is the same. Raises `ClusterError`."""
         ...
 
 

@@ -12,7 +12,8 @@ def prepare(spec: Tool, resources: Resources) -> Perform:
     server = resources.servers[spec.server]
 
     async def perform(call: NodeCall, inputs: Values) -> Values:
-        result = await server.call(spec.tool, msgspec.to_builtins(inputs), call.deadline)
+        arguments = msgspec.to_builtins(inputs)
+        result = await server.call(spec.tool, arguments, call.deadline, call.idempotency_key)
         return {"text": result.text, "data": result.data}
 
     return perform

@@ -6,7 +6,7 @@ import sys
 
 import anyio
 import uvicorn
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 
 server = MCPServer("small", log_level="CRITICAL")
 
@@ -44,6 +44,11 @@ def leave() -> str:
 @server.tool(structured_output=False)
 def variable(name: str) -> str:
     return os.environ.get(name, "not set")
+
+
+@server.tool(structured_output=False)
+def key(ctx: Context) -> str:
+    return str((ctx.request_context.meta or {}).get("idempotencyKey"))
 
 
 @server.tool(structured_output=False)

@@ -81,6 +81,12 @@ async def test_answers(connected):
         assert '"sum": 3' in structured.text
 
 
+async def test_the_key_of_a_call_reaches_the_server():
+    async with over_stdio() as server:
+        assert (await server.call("key", {}, soon(), "k-1")).text == "k-1"
+        assert (await server.call("key", {}, soon())).text == "None"
+
+
 @TRANSPORTS
 async def test_failures_leave_the_connection_as_it_is(connected):
     async with connected(max_result_bytes=100_000) as server:

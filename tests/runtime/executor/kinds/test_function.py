@@ -49,6 +49,14 @@ async def test_values(name, inputs, outputs):
     assert await call(name, **inputs) == outputs
 
 
+@pytest.mark.parametrize("name", ["charge", "charge_later"])
+async def test_a_function_may_take_a_key_that_stays_the_same(name):
+    first, again = await call(name, amount=3), await call(name, amount=3)
+    amount, _, key = first["value"].partition(" ")
+    assert first == again
+    assert (amount, len(key)) == ("3", 32)
+
+
 @pytest.mark.parametrize("documents", [[Document("1", "a b")], [{"id": "1", "text": "a b"}]])
 async def test_documents_are_documents(documents):
     assert await call("titles", documents=documents) == {"value": [Document("1", "A B")]}

@@ -79,6 +79,17 @@ async def test_body(body, sent, content_type):
         assert content_type is None or seen["headers"]["content-type"] == content_type
 
 
+async def test_requests_with_effects_have_a_key():
+    async with a_site() as site:
+        await fetch(site, "/", method="POST")
+        await fetch(site, "/", method="POST")
+        await fetch(site, "/", method="POST", headers={"Idempotency-Key": "mine"})
+        await fetch(site, "/")
+        first, again, mine, none = (seen["headers"].get("idempotency-key") for seen in site.seen)
+        assert first == again is not None
+        assert (len(first), mine, none) == (32, "mine", None)
+
+
 async def test_headers_and_secrets():
     async with a_site() as site:
         headers = {"Authorization": Secret("TOKEN", "Bearer "), "X-Kind": "test", "Content-Type": "text/csv"}

@@ -19,8 +19,10 @@ class Server:
     def __init__(self, answer: ToolResult | Exception) -> None:
         self.answer = answer
         self.calls = []
+        self.keys = []
 
-    async def call(self, tool, arguments, deadline):
+    async def call(self, tool, arguments, deadline, key):
+        self.keys.append(key)
         self.calls.append((tool, arguments, deadline))
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -40,6 +42,15 @@ async def test_arguments_and_answer():
     end = await finished(finding(server, query="${inputs.q}", limit=5), request)
     assert end.outputs == {"text": "two tickets", "data": {"count": 2}}
     assert server.calls == [("search", {"query": "tea", "limit": 5}, request.deadline)]
+
+
+async def test_a_call_has_the_same_key_however_often_it_is_made():
+    server = Server(ToolResult(""))
+    runner = finding(server, query="${inputs.q}")
+    for run_id in ("run-1", "run-1", "run-2"):
+        await finished(runner, msgspec.structs.replace(asked(q="tea"), run_id=run_id))
+    first, again, other = server.keys
+    assert first == again != other
 
 
 async def test_structs_reach_the_server_as_json():

@@ -8,6 +8,7 @@ the arms turns by one from repeat to repeat, so that none always comes first.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -32,7 +33,7 @@ class CaseArm(NamedTuple):
     name: str
     describe: str
     run: Callable[[str], Awaitable[Measured]]
-    """Given a text that no other run of any arm was given: what keeps caches apart."""
+    """Given a name that no other run of any arm was given: what keeps caches apart."""
     repeats: int | None = None
     """Of its own, at most, where one takes long. None: as many as asked for."""
 
@@ -99,6 +100,9 @@ class CaseScenario(Protocol):
         ...
 
 
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9]+")
+
+
 async def measure_cases(
     cases: Sequence[Case], repeats: int, progress: Callable[[CaseSample], None]
 ) -> list[CaseSample]:
@@ -108,7 +112,7 @@ async def measure_cases(
     expected: dict[str, tuple[str, Any]] = {}
     for repeat in range(repeats):
         for case, arm in _turns(cases, repeat):
-            measured = await arm.run(f"{case.name}-{arm.name}-{repeat}")
+            measured = await arm.run(_NOT_A_NAME.sub("-", f"{case.name}-{arm.name}-{repeat}"))
             first, outputs = expected.setdefault(case.name, (arm.name, measured.outputs))
             if measured.outputs != outputs:
                 told = f"{measured.outputs!r:.600}\nis not\n{outputs!r:.600}"

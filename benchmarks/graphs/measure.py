@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import Case, CaseSample, measure_cases
-from benchmarks.graphs import branches, letters, map_reduce, priority, rag
+from benchmarks.graphs import branches, durable, letters, map_reduce, priority, rag
 from benchmarks.graphs.door import open_door
-from benchmarks.graphs.engine import fake_engine, real_engine
+from benchmarks.graphs.engine import fake_engine
 from benchmarks.graphs.peer import PEERS, langgraph
+from benchmarks.graphs.serving import real_engine
 from benchmarks.graphs.session import Session
 from cluster.engines.fake import FakeScript
+from runtime.store.embedded import EmbeddedValkey
 
 FAKE = FakeScript(first_token_s=0.02, token_s=0.002)
 FAKE_UNIT_S = 0.02
@@ -27,7 +30,10 @@ async def session(*, fake: bool) -> AsyncIterator[Session]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cgb-")))
         pool = await stack.enter_async_context(fake_engine(FAKE) if fake else real_engine())
-        made = Session(pool, None, folder, FAKE_UNIT_S if fake else 1.0)
+        store = EmbeddedValkey(folder / "store")
+        await asyncio.to_thread(store.start_or_adopt)
+        stack.callback(store.stop)
+        made = Session(pool, None, folder, store.url, fake, FAKE_UNIT_S if fake else 1.0)
         await stack.enter_async_context(open_door(made.door, _answer(made)))
         if PEERS.exists():
             made = made._replace(peer=await stack.enter_async_context(langgraph(made.door)))
@@ -43,6 +49,7 @@ def cases_of(shared: Session) -> list[Case]:
         branches.case(shared),
         *letters.cases(shared),
         priority.case(shared),
+        *durable.cases(shared),
     ]
 
 

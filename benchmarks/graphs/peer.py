@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,13 @@ class Peer:
 
 
 @asynccontextmanager
-async def started(python: Path | str, module: str, *arguments: str) -> AsyncIterator[Peer]:
-    """`python -m module arguments`, once it is ready. Raises `PeerFailed`."""
+async def started(python: Path | None, module: str, *arguments: str) -> AsyncIterator[Peer]:
+    """`python -m module arguments`, once it is ready; None for the Python of this process.
+
+    Raises `PeerFailed`.
+    """
     process = await asyncio.create_subprocess_exec(
-        python,
+        python or sys.executable,
         "-m",
         module,
         *arguments,
@@ -83,12 +86,6 @@ async def started(python: Path | str, module: str, *arguments: str) -> AsyncIter
         await peer.close()
 
 
-def langgraph(door: Path, *more: str) -> Any:
+def langgraph(door: Path, *more: str) -> AbstractAsyncContextManager[Peer]:
     """LangGraph in an environment of its own, calling through the door."""
-    arguments: Sequence[str] = (str(door), *more)
-    return started(PEERS, LANGGRAPH, *arguments)
-
-
-def ours(module: str, *arguments: str) -> Any:
-    """A process of this environment."""
-    return started(sys.executable, module, *arguments)
+    return started(PEERS, LANGGRAPH, str(door), *more)

@@ -47,6 +47,9 @@ class Session(NamedTuple):
     """None where LangGraph is not installed."""
     folder: Path
     """For files that are gone afterwards. Short: Unix sockets live in it."""
+    store_url: str
+    """Of a store of its own."""
+    fake: bool = False
     unit_s: float = 1.0
     """What a second of a tool takes: less with a fake engine, which is quicker too."""
 

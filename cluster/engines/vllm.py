@@ -145,6 +145,8 @@ def _engine_kwargs(spec: VllmSpec) -> dict[str, Any]:
         "enable_prompt_tokens_details": True,
         "dtype": "float32" if spec.on_cpu and spec.dtype == "auto" else spec.dtype,
     }
+    if (step_tokens := spec.step_tokens) is not None:
+        kwargs["max_num_batched_tokens"] = step_tokens
     if spec.quantization is not None:
         kwargs["quantization"] = spec.quantization
     if not spec.on_cpu:

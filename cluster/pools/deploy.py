@@ -24,7 +24,7 @@ HEALTH_CHECK_PERIOD_S = 5.0
 _NOT_OF_ANSWERS = {
     *("name", "default_max_tokens", "replicas", "num_cpus", "cpu_cores", "threads", "max_connections"),
     *("max_ongoing_requests", "max_queued_requests", "max_num_seqs", "kv_cache_gib", "api_key_env"),
-    *("block_size", "enforce_eager", "gpu_memory_utilization"),
+    *("max_num_batched_tokens", "block_size", "enforce_eager", "gpu_memory_utilization"),
 }
 
 

@@ -36,7 +36,7 @@ def at_once(monkeypatch):
 async def test_all_arms_of_all_cases_come_to_the_same_outputs(at_once):
     samples: list[CaseSample] = []
     cases = await measure.measure(fake=True, repeats=1, wanted=(), progress=samples.append)
-    assert [case.name[:2] for case in cases] == ["B1", "B2", "B3", "B4", "B4", "B5"]
+    assert [case.name[:2] for case in cases] == ["B1", "B2", "B3", "B4", "B4", "B5", "B6", "B6", "B6"]
     assert {(case.name, arm.name) for case in cases for arm in case.arms} == {
         (sample.case, sample.arm) for sample in samples
     }
@@ -44,6 +44,8 @@ async def test_all_arms_of_all_cases_come_to_the_same_outputs(at_once):
     assert ours["B1 map-reduce"]["calls"] == 9
     assert ours["B1 map-reduce"]["output_tokens"] == 8 * 48 + 64
     assert ours["B2 RAG"]["first_text_s"] <= ours["B2 RAG"]["latency_s"]
+    assert ours["B6 killed"]["recomputed_calls"] == 0
+    assert ours["B6 killed"]["calls"] == 7
     for case in cases:
         figures = {target.figure for target in case.targets} | set(case.shown)
         assert all(figures <= sample.figures.keys() for sample in samples if sample.case == case.name)

@@ -56,6 +56,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("vllm", {"source": None}, "source"),
     ("vllm", {"dtype": "int8"}, "dtype"),
     ("vllm", {"max_num_seqs": 0}, "max_num_seqs"),
+    ("vllm", {"max_num_batched_tokens": 8}, "max_num_batched_tokens"),
     ("vllm", {"block_size": 24}, "block_size"),
     ("vllm", {"kv_cache_gib": 0}, "kv_cache_gib"),
     *(("vllm", {"cpu_cores": [cores]}, "cpu_cores") for cores in ("", "a", "1-", "0-3,", "0;3")),
@@ -124,3 +125,19 @@ def test_an_accelerator_needs_no_core_lists() -> None:
     spec = load("vllm", accelerator_type="H100", tensor_parallel_size=2, quantization="fp8")
     assert not spec.on_cpu
     assert spec.core_lists() == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({}, 512),
+        ({"max_num_batched_tokens": 128}, 128),
+        ({"max_num_seqs": 1024}, 1024),
+        ({"accelerator_type": "H100"}, None),
+        ({"accelerator_type": "H100", "max_num_batched_tokens": 4096}, 4096),
+    ],
+)
+def test_a_step_is_short_on_cpu_and_has_room_for_each_sequence(
+    fields: dict[str, Any], tokens: int | None
+) -> None:
+    assert load("vllm", **fields).step_tokens == tokens

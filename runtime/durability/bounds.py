@@ -15,6 +15,7 @@ resume needs is never dropped; a run of which that is too much breaks, and says 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -48,7 +49,9 @@ NO_DELTAS, NO_OUTPUTS, NO_INNER, ONLY_RUN = 0.5, 0.75, 0.9, 1.0
 """Shares of the room for events."""
 
 INSIDE = ".[+~"
-"""What follows the path of a node in those inside it, and of its bodies and parts."""
+"""What follows the path of a node in those inside it, and of its bodies, parts and tries."""
+_NO_NODE = re.compile(r"[+]|~[0-9]+$")
+"""In the paths of parts, and of tries that have begun."""
 
 _OF_RUN = (RunStarted, RunResumed, RunSuspended, RunFinished, RunFailed)
 
@@ -197,7 +200,7 @@ class Shelf:
             self._inside.setdefault(holder, {})[path] = None
 
     def _supersede(self, checkpoint: Checkpoint) -> None:
-        done = () if "+" in checkpoint.path else (checkpoint.path,)
+        done = () if _NO_NODE.search(checkpoint.path) else (checkpoint.path,)
         for place in (*done, *checkpoint.supersedes):
             inside = list(self._inside.get(place, ()))
             itself = [place] if place in self._kept and place != checkpoint.path else []

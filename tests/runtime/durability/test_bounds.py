@@ -26,6 +26,7 @@ def entry(path: str, size: int = 10, supersedes: tuple[str, ...] = (), **values:
         ("ask", []),
         ("search[3].each", ["search", "search[3]"]),
         ("plan+0", ["plan"]),
+        ("a~2.b+0", ["a", "a~2", "a~2.b"]),
         ("a.0.b[2].c+x.y[1]", ["a", "a.0", "a.0.b", "a.0.b[2]", "a.0.b[2].c"]),
     ],
 )
@@ -57,6 +58,18 @@ def test_what_is_inside_a_node_that_is_done_is_kept_while_there_is_room(monkeypa
     assert shelf.add([entry("m[1].a")]).paths == []  # it is needed again
     assert shelf.add([entry("m[2].a"), entry("n")]).paths == []
     assert len(shelf) == 6
+
+
+def test_a_try_that_has_begun_is_not_done(monkeypatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_SUPERSEDED", 0)
+    shelf = Shelf()
+    assert shelf.add(
+        [entry("a~2.b"), entry("a~2.b~3"), entry("a~2.b~3+0"), entry("a~2"), entry("a.b")]
+    ).paths == [
+        "a~2.b~3",
+        "a~2.b~3+0",
+    ]
+    assert sorted(shelf.add([entry("a")]).paths) == ["a.b", "a~2", "a~2.b"]
 
 
 def test_bytes_make_what_is_superseded_go_and_never_what_is_needed(monkeypatch) -> None:

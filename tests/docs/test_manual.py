@@ -5,10 +5,13 @@ It is also what the support-rag graph retrieves from, so every section must stan
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from types import FunctionType
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import pytest
@@ -121,7 +124,18 @@ def test_the_builder_example_builds_what_the_yaml_example_says(text):
 
 @pytest.mark.parametrize("text", [text for _, text in blocks("python")])
 def test_python_examples_compile(text):
-    compile(text, "manual", "exec")
+    compile(text, "manual", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+async def test_the_notebook_examples_run_one_after_the_other(capsys):
+    names: dict[str, Any] = {}
+    for text in (text for _, text in blocks("python") if "runtime.local" in text):
+        code = compile(text, "notebook", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        cell = FunctionType(code, names)()
+        if inspect.isawaitable(cell):
+            await cell
+    assert names["outputs"]["text"]
+    assert capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", [text for _, text in blocks("json")])

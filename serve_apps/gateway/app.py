@@ -98,7 +98,10 @@ class Front:
         route = _find(scope["method"], exchange.path)
         try:
             settings, now = self._gateway.settings, self._gateway.clock()
-            seconds = timeout_of(exchange.headers, settings.default_timeout_s, settings.max_timeout_s)
+            # Whoever follows a run wants to see its end.
+            follows = route is not None and route.method == "GET"
+            usual = settings.max_timeout_s if follows else settings.default_timeout_s
+            seconds = timeout_of(exchange.headers, usual, settings.max_timeout_s)
             async with exchange.bounded(seconds, now):
                 if route is None:
                     scope[EXCHANGE] = exchange

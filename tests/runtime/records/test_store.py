@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
+from runtime.records import store as module
 from runtime.records.model import Kept, NodeRecord, RunRecord
 from runtime.records.store import RunStore
 from runtime.store.client import Store
@@ -76,6 +78,25 @@ async def test_lists_page_from_the_newest_to_the_oldest(runs: RunStore) -> None:
         "run-2",
         "run-0",
     ]
+
+
+async def test_runs_of_one_status_are_found_however_far_apart(
+    runs: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SEARCHED_AT_ONCE", 2)
+    records = [run(number) for number in range(9)]
+    failed = [replace(each, status="failed") for each in records[::4]]
+    await runs.write([*records, *failed])
+    first = await runs.newest("acme", 2, NOW, wanted=anything, status="failed")
+    assert (ids(first), first.more) == (["run-8", "run-4"], True)
+    last = await runs.newest("acme", 2, NOW, wanted=anything, status="failed", after="run-4")
+    assert (ids(last), last.more) == (["run-0"], False)
+
+
+async def test_a_request_to_cancel_can_be_taken_back(runs: RunStore) -> None:
+    await runs.ask_to_cancel("acme", "run-1")
+    await runs.cancel_no_more("acme", "run-1")
+    assert await runs.asked_to_cancel([("acme", "run-1")]) == []
 
 
 async def test_a_tenant_keeps_its_newest_runs(store: Store) -> None:

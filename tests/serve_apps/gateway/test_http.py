@@ -139,3 +139,40 @@ async def test_stream_with_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
         await exchange.end(b"data: [DONE]\n\n")
     assert wire.sent[0]["status"] == 200
     assert wire.sent[-1] == {"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False}
+
+
+async def test_a_body_is_read_once() -> None:
+    wire = Wire(part(b'{"a": ', more=True), part(b"1}"))
+    exchange = wire.exchange()
+    async with exchange.bounded(60, 0):
+        assert await exchange.body(100) == b'{"a": 1}'
+        assert await exchange.body(100) == b'{"a": 1}'
+
+
+async def test_a_client_without_a_body_is_watched_too() -> None:
+    wire = Wire(part(b""), GONE)
+    exchange = wire.exchange([])
+
+    async def stay() -> None:
+        async with exchange.bounded(60, 0):
+            exchange.watch()
+            await asyncio.Event().wait()
+
+    with pytest.raises(ClientGone):
+        await stay()
+
+
+async def test_what_is_sent_is_recorded_before_it_leaves() -> None:
+    wire = Wire()
+    exchange = wire.exchange()
+    heard: list[tuple[str, int]] = []
+
+    class Recorder:
+        async def hear(self, message: Any) -> None:
+            heard.append((message["type"], len(wire.sent)))
+
+        def close(self) -> None: ...
+
+    exchange.recorder = Recorder()
+    await exchange.respond(200, b"{}")
+    assert heard == [("http.response.start", 0), ("http.response.body", 1)]

@@ -1,0 +1,141 @@
+"""Runs that go on by themselves: what is reserved for them, and when it is settled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.errors import Overloaded, ReplicaLost
+from cluster.messages import Usage
+from runtime.compiler.compile import compile_pipeline
+from runtime.durability.journal import Journal
+from runtime.durability.memory import MemoryJournals
+from runtime.events import NodeCalled, NodeFinished, RunEvent, RunFinished, RunStarted, RunSuspended
+from runtime.request import RunRequest
+from runtime.store.client import Store
+from serve_apps.gateway.admission import Admission
+from serve_apps.gateway.background import Begun, begin, so_far
+from serve_apps.gateway.deps import Attending, Request
+from serve_apps.gateway.keys import KeyRecord
+from serve_apps.gateway.metering import RunMeter
+from serve_apps.gateway.quotas import QuotaLedger, Totals
+from tests.graphs.shapes import rag
+from tests.serve_apps.conftest import eventually
+
+KEY = KeyRecord("k1", "acme", "tests", 0.0)
+ASKED = RunRequest("run-1", "rag", {}, deadline=2e9, tenant="acme", durability="step", background=True)
+PLAN = compile_pipeline(rag())
+BEGUN: list[RunEvent] = [RunStarted("run-1", "rag", "1", "h"), NodeFinished("a", 0.1, Usage(2, 3))]
+
+
+class Desk:
+    """The parts of a gateway that are at work here."""
+
+    def __init__(self, store: Store) -> None:
+        self.ledger = QuotaLedger(store)
+        self.journals = MemoryJournals()
+        self.journal: Journal | None = None
+        self.gateway: Any = SimpleNamespace(
+            admission=Admission(self.ledger), attending=Attending(), journals=self.journals
+        )
+        self.exchange: Any = SimpleNamespace(id="call-1", added_headers=[], spent=False)
+
+    async def begin(self, start: Callable[[], Awaitable[None]], run: Begun | None = None) -> None:
+        request = Request(self.gateway, self.exchange, KEY)
+        await begin(request, run or Begun("acme", "run-1"), 100, start, 30.0)
+
+    async def start(self) -> None:
+        self.journal = await self.journals.begin(ASKED, PLAN)
+        await self.journal.append(BEGUN, [])
+
+    async def tell(self, *events: RunEvent) -> None:
+        assert self.journal is not None
+        await self.journal.append(events, [])
+
+    async def totals(self) -> Totals:
+        return await self.ledger.totals(KEY)
+
+    async def settled(self) -> Totals:
+        async def closed() -> bool:
+            return not (await self.totals()).open
+
+        await eventually(closed)
+        return await self.totals()
+
+
+@pytest.fixture
+def desk(one_store: Store) -> Desk:
+    return Desk(one_store)
+
+
+async def test_a_run_is_settled_when_it_ends(desk: Desk) -> None:
+    await desk.begin(desk.start)
+    assert desk.exchange.spent
+    assert (await desk.totals()).reserved == 100
+    await desk.tell(NodeCalled("b", "small", 4), RunFinished({}, Usage(7, 8), 1.0))
+    assert (await desk.settled()).tokens == 15
+
+
+async def test_a_suspended_run_is_settled_and_the_rest_by_whoever_resumes_it(desk: Desk) -> None:
+    await desk.begin(desk.start)
+    await desk.tell(RunSuspended(["ask"], Usage(2, 3), 1.0))
+    assert (await desk.settled()).tokens == 5
+    run = await so_far(desk.journals, "acme", "run-1")
+    assert (run.after, run.before) == (3, 5)
+
+    async def resume() -> None:
+        taken = await desk.journals.take("acme", "run-1", deadline=2e9)
+        desk.journal = taken.journal
+
+    desk.exchange.id = "call-2"
+    await desk.begin(resume, run)
+    await desk.tell(RunFinished({}, Usage(7, 8), 1.0))
+    assert (await desk.settled()).tokens == 15
+
+
+async def test_a_run_that_does_not_begin_costs_nothing(desk: Desk) -> None:
+    async def start() -> None:
+        raise Overloaded("full")
+
+    with pytest.raises(Overloaded):
+        await desk.begin(start)
+    assert not desk.exchange.spent
+    assert await desk.settled() == Totals()
+
+
+async def test_where_the_runner_died_the_journal_knows_whether_the_run_has_begun(desk: Desk) -> None:
+    async def start_and_die() -> None:
+        await desk.start()
+        raise ReplicaLost("killed")
+
+    async def die() -> None:
+        raise ReplicaLost("killed")
+
+    with pytest.raises(ReplicaLost):
+        await desk.begin(die)
+    assert await desk.settled() == Totals()
+    await desk.begin(start_and_die)
+    await desk.tell(RunFinished({}, Usage(7, 8), 1.0))
+    assert (await desk.settled()).tokens == 15
+
+
+async def test_a_gateway_that_stops_settles_what_is_owed_so_far(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = asyncio.Event()
+    count = RunMeter.count
+
+    def counting(meter: RunMeter, events: Iterable[RunEvent]) -> None:
+        count(meter, events)
+        if meter.owed:
+            counted.set()
+
+    monkeypatch.setattr(RunMeter, "count", counting)
+    await desk.begin(desk.start)
+    await counted.wait()
+    await desk.gateway.attending.stop()
+    assert (await desk.settled()).tokens == 5

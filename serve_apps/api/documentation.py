@@ -21,6 +21,7 @@ from serve_apps.api.approvals import ApprovalAnswer, ApprovalBody, ApprovalList
 from serve_apps.api.contexts import ContextDeleted
 from serve_apps.api.graphs import GraphList, GraphObject, RunBody
 from serve_apps.api.health import Health, ReadinessReport
+from serve_apps.api.inline import InlineBody
 from serve_apps.api.models import ModelList, ModelObject
 from serve_apps.api.run_actions import EVENTS_PARAMETERS, ForkBody, ResumeBody
 from serve_apps.api.run_answers import RunAccepted, RunAnswer
@@ -103,6 +104,15 @@ ROUTES: dict[tuple[str, str], Described] = {
     ),
     ("/v1/graphs", "get"): Described("The graphs this key may run", GraphList, errors=_READ_ERRORS),
     ("/v1/graphs/{name}", "get"): Described("One graph", GraphObject, errors=_READ_ERRORS),
+    ("/v1/runs", "post"): Described(
+        "Run a pipeline that comes with the call",
+        RunAnswer,
+        InlineBody,
+        "runs",
+        True,
+        (*_CALL_ERRORS, 409),
+        accepts=True,
+    ),
     ("/v1/runs", "get"): Described(
         "The runs of the last while, the newest first",
         RunList,

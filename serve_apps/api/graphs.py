@@ -14,6 +14,7 @@ from fastapi import APIRouter, Response
 from fastapi import Request as HTTPRequest
 from msgspec import Struct
 
+from graphs.versions import AT
 from runtime.request import RunRequest
 from runtime.runner import GraphInfo, validate_inputs
 from serve_apps.api.common import json_response, key_of
@@ -86,12 +87,14 @@ class GraphList(Struct, frozen=True):
     object: Literal["list"] = "list"
 
 
-def describe(info: GraphInfo) -> GraphObject:
+def describe(gateway: Gateway, info: GraphInfo) -> GraphObject:
+    newest = gateway.graphs[info.name].version == info.version
+    reference = info.name if newest else f"{info.name}{AT}{info.version}"
     return GraphObject(
         info.name,
         info.version,
         info.description,
-        GRAPH_PREFIX + info.name if info.chat is not None else None,
+        GRAPH_PREFIX + reference if info.chat is not None else None,
         info.inputs,
         info.outputs,
         info.models,
@@ -111,11 +114,11 @@ def router(gateway: Gateway) -> APIRouter:
             for info in gateway.graphs.values()
             if may_use(key, GRAPH_PREFIX + info.name)
         }
-        return json_response(GraphList([describe(info) for info in visible.values()]))
+        return json_response(GraphList([describe(gateway, info) for info in visible.values()]))
 
     @routes.get("/v1/graphs/{name}")
     async def get_graph(name: str, request: HTTPRequest) -> Response:
         key = await key_of(gateway, request)
-        return json_response(describe(known_graph(gateway, key, name)))
+        return json_response(describe(gateway, known_graph(gateway, key, name)))
 
     return routes

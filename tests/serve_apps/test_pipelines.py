@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cluster.errors import ConfigError
 from graphs.errors import PipelineError
+from graphs.pipeline import Metadata
 from graphs.writer import to_yaml
-from serve_apps.pipelines import load_plans
+from serve_apps.pipelines import load_deployed, load_plans
 from serve_apps.settings import load_settings
 from tests.graphs.shapes import chain, inline_chain
 
@@ -153,6 +155,31 @@ def test_every_mistake_of_every_graph(deployed):
 def test_two_graphs_of_one_name(deployed):
     with pytest.raises(ConfigError, match="another file defines already"):
         load_plans(deployed(one=to_yaml(chain()), two=to_yaml(chain())))
+
+
+def versioned(version: str) -> str:
+    return to_yaml(replace(chain(), metadata=Metadata("chain", version)))
+
+
+def test_several_versions_of_a_graph_are_there_side_by_side(deployed):
+    versions = {"a": "1.9.0", "b": "1.10.0", "c": "2.0.0-rc.1"}
+    files = {name: versioned(version) for name, version in versions.items()}
+    plans = load_plans(deployed(**files, d=to_yaml(inline_chain())))
+    assert list(plans) == ["chain", "chain@1.10.0", "chain@1.9.0", "chain@2.0.0-rc.1", "inline-chain"]
+    assert plans["chain"] is plans["chain@1.10.0"]
+    assert {name: plan.version for name, plan in plans.items() if "@" in name} == {
+        "chain@1.10.0": "1.10.0",
+        "chain@1.9.0": "1.9.0",
+        "chain@2.0.0-rc.1": "2.0.0-rc.1",
+    }
+
+
+def test_a_subgraph_is_the_newest_version(deployed):
+    old = replace(inline_chain(), metadata=Metadata("inline-chain", "1.0.0"))
+    new = replace(inline_chain(), metadata=Metadata("inline-chain", "1.0.1"))
+    loaded = load_deployed(deployed(user=USER, old=to_yaml(old), new=to_yaml(new)))
+    assert loaded.deployed.known.graphs["inline-chain"].metadata.version == "1.0.1"
+    assert set(loaded.deployed.known.graphs) == {"user", "inline-chain"}
 
 
 def test_a_file_that_is_not_there(deployed, tmp_path):

@@ -12,6 +12,16 @@ is the same each time this node of this run is tried, by whichever process.
 Only what is marked so can be named, so that a pipeline reaches nothing else of what can be imported. Where
 the function is called in Python with values, the mark changes nothing; with references of a pipeline that is
 being traced (`graphs.python`), the call becomes a node.
+
+A generator gives a list that others can read while it is made, and an async function that takes an
+`AsyncIterator` reads one:
+
+    @function(effects="pure")
+    async def numbered(lines: AsyncIterator[str]) -> AsyncIterator[str]:
+        number = 0
+        async for line in lines:
+            yield f"{number}: {line}"
+            number += 1
 """
 
 from __future__ import annotations
@@ -27,10 +37,10 @@ import msgspec
 from msgspec import UNSET
 
 from graphs.errors import GraphError, nearest
-from graphs.hints import fields_of, port_of, type_of_hint
+from graphs.hints import fields_of, item_hint, port_of, type_of_hint
 from graphs.nodes.function import Function
 from graphs.nodes.spec import Effects
-from graphs.ports import Port, PortType, faults, optional
+from graphs.ports import Port, PortType, faults, list_of, optional, stream_of
 from graphs.tracing import holds_traced, recorder
 
 IdempotencyKey = NewType("IdempotencyKey", str)
@@ -67,6 +77,10 @@ class Signature(NamedTuple):
     mark: Mark
     hints: Mapping[str, Any]
     """By input."""
+    followed: Mapping[str, Any]
+    """By input that is read while it is made: the hint of an item."""
+    yields: bool
+    """Whether its output is a list of what it yields."""
     key: str | None = None
     """The parameter that takes an idempotency key."""
 
@@ -163,28 +177,45 @@ def signature_of(call: Callable[..., Any]) -> Signature:
     mark, name = mark_of(call), call.__name__
     if mark is None:
         raise FunctionRefused(f"{name} is not marked as one that pipelines may name", name)
-    if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
-        raise FunctionRefused(f"{name} yields, a function of pipelines returns", name)
-    if mark.num_cpus is not None and inspect.iscoroutinefunction(call):
-        raise FunctionRefused(f"{name} awaits, a function in a process of its own cannot", name)
+    awaits = inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
+    yields = inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call)
+    if mark.num_cpus is not None and (awaits or yields):
+        does = "awaits" if awaits else "yields"
+        raise FunctionRefused(f"{name} {does}, a function in a process of its own cannot", name)
     try:
         hints = get_type_hints(call, include_extras=True)
     except (NameError, TypeError) as error:
         raise FunctionRefused(f"the type hints of {name} cannot be read: {_reason(error)}", name) from error
+    items = {name: item_hint(hint) for name, hint in hints.items()}
+    followed = {name: item for name, item in items.items() if item is not None and name != "return"}
+    if followed and not awaits:
+        first, hint = next(iter(followed)), "take a list, or write async def and AsyncIterator"
+        raise FunctionRefused(f"{name} cannot wait for the items of {first}: it is not async", name, hint)
     parameters = dict(inspect.signature(call).parameters)
+    key = _key(name, mark, parameters, hints)
+    inputs = {each: _input(name, parameter, hints) for each, parameter in parameters.items()}
+    if "return" not in hints:
+        raise FunctionRefused(f"{name} has no hint of what it returns", name, "as -> str")
+    returns = hints["return"]
+    in_fields = not yields and (is_typeddict(returns) or is_named_tuple(returns))
+    if yields:
+        outputs: Mapping[str, PortType] = {VALUE: stream_of(list_of(_yielded(name, returns)))}
+    else:
+        outputs = _fields(name, returns) if in_fields else {VALUE: _output(name, returns)}
+    plain = {each: hints[each] for each in inputs}
+    return Signature(inputs, outputs, in_fields, mark, plain, followed, yields, key)
+
+
+def _key(
+    name: str, mark: Mark, parameters: dict[str, inspect.Parameter], hints: Mapping[str, Any]
+) -> str | None:
+    """The parameter that takes an idempotency key, which is no input and is taken out of `parameters`."""
     keyed = [each for each in parameters if hints.get(each) is IdempotencyKey]
     for each in keyed:
         if mark.effects != "effectful" or parameters.pop(each).default is inspect.Parameter.empty:
             hint = f"as {each}: IdempotencyKey = NO_KEY, of a function that is effectful"
             raise FunctionRefused(f"{name} cannot take the idempotency key {each} like this", name, hint)
-    inputs = {key: _input(name, each, hints) for key, each in parameters.items()}
-    if "return" not in hints:
-        raise FunctionRefused(f"{name} has no hint of what it returns", name, "as -> str")
-    returns = hints["return"]
-    in_fields = is_typeddict(returns) or is_named_tuple(returns)
-    outputs = _fields(name, returns) if in_fields else {VALUE: _output(name, returns)}
-    key = keyed[0] if keyed else None
-    return Signature(inputs, outputs, in_fields, mark, {each: hints[each] for each in inputs}, key)
+    return keyed[0] if keyed else None
 
 
 def spec_of(name: str, modules: Sequence[str] | None = None) -> Function:
@@ -223,9 +254,13 @@ def _input(name: str, parameter: inspect.Parameter, hints: Mapping[str, Any]) ->
     if key not in hints or not key.isascii():
         raise FunctionRefused(f"the input {key} of {name} has no type hint", name, f"as {key}: str")
     default = UNSET if parameter.default is parameter.empty else parameter.default
+    item = item_hint(hints[key])
     try:
-        port = port_of(hints[key], default)
-        _fits(None, hints[key])
+        if item is None:
+            port = port_of(hints[key], default)
+        else:
+            port = Port(stream_of(list_of(type_of_hint(item))), default)
+        _fits(None, hints[key] if item is None else item)
         wrong = [] if default is UNSET else faults(port, msgspec.to_builtins(default))
     except TypeError as error:
         raise FunctionRefused(f"the input {key} of {name}: {_reason(error)}", name) from error
@@ -248,6 +283,14 @@ def _output(name: str, hint: Any) -> PortType:
         return type_of_hint(hint)
     except TypeError as error:
         raise FunctionRefused(f"what {name} returns: {_reason(error)}", name) from error
+
+
+def _yielded(name: str, hint: Any) -> PortType:
+    """The type of what a generator yields."""
+    item = item_hint(hint)
+    if item is None:
+        raise FunctionRefused(f"{name} yields, so it needs a hint of what", name, "as -> AsyncIterator[str]")
+    return _output(name, item)
 
 
 def _fields(name: str, hint: Any) -> dict[str, PortType]:

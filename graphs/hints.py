@@ -13,7 +13,16 @@ Annotated[T, Meta(ge=1)]                 T with bounds and a description
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import (
     Annotated,
     Any,
@@ -63,6 +72,7 @@ _PLAIN: Mapping[Any, PortType] = {
     Document: DOCUMENT,
 }
 _LISTS = (list, tuple, Sequence)
+_STREAMS = (AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator)
 _BOUNDS = {
     "ge": ("minimum",),
     "le": ("maximum",),
@@ -108,6 +118,13 @@ def type_of_hint(hint: Any) -> PortType:
     if is_typeddict(hint):
         return record_of(fields_of(hint))
     raise TypeError(f"{getattr(hint, '__name__', hint)} is no type of a port")
+
+
+def item_hint(hint: Any) -> Any:
+    """What is said of the items of something that comes one by one, as by `AsyncIterator[T]`; else `None`."""
+    hint, _ = _without_metas(hint)
+    arguments = get_args(hint)
+    return arguments[0] if get_origin(hint) in _STREAMS and arguments else None
 
 
 def _without_metas(hint: Any) -> tuple[Any, list[Meta]]:

@@ -9,8 +9,8 @@
     {name: string} ◄── records with a name that is a string, whatever else they have
 
 An arrow reads "takes". Nothing else flows: an `object` is no `Document`, and an optional value does not fit a
-port that needs one. `stream[T]` is a T that can be read while it is made; whoever takes a T waits for its
-end, so for the checks the two are one.
+port that needs one. `stream[T]` is a T that can be read while it is made: a text in pieces, a list item by
+item. Whoever takes a T waits for its end, so for the checks the two are one.
 """
 
 from __future__ import annotations
@@ -201,6 +201,11 @@ def common(types: Iterable[PortType]) -> PortType:
 def whole(port_type: PortType) -> PortType:
     """What one has at the end of a stream; any other type as it is."""
     return port_type.item if port_type.name == "stream" and port_type.item is not None else port_type
+
+
+def live(port_type: PortType) -> bool:
+    """Whether it is a list that nodes can read while it is made."""
+    return port_type.name == "stream" and port_type.item is not None and port_type.item.name == "list"
 
 
 @cache

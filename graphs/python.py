@@ -39,7 +39,7 @@ from graphs.hints import port_of
 from graphs.nodes.agent import ARGS, Agent, AgentTool
 from graphs.nodes.branch import Branch
 from graphs.nodes.loop import Loop
-from graphs.nodes.map import BODY, Map, Reducer
+from graphs.nodes.map import BODY, Map, Order, Reducer
 from graphs.nodes.router import Router
 from graphs.nodes.subgraph import Subgraph
 from graphs.nodes.value import Value
@@ -129,13 +129,14 @@ def each(
     *,
     max_concurrency: int = 8,
     max_items: int = 100,
+    order: Order = "items",
     reduce: Mapping[str, Reducer] | None = None,
 ) -> Step:
     """A `map`: the body is traced with the item, which has an `index`. Its outputs come out as lists, or as
     `reduce` says by output."""
     inner, item = _inner("the body of each", _parameter(body))
     _trace(inner, body, Item(item, "value"))
-    spec = Map(max_concurrency=max_concurrency, max_items=max_items, reduce=dict(reduce or {}))
+    spec = Map(max_concurrency=max_concurrency, max_items=max_items, order=order, reduce=dict(reduce or {}))
     return _scope().record(spec, {"over": over}, {BODY: inner})
 
 

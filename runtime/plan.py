@@ -102,6 +102,8 @@ class ExecutionStep(msgspec.Struct, frozen=True, omit_defaults=True):
     nodes: tuple[PlannedNode, ...]
     """In the order in which they run. More than one only where all are cheap."""
     depends_on: tuple[StepId, ...] = ()
+    follows: tuple[StepId, ...] = ()
+    """Steps that it waits for only to begin: it takes nothing of them but what it reads while it is made."""
     pool: str | None = None
     """The model that it calls."""
     priority: int = 0

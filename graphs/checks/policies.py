@@ -75,9 +75,10 @@ def _fallback(scope: Scope, path: Path, node_id: NodeId, node: Node, fallback: F
 
 
 def _value(scope: Scope, path: Path, node_id: NodeId, node: Node, fallback: Fallback) -> Iterator[Problem]:
-    types = scope.types.ports.get(node_id)
-    if types is None:
+    made = scope.types.ports.get(node_id)
+    if made is None:
         return
+    types = {name: port_type for name, port_type in made.items() if name not in node.spec.derived}
     outputs = node.spec.stand_in(fallback.value)
     if outputs is None:
         hint = "give a mapping of all outputs: " + ", ".join(types) if node.spec.holds_nodes else None

@@ -16,7 +16,7 @@ from graphs.errors import Path, Problem, nearest
 from graphs.inference import Typed, binding_type
 from graphs.nodes.spec import NO_BODIES, BodyTypes
 from graphs.pipeline import CONTEXT_FIELDS, Node, NodeId, Pipeline
-from graphs.ports import ANY, Field, Port, PortType, assignable, faults, optional
+from graphs.ports import ANY, Field, Port, PortType, assignable, faults, optional, whole
 
 Unreadable = Mapping[Path, Set[str]]
 """By place of a body, empty for the pipeline itself: the names of what was complained of already."""
@@ -108,7 +108,7 @@ class Scope:
 
     def edge(self, path: Path, port: Port, binding: Binding) -> Iterator[Problem]:
         """Whether what is bound fits the port."""
-        wanted = port.type
+        wanted = whole(port.type)
         inner = wanted.item if wanted.name == "optional" and wanted.item is not None else wanted
         if isinstance(binding, Literal):
             for message in faults(port, binding.value):

@@ -4,7 +4,8 @@
     with: {text: "${inputs.text}"}
 
 Without a `prompt` of its own it takes the prompt as an input. With `schema` the model is held to that JSON
-Schema, and what it wrote comes out parsed as `data`. With `n` it answers several times: `texts`.
+Schema, and what it wrote comes out parsed as `data`. With `n` it answers several times: `texts`. Who takes
+`sentences` or `texts` where a stream is taken gets each while the rest is being written.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from graphs.answer_schema import read_schema
 from graphs.nodes.spec import NO_BODIES, BodyTypes, Effects, Fault, NodeSpec, TokenBound, Use
 from graphs.nodes.templated import template_faults, template_ports, template_variables
 from graphs.ports import MESSAGE, STRING, Port, PortType, list_of, stream_of
+from graphs.sentences import split
 from graphs.templates import MAX_TEMPLATE_CHARS, Outline, outline
 
 HISTORY = "history"
+SENTENCES = "sentences"
+TEXTS = "texts"
 
 
 class Llm(NodeSpec, frozen=True, dict=True, tag_field="kind", tag="llm"):
@@ -30,6 +34,7 @@ class Llm(NodeSpec, frozen=True, dict=True, tag_field="kind", tag="llm"):
     open_inputs: ClassVar[bool] = True
     template_field: ClassVar[str | None] = "prompt"
     set_when_read: ClassVar[frozenset[str]] = frozenset({"use", "version"})
+    derived: ClassVar[frozenset[str]] = frozenset({SENTENCES})
 
     model: Annotated[str, Meta(min_length=1, max_length=128)]
     """Name of a pool that generates."""
@@ -78,7 +83,9 @@ class Llm(NodeSpec, frozen=True, dict=True, tag_field="kind", tag="llm"):
     ) -> Mapping[str, PortType]:
         ports = {"text": stream_of(STRING) if self.stream else STRING, "finish_reason": STRING}
         if self.n > 1:
-            ports["texts"] = list_of(STRING)
+            ports[TEXTS] = stream_of(list_of(STRING))
+        elif self.schema is None:
+            ports[SENTENCES] = stream_of(list_of(STRING))
         if self.schema is not None:
             ports["data"] = read_schema(self.schema).type
         return ports
@@ -133,11 +140,14 @@ class Llm(NodeSpec, frozen=True, dict=True, tag_field="kind", tag="llm"):
     def streams(self) -> str | None:
         return "text" if self.stream else None
 
+    def derive(self, port: str, outputs: Mapping[str, Any], /) -> Any:
+        return split(outputs["text"]) if port == SENTENCES else super().derive(port, outputs)
+
     def stand_in(self, value: Any, /) -> Mapping[str, Any] | None:
         if self.schema is not None:
             if read_schema(self.schema).misfit(value) is not None:
                 return None
             text = msgspec.json.encode(value).decode()
             return {"text": text, "finish_reason": "fallback", "data": value}
-        several = {"texts": [value]} if self.n > 1 else {}
+        several = {TEXTS: [value]} if self.n > 1 else {}
         return {"text": value, "finish_reason": "fallback", **several}

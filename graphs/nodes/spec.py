@@ -104,6 +104,9 @@ class NodeSpec(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields
     """Whether it has bodies."""
     open_inputs: ClassVar[bool] = False
     """Whether its input ports depend on its settings."""
+    derived: ClassVar[frozenset[str]] = frozenset()
+    """Outputs that follow from the others (`derive`): made where somebody takes them, and neither kept nor
+    shown."""
     closed: ClassVar[bool] = False
     """Whether its bodies see only the names of `locals`, and not what is around the node."""
 
@@ -159,6 +162,10 @@ class NodeSpec(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields
             return value if isinstance(value, dict) else None
         ports = tuple(self.outputs({}))
         return {ports[0]: value} if len(ports) == 1 else None
+
+    def derive(self, port: str, _outputs: Mapping[str, Any], /) -> Any:
+        """One of `derived`, from the other outputs."""
+        raise KeyError(port)
 
     def faults(self) -> Sequence[Fault]:
         return ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
@@ -15,6 +15,7 @@ from runtime.compiler.colocation import colocated
 from runtime.compiler.draft import Draft, Scope, owners
 from runtime.compiler.estimates import bound_of, demand_of
 from runtime.compiler.fingerprint import Names, digests_of, fingerprint, names_inside, structure
+from runtime.compiler.live import live_edges
 from runtime.compiler.savings import begun_ahead, is_shared
 from runtime.plan import ExecutionPlan, ExecutionStep, PlannedBody, PlannedChat, PlannedNode, StepId
 
@@ -65,16 +66,15 @@ def _steps(scope: Scope, around: Names, policies: Policies) -> tuple[ExecutionSt
         members.setdefault(node.group or node_id, []).append(node_id)
     step_of = {node_id: StepId(group) for group, node_ids in members.items() for node_id in node_ids}
     digests = digests_of(scope, around)
-    steps = [
-        _step(
-            scope,
-            StepId(group),
-            [_planned(scope, node_id, digests, policies) for node_id in node_ids],
-            step_of,
-            policies,
+    followed: dict[NodeId, set[StepId]] = {}
+    for maker, taker in live_edges(scope):
+        followed.setdefault(taker, set()).add(step_of[maker])
+    steps = []
+    for group, node_ids in members.items():
+        planned = [_planned(scope, node_id, digests, policies) for node_id in node_ids]
+        steps.append(
+            _step(scope, StepId(group), planned, step_of, followed.get(group, frozenset()), policies)
         )
-        for group, node_ids in members.items()
-    ]
     return tuple(_in_order(steps))
 
 
@@ -113,6 +113,7 @@ def _step(
     group: StepId,
     planned: Sequence[PlannedNode],
     step_of: Mapping[NodeId, StepId],
+    followed: Set[StepId],
     policies: Policies,
 ) -> ExecutionStep:
     nodes = [scope.nodes[node.name] for node in planned]
@@ -126,7 +127,8 @@ def _step(
         id=group,
         backend=nodes[0].backend,
         nodes=tuple(planned),
-        depends_on=tuple(sorted(needed - {group})),
+        depends_on=tuple(sorted(needed - followed - {group})),
+        follows=tuple(sorted(followed)),
         pool=nodes[0].pool,
         priority=min(node.priority for node in nodes),
         seconds=sum(node.seconds for node in nodes),
@@ -138,12 +140,12 @@ def _step(
 def _in_order(steps: list[ExecutionStep]) -> list[ExecutionStep]:
     """Each after those it depends on; of those that are ready the one with most time to go first."""
     by_id = {step.id: step for step in steps}
-    waiting = {step.id: len(step.depends_on) for step in steps}
+    waiting = {step.id: len(step.depends_on) + len(step.follows) for step in steps}
     consumers: dict[StepId, list[StepId]] = {step.id: [] for step in steps}
     for step in steps:
-        for needed in step.depends_on:
+        for needed in (*step.depends_on, *step.follows):
             consumers[needed].append(step.id)
-    ready = [(-step.remaining_s, step.id) for step in steps if not step.depends_on]
+    ready = [(-step.remaining_s, step.id) for step in steps if waiting[step.id] == 0]
     heapq.heapify(ready)
     ordered = []
     while ready:

@@ -360,13 +360,15 @@ def _fault(port: str, value: Any, types: Mapping[str, PortType]) -> str | None:
 
 
 def _types_of(plan: ExecutionPlan, levels: Sequence[_Level]) -> Mapping[str, PortType]:
-    """The types of the outputs of the node that the levels lead to."""
+    """The types of the outputs of the node that the levels lead to, without those that follow from others."""
     context = Context(plan.reads)
     types = typed(Pipeline(Metadata(plan.graph), _written(plan.steps), {}, plan.inputs, context))
     for level in levels[:-1]:
         assert level.key is not None
         types = types.bodies[level.node.name][level.key]
-    return types.ports[levels[-1].node.name]
+    node = levels[-1].node
+    made = types.ports[node.name].items()
+    return {port: port_type for port, port_type in made if port not in node.spec.derived}
 
 
 def _written(steps: Sequence[ExecutionStep]) -> dict[NodeId, Node]:

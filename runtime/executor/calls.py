@@ -18,10 +18,18 @@ class TriedCall(NodeCall, Protocol):
     """Unix seconds. Set for each try."""
     attempt: int
     """Of the try that it is at: 1, or that at which an earlier attempt at the run had arrived."""
-    spoken: bool
-    """Whether text of it, or of a node inside it, has left."""
     source: Source
     """Where its outputs come from. Set for each try."""
+
+    @property
+    def spoken(self) -> bool:
+        """Whether text of it, or of a node inside it, has left, or an item that somebody has read."""
+        ...
+
+    @property
+    def followed(self) -> bool:
+        """Whether somebody reads an output of it while it is made."""
+        ...
 
     @property
     def values(self) -> Sequence[Any]:

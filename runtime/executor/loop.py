@@ -4,6 +4,9 @@
     └──► c ──►┘      Inline steps run on the spot; each other step is a task of its own. A node that is
                      skipped counts as done.
 
+A step that takes nothing of another but lists that it reads while they are made (`streams`) starts the moment
+that one does.
+
 A node with bodies runs each as an execution inside this one, with values of its own. One failure, the
 deadline or the reader leaving cancels every task of the run, and with it every call in an engine; no task
 outlives its run. A value is let go when its last reader is done: one that a body captures, when the node is
@@ -49,6 +52,7 @@ from runtime.executor.kinds.kind import Passed, T, Values
 from runtime.executor.prepare import PreparedBody, PreparedNode, PreparedStep
 from runtime.executor.run import Ledger, NodeBroke, Run
 from runtime.executor.slots import ABSENT
+from runtime.executor.streams import Stream
 
 _size = msgspec.msgpack.Encoder().encode
 
@@ -76,6 +80,8 @@ class Execution:
         self._readers = list(body.readers)
         self._tasks = asyncio.TaskGroup()
         self._shows = run.scope.stream
+        self.live: dict[int, Stream] = {}
+        """By slot: the lists that are being made and read."""
         self.values: list[Any] = [None] * len(body.readers)
         for ref, slot in body.given:
             self.values[slot] = given[ref]
@@ -111,9 +117,10 @@ class Execution:
                         self._evaluate(node)
                 ready += self._end_step(step)
             elif len(step.nodes) == 1 and self._passes(step.nodes[0]):
-                ready += self._end_step(step)
+                ready += self._released((*step.followers, *step.cautious)) + self._end_step(step)
             else:
                 self._tasks.create_task(self._perform(step))
+                ready += self._followers(step)
 
     def _end_step(self, step: PreparedStep) -> list[int]:
         """Lets go of what nobody needs any more; the steps that waited for this one only."""
@@ -121,11 +128,28 @@ class Execution:
             self._readers[slot] -= 1
             if self._readers[slot] == 0:
                 self.values[slot] = None
+        return self._released(step.successors)
+
+    def _followers(self, step: PreparedStep) -> list[int]:
+        """Opens the lists that others read while the step runs; the steps that waited for its start only."""
+        if not (step.followers or step.cautious):
+            return []
+        for node in step.nodes:
+            for slot in node.live.values():
+                self.values[slot] = self.live[slot] = Stream()
+        if self._done:
+            for follower in (*step.followers, *step.cautious):
+                self._run.progress.forget(self.try_path + self._body.steps[follower].nodes[0].name)
+        waiting = () if self._run.progress.commits else step.cautious
+        return self._released((*step.followers, *waiting))
+
+    def _released(self, steps: Sequence[int]) -> list[int]:
+        """Those of some steps that wait for nothing more, now that they wait for one thing less."""
         ready = []
-        for successor in step.successors:
-            self._waiting[successor] -= 1
-            if self._waiting[successor] == 0:
-                ready.append(successor)
+        for step in steps:
+            self._waiting[step] -= 1
+            if self._waiting[step] == 0:
+                ready.append(step)
         return ready
 
     def _passes(self, node: PreparedNode) -> bool:
@@ -141,8 +165,7 @@ class Execution:
             raise self._broke(path, error) from error
         if reason is None:
             return False
-        for slot in node.skipped:
-            self.values[slot] = ABSENT
+        self._leave_out(node)
         self._run.queue.put(NodeSkipped(path, node.kind, reason))
         return True
 
@@ -150,9 +173,21 @@ class Execution:
         checkpoint = self._done.get(self.try_path + node.name)
         if checkpoint is None:
             return False
-        for port, slot in node.outputs:
-            self.values[slot] = ABSENT if checkpoint.skipped else checkpoint.outputs[port]
+        if checkpoint.skipped:
+            self._leave_out(node)
+        else:
+            self._keep(node, checkpoint.outputs)
         return True
+
+    def _leave_out(self, node: PreparedNode) -> None:
+        for slot in node.skipped:
+            self.values[slot] = ABSENT
+
+    def _keep(self, node: PreparedNode, outputs: Values) -> None:
+        for port, slot in node.outputs:
+            self.values[slot] = outputs[port]
+        for slot, derive in node.derived:
+            self.values[slot] = derive(outputs)
 
     def _evaluate(self, node: PreparedNode) -> None:
         assert node.evaluate is not None
@@ -169,7 +204,8 @@ class Execution:
             for node in step.nodes:
                 if len(step.nodes) == 1 or not self._passes(node):
                     await self._await(node, step.priority)
-        self._advance(self._end_step(step))
+        released = self._released(step.cautious) if self._run.progress.commits else []
+        self._advance(released + self._end_step(step))
 
     async def _pass_through(self, nodes: Sequence[PreparedNode], chain: PreparedChain) -> bool:
         """Sends the values down a chain of processes; whether it could be done."""
@@ -207,6 +243,9 @@ class Execution:
                 await self._run.progress.committed()
             outputs = await node.perform(call, {port: get(self.values) for port, get in node.inputs})
             self._run.afford()
+            if self._run.progress.keeps:
+                for slot in node.follows:
+                    await self._ended(slot)
         except ClusterError as error:
             raise self._broke(call.node, error) from error
         finally:
@@ -215,6 +254,11 @@ class Execution:
             self.spent += call.cost
             self._run.waiting.discard(call.node)
         self._end(call.node, node, began, outputs, call.usage if call.ledger.opened else None, call.source)
+
+    async def _ended(self, slot: int) -> None:
+        """Returns when a list that is read while it is made is all there."""
+        if isinstance(self.values[slot], Stream):
+            await self.values[slot].ended.wait()
 
     def _begin(self, path: str, node: PreparedNode) -> float:
         self._run.running[path] = self.holder
@@ -230,8 +274,9 @@ class Execution:
         usage: Usage | None,
         source: Source = "node",
     ) -> None:
-        for port, slot in node.outputs:
-            self.values[slot] = outputs[port]
+        self._keep(node, outputs)
+        for slot in node.live.values():
+            self.live.pop(slot).finish(self.values[slot])
         seconds = perf_counter() - began
         if node.perform is not None and self._run.progress.keeps:
             self._run.progress.note(Checkpoint(self.try_path + node.name, outputs, usage, seconds))
@@ -258,6 +303,7 @@ class Call:
         "_node",
         "_run",
         "_spent",
+        "_spoken",
         "_turn",
         "attempt",
         "deadline",
@@ -266,7 +312,6 @@ class Call:
         "node",
         "priority",
         "source",
-        "spoken",
         "try_path",
     )
 
@@ -285,8 +330,7 @@ class Call:
         self.priority = execution.priority + priority
         self.deadline = execution.deadline
         self.ledger = Ledger()
-        self.spoken = False
-        """Whether text of it, or of a node inside it, has left."""
+        self._spoken = False
         self.source: Source = "node"
         """Where its outputs come from."""
         self.inside = Usage()
@@ -297,6 +341,11 @@ class Call:
         if run.progress.done:
             self.ledger.restore(run.progress.spent(first))
             self._try(run.progress.tries(first))
+
+    @property
+    def spoken(self) -> bool:
+        """Whether text of it, or of a node inside it, has left, or an item that somebody has read."""
+        return self._spoken or any(stream.taken for stream in self._live())
 
     @property
     def request_id(self) -> str:
@@ -391,8 +440,8 @@ class Call:
 
     async def delta(self, text: str) -> None:
         speaker: Call | None = self
-        while speaker is not None and not speaker.spoken:
-            speaker.spoken = True
+        while speaker is not None and not speaker._spoken:
+            speaker._spoken = True
             speaker = speaker._execution.around
         await self._run.queue.put_when_room(NodeDelta(self.node, text))
 
@@ -406,6 +455,8 @@ class Call:
 
     def _start_over(self, attempt: int) -> None:
         self._run.forget_inside(self.node)
+        for stream in self._live():
+            stream.clear()
         self._calls = 0
         self._try(attempt)
         if self._run.progress.keeps:
@@ -415,6 +466,20 @@ class Call:
         self.attempt = number
         if number > 1:
             self.try_path = f"{self._execution.try_path}{self._node.name}~{number}"
+
+    @property
+    def followed(self) -> bool:
+        return bool(self._node.live)
+
+    def follows(self, port: str) -> bool:
+        return port in self._node.live
+
+    async def put(self, port: str, item: Any) -> None:
+        if port in self._node.live:
+            await self._execution.live[self._node.live[port]].put(item)
+
+    def _live(self) -> list[Stream]:
+        return [self._execution.live[slot] for slot in self._node.live.values()]
 
     @property
     def values(self) -> list[Any]:

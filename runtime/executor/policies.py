@@ -3,8 +3,8 @@
     try ─► pause ─► try ─► pause ─► try ─► fallback ─► fallback ─► NodeFailed
 
 Each try has `timeout_s`. Only listed causes are tried again, each fallback is tried once, and everything ends
-with the deadline of the run. Once text of the node has left, nothing is tried any more: it cannot be taken
-back. A node with nodes inside it starts over as a whole.
+with the deadline of the run. Once text of the node has left, or an item of it was read, nothing is tried any
+more: it cannot be taken back. A node with nodes inside it starts over as a whole.
 
 The pauses are exponential and jittered (Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog,
 2015), and at least as long as an overloaded pool asks for.

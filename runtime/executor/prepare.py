@@ -10,8 +10,11 @@ captures from around it is copied in when it begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -41,7 +44,7 @@ class PreparedNode:
     kind: str
     inputs: tuple[tuple[str, Getter], ...]
     outputs: tuple[tuple[str, int], ...]
-    """Ports that somebody needs, and their slots."""
+    """Ports that somebody needs, and their slots. Without those that follow from others."""
     evaluate: Evaluate | None
     perform: Try | None
     """Exactly one of the two is there."""
@@ -49,6 +52,12 @@ class PreparedNode:
     """Whether it is to be skipped; absent for a node that never is."""
     skipped: tuple[int, ...] = ()
     """Slots of its outputs: absent where it is skipped."""
+    derived: tuple[tuple[int, Callable[[Mapping[str, Any]], Any]], ...] = ()
+    """Slots of outputs that follow from the others, and how."""
+    live: Mapping[str, int] = field(default_factory=dict)
+    """Ports that others read while it runs, and their slots."""
+    follows: tuple[int, ...] = ()
+    """Slots of lists that it reads while they are made."""
     bodies: Mapping[str, PreparedBody] = field(default_factory=dict)
     """The nodes inside it."""
     effectful: bool = False
@@ -68,10 +77,14 @@ class PreparedStep:
     waits_for: int
     """Number of steps that must be done first."""
     successors: tuple[int, ...]
-    """Steps that wait for this one, the most urgent last."""
+    """Steps that wait for this one to end, the most urgent last."""
     reads: tuple[int, ...]
     """Slots that it needs, each once."""
     priority: int
+    followers: tuple[int, ...] = ()
+    """Steps that wait for this one to begin, the most urgent last."""
+    cautious: tuple[int, ...] = ()
+    """More of them, with effects: in a run that may go on elsewhere they wait for its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,28 +166,35 @@ def _needed(node: PlannedNode, absent: Set[Ref]) -> list[tuple[str, Ref]]:
 def _steps(body: PlannedBody, slots: Slots, resources: Resources) -> tuple[PreparedStep, ...]:
     index_of = {step.id: index for index, step in enumerate(body.steps)}
     successors: list[list[int]] = [[] for _ in body.steps]
+    followers: list[list[int]] = [[] for _ in body.steps]
+    effectful = [any(node.effects == "effectful" for node in step.nodes) for step in body.steps]
     for index, step in enumerate(body.steps):
         for needed in step.depends_on:
             successors[index_of[needed]].append(index)
+        for followed in step.follows:
+            followers[index_of[followed]].append(index)
     return tuple(
         PreparedStep(
-            *_run_by(step, slots, resources),
+            *_run_by(step, [body.steps[each] for each in followers[index]], slots, resources),
             inline=step.backend == "inline",
-            waits_for=len(step.depends_on),
+            waits_for=len(step.depends_on) + len(step.follows),
             successors=tuple(reversed(successors[index])),
             reads=slots.of(binding for node in step.nodes for binding in node.bindings()),
             priority=step.priority,
+            followers=tuple(each for each in reversed(followers[index]) if not effectful[each]),
+            cautious=tuple(each for each in reversed(followers[index]) if effectful[each]),
         )
         for index, step in enumerate(body.steps)
     )
 
 
 def _run_by(
-    step: ExecutionStep, slots: Slots, resources: Resources
+    step: ExecutionStep, followers: Sequence[ExecutionStep], slots: Slots, resources: Resources
 ) -> tuple[tuple[PreparedNode, ...], PreparedChain | None]:
     """The nodes of a step, and the chain that runs them where there is one."""
     if step.backend != "compiled" or len(step.nodes) == 1:
-        return tuple(_node(node, step, slots, resources) for node in step.nodes), None
+        made = (_node(node, step, slots, resources) for node in step.nodes)
+        return tuple(_followed(node, followers, slots) for node in made), None
     alone = replace(resources, open_chain=None)  # without processes beside those of the chain
     nodes = tuple(_node(node, step, slots, alone) for node in step.nodes)
     may_skip = any(node.guard is not None for node in nodes)
@@ -182,22 +202,40 @@ def _run_by(
     return nodes, None if may_skip else chain_of(step, getters, resources.open_chain)
 
 
+def _followed(node: PreparedNode, followers: Sequence[ExecutionStep], slots: Slots) -> PreparedNode:
+    """The node, knowing which of its outputs others read while it runs."""
+    taken = (binding for step in followers for each in step.nodes for binding in each.bindings())
+    refs = (ref for binding in taken for ref in references(binding) if ref.owner == node.name)
+    live = {ref.port: slots.numbers[ref] for ref in refs}
+    return dataclasses.replace(node, live=live) if live else node
+
+
+def _following(node: PlannedNode, step: ExecutionStep, slots: Slots) -> tuple[int, ...]:
+    refs = (ref for binding in node.bindings() for ref in references(binding))
+    return tuple({slots.numbers[ref]: None for ref in refs if ref.owner in step.follows})
+
+
 def _node(node: PlannedNode, step: ExecutionStep, slots: Slots, resources: Resources) -> PreparedNode:
     inline = step.backend == "inline"
     ports = [(port, Ref(node.name, port)) for port in node.ports()]
+    needed = [(port, slots.numbers[ref]) for port, ref in ports if ref in slots.numbers]
     return PreparedNode(
         name=node.name,
         kind=node.spec.kind(),
         inputs=tuple((port, _input(node, port, binding, slots)) for port, binding in node.inputs.items()),
-        outputs=tuple((port, slots.numbers[ref]) for port, ref in ports if ref in slots.numbers),
+        outputs=tuple((port, slot) for port, slot in needed if port not in node.spec.derived),
+        derived=tuple(
+            (slot, partial(node.spec.derive, port)) for port, slot in needed if port in node.spec.derived
+        ),
         evaluate=evaluator(node.spec, resources) if inline else None,
         perform=None if inline else with_policies(node, resources, _around(node, slots)),
         guard=_guard(node, slots),
-        skipped=tuple(slots.numbers[ref] for _, ref in ports if ref in slots.numbers),
+        skipped=tuple(slot for _, slot in needed),
         bodies=_bodies(node, slots, resources),
         effectful=node.effects == "effectful" and not node.bodies,
         ahead=tuple(_candidate(key, node.bodies[key]) for key in node.ahead),
         load=resources.savings.load,
+        follows=_following(node, step, slots) if step.follows else (),
     )
 
 

@@ -12,6 +12,10 @@ kept: it may have been asked for by what a model said, and another attempt that 
 the model say something else. This is the output commit of optimistic logging (Elnozahy, Alvisi, Wang and
 Johnson, "A survey of rollback-recovery protocols in message-passing systems", ACM Computing Surveys 34(3),
 2002, section 2.4).
+
+What a node reads while it is still being made is not kept, and may be another when it is made again. So a
+node that does is not done before that is, what earlier attempts did inside it is forgotten when it is made
+again, and one with effects waits for the whole.
 """
 
 from __future__ import annotations
@@ -52,9 +56,9 @@ class Progress:
             commits: whether nodes with effects wait until all before them is kept.
             wake: told that something was noted.
         """
-        self.done: Mapping[str, Checkpoint] = done or {}
+        self.done = dict(done or {})
         self.keeps = keeps
-        self._commits = commits
+        self.commits = commits
         self._wake = wake
         self._noted: dict[str, Checkpoint] = {}
         self._count = self._kept_count = 0
@@ -99,8 +103,14 @@ class Progress:
     async def committed(self) -> None:
         """Returns when all that was noted so far is kept."""
         mark = self._count
-        while self._commits and self._kept_count < mark:
+        while self.commits and self._kept_count < mark:
             await self._kept.wait()
+
+    def forget(self, path: str) -> None:
+        """Nothing inside the node at `path` was done."""
+        begin = tuple(path + sign for sign in ".[+~")
+        for inside in [each for each in self.done if each.startswith(begin)]:
+            del self.done[inside]
 
     def _index(self, checkpoint: Checkpoint) -> None:
         node, part, key = checkpoint.path.partition("+")

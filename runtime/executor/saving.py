@@ -7,8 +7,9 @@
 Below the policies of the node: each try looks again, what a fallback gives is never kept, and every run has
 time limits and retries of its own, whoever does the work.
 
-A call is not shared where the run wants its text as it is written: one slow reader would hold up all others,
-and who comes late would have to be told what the others have heard.
+A call is not shared where the run wants its text as it is written, or a node reads what it gives while that
+is made: one slow reader would hold up all others, and who comes late would have to be told what the others
+have heard.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Saver:
         return outputs
 
     async def _made(self, call: TriedCall, inputs: Values, question: str) -> Values:
-        if not self._shared or (call.stream and self._streams is not None):
+        if not self._shared or call.followed or (call.stream and self._streams is not None):
             return await self._perform(call, inputs)
 
         began = False

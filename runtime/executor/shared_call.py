@@ -115,6 +115,12 @@ class SharedCall(NodeCall):
     async def delta(self, text: str) -> None:
         """Nobody listens."""
 
+    def follows(self, _port: str) -> bool:
+        return False
+
+    async def put(self, port: str, item: Any) -> None:
+        """Nobody reads."""
+
     def holds(self, _body: str) -> bool:
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
 
 import msgspec
@@ -215,3 +216,67 @@ async def charge_later(amount: int, key: IdempotencyKey = NO_KEY) -> str:
 @function(effects="pure")
 def keyed_for_nothing(text: str, key: IdempotencyKey = NO_KEY) -> str:
     return text + key
+
+
+@function(effects="pure")
+def count_up(to: int) -> Iterator[int]:
+    yield from range(to)
+
+
+@function(effects="pure", cheap=True)
+def letters(text: str) -> Iterator[str]:
+    yield from text
+
+
+@function(effects="pure")
+async def doubled(numbers: AsyncIterator[int], most: int = 1_000) -> AsyncIterator[int]:
+    done = 0
+    async for number in numbers:
+        if done == most:
+            return
+        yield 2 * number
+        done += 1
+
+
+@function(effects="pure")
+async def added(numbers: AsyncIterator[int]) -> int:
+    return sum([number async for number in numbers])
+
+
+@function(effects="pure")
+async def first_of(texts: AsyncIterator[str]) -> str:
+    async for text in texts:
+        return text
+    return ""
+
+
+@function(effects="pure")
+def breaks(at: int) -> Iterator[int]:
+    yield from range(at)
+    raise ValueError("broken")
+
+
+@function(effects="pure")
+def yields_texts() -> Iterator[int]:
+    yield "a"  # type: ignore[misc]
+
+
+@function
+def endless() -> Iterator[int]:
+    while True:
+        yield 1
+
+
+@function
+def reads_without_waiting(texts: AsyncIterator[str]) -> str:
+    return ""
+
+
+@function(num_cpus=0.1)
+def yields_in_a_process(text: str) -> Iterator[str]:
+    yield text
+
+
+@function
+async def unhinted_items(texts: AsyncIterator) -> str:  # type: ignore[type-arg]
+    return ""

@@ -8,7 +8,7 @@ from graphs.inference import typed
 from graphs.loader import load
 from graphs.nodes.branch import Branch
 from graphs.pipeline import Fallback, NodeId, Retry
-from graphs.ports import ANY, INTEGER, NUMBER, STRING, list_of, optional
+from graphs.ports import ANY, INTEGER, NUMBER, STRING, list_of, optional, stream_of
 from graphs.writer import to_data, to_yaml
 
 HEAD = """\
@@ -214,7 +214,7 @@ def test_the_one_node_of_a_body_hides_no_name_around_it():
 @pytest.mark.parametrize(
     ("name", "types"),
     [
-        ("map", {"text": STRING, "sum": INTEGER, "items": list_of(STRING)}),
+        ("map", {"text": STRING, "sum": INTEGER, "items": stream_of(list_of(STRING))}),
         ("branch", {"said": STRING, "n": optional(INTEGER)}),
         ("loop", {"text": STRING, "why": STRING, "passes": INTEGER, "n": INTEGER}),
         ("router", {"said": STRING, "choice": STRING}),
@@ -244,7 +244,8 @@ def test_what_may_be_absent_inside_is_optional_outside():
       outputs: {long: "${long.value}", least: "${count.value}"}
 outputs: {long: "${each.long}", least: "${each.least}"}
 """
-    assert typed(pipeline_of(text)).outputs == {"long": list_of(optional(STRING)), "least": optional(INTEGER)}
+    long = stream_of(list_of(optional(STRING)))
+    assert typed(pipeline_of(text)).outputs == {"long": long, "least": optional(INTEGER)}
 
 
 def test_a_branch_without_a_last_case_may_give_nothing():
@@ -256,7 +257,7 @@ def test_a_branch_without_a_last_case_may_give_nothing():
 
 def test_items_of_an_unknown_list_are_anything():
     text = '\n  a: {value: [1, "x", [], {}, 1.5, true]}\n  b: {map: {over: "${a}"}, value: "${item}"}\n'
-    assert typed(pipeline_of(text + "outputs: {b: '${b.value}'}\n")).outputs["b"] == list_of(ANY)
+    assert typed(pipeline_of(text + "outputs: {b: '${b.value}'}\n")).outputs["b"] == stream_of(list_of(ANY))
 
 
 def test_how_a_node_is_treated_is_read_and_written():

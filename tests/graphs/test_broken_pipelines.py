@@ -83,7 +83,7 @@ NODES = {
         "unknown-port",
         6,
         14,
-        "known: finish_reason, text",
+        "known: finish_reason, sentences, text",
     ),
     "reference inside text": ('  a: {value: "hello ${answer.text}"}\n', "bad-reference", 6, 14, None),
     "with of a value": ("  a: {value: 1, with: {x: 1}}\n", "unknown-field", 6, 17, None),
@@ -179,7 +179,7 @@ NODES = {
         "unknown-port",
         6,
         23,
-        "known: finish_reason, text",
+        "known: finish_reason, sentences, text",
     ),
     "inputs alone in a condition": (
         "  a: {value: 1, when: inputs != ''}\n",

@@ -8,7 +8,19 @@ import pytest
 
 from graphs.functions import FunctionRefused, Mark, find, function, mark_of, signature_of, spec_of
 from graphs.nodes.function import Function
-from graphs.ports import ANY, DOCUMENT, INTEGER, NULL, NUMBER, OBJECT, STRING, list_of, optional
+from graphs.ports import (
+    ANY,
+    DOCUMENT,
+    INTEGER,
+    NULL,
+    NUMBER,
+    OBJECT,
+    STRING,
+    Port,
+    list_of,
+    optional,
+    stream_of,
+)
 from tests.graphs import sample_functions as sample
 
 HERE = "tests.graphs.sample_functions"
@@ -91,7 +103,10 @@ def test_the_spec_says_what_the_mark_does():
         (f"{HERE}:unknown_hint", "hints of unknown_hint cannot be read", "unknown_hint", None),
         (f"{HERE}:bad_default", "the default of count of bad_default does not fit", "bad_default", None),
         (f"{HERE}:two_records", "the input item of two_records", "two_records", None),
-        (f"{HERE}:yields", "yields yields", "yields", None),
+        (f"{HERE}:yields", "yields yields, so it needs a hint", "yields", "as -> AsyncIterator[str]"),
+        (f"{HERE}:reads_without_waiting", "it is not async", "reads_without_waiting", "take a list"),
+        (f"{HERE}:yields_in_a_process", "yields, a function in a process", "yields_in_a_process", None),
+        (f"{HERE}:unhinted_items", "the input texts of unhinted_items", "unhinted_items", None),
     ],
 )
 def test_what_cannot_be_named(name, message, token, hint):
@@ -143,3 +158,12 @@ def test_an_idempotency_key_is_no_input():
     error = refused(f"{HERE}:keyed_for_nothing")
     assert error.message == "keyed_for_nothing cannot take the idempotency key key like this"
     assert "of a function that is effectful" in error.hint
+
+
+def test_what_comes_one_by_one_is_a_list_that_is_read_while_it_is_made():
+    spec = spec_of(f"{HERE}:doubled")
+    numbers = stream_of(list_of(INTEGER))
+    assert spec.takes == {"numbers": Port(numbers), "most": Port(INTEGER, 1_000)}
+    assert spec.gives == {"value": numbers}
+    assert spec_of(f"{HERE}:count_up").gives == {"value": numbers}
+    assert spec_of(f"{HERE}:added").gives == {"value": INTEGER}

@@ -277,7 +277,7 @@ class TestReferences:
             traced(lambda: loop({"n": 1}, lambda state: {"n": state.m}, max_iterations=1))
 
     def test_to_a_node_of_several_outputs_say_which(self):
-        with pytest.raises(TypeError, match="llm has the outputs text, finish_reason: say which"):
+        with pytest.raises(TypeError, match="llm has the outputs text, finish_reason, sentences: say which"):
             traced(lambda: {"o": SAY(x=SMALL(prompt="a"))})
         assert traced(lambda: {"o": SAY(x=SAY(x="a"))}).outputs == {"o": Ref("prompt2", "text")}
 

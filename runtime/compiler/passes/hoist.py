@@ -8,7 +8,8 @@ nothing that it takes belongs to the body, so that it gives the same each time.
 
 It must not run, and so not fail, where it would not have. So it moves out of
 - a loop, which runs at least once, and a map over a list that is written down and not empty;
-- a map over a list of plain values, on the condition that the list is not empty;
+- a map over a list of plain values, on the condition that the list is not empty; it is no longer read while
+  it is made then, as to compute once what is the same each time is the better part;
 - the cases of a branch or router, where an equal node is in every one and one always applies;
 - any map or loop, when it is of a kind that cannot fail (`value`). Over an empty list that is work for
   nothing, but microseconds.
@@ -34,7 +35,7 @@ from graphs.nodes.map import Map
 from graphs.nodes.router import Router
 from graphs.nodes.value import Value
 from graphs.pipeline import NodeId
-from graphs.ports import PortType
+from graphs.ports import ANY, PortType, whole
 from runtime.compiler.absence import absent_in, may_be_skipped
 from runtime.compiler.draft import (
     Change,
@@ -212,8 +213,8 @@ def _move(
 
 def _not_empty(spec: Map, over: Ref, types: Types) -> Condition | None:
     """That a list has items; None where a condition may not be able to look at it."""
-    port_type = types.get(over)
-    if port_type is None or port_type.name != "list" or port_type.item is None:
+    port_type = whole(types.get(over, ANY))
+    if port_type.name != "list" or port_type.item is None:
         return None
     plain = port_type.item.name in PLAIN and spec.max_items <= MAX_ITEMS
     return Condition("size ( _0 ) > 0", (Operand(over),)) if plain else None

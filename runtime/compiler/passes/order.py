@@ -8,6 +8,8 @@ and keeps the run's own priority.
     plan 2 s ─► draft 6 s ─► join 1 s       critical path 9 s: plan, draft, join: priority 0
         └────► check 1 s ─────┘             check: slack 5 s: priority 50
 
+What reads a list while it is made (`live`) begins with its maker, and ends no earlier than that.
+
 What a node takes is known where it has run before, and estimated where not (`estimates`). A node with bodies
 takes as long as the longest path through them, as often as they are expected to run one after the other.
 Inside a body times and slack are those of one run of the body.
@@ -26,6 +28,7 @@ from msgspec.structs import replace
 from graphs.pipeline import NodeId
 from runtime.compiler.draft import Change, Draft, DraftNode, Scope, inside
 from runtime.compiler.estimates import seconds
+from runtime.compiler.live import live_edges
 
 STEPS_PER_SECOND = 10
 """Resolution of priorities."""
@@ -45,15 +48,7 @@ def _ordered(scope: Scope, path: str, measured: Mapping[str, float]) -> dict[Nod
     graph = scope.graph
     topological = list(nx.topological_sort(graph))
     timed = {node_id: _timed(scope.nodes[node_id], path + node_id, measured) for node_id in topological}
-    before: dict[NodeId, float] = {}
-    for node_id in topological:
-        before[node_id] = max(
-            (before[source] + timed[source].seconds for source in graph.pred[node_id]), default=0.0
-        )
-    remaining: dict[NodeId, float] = {}
-    for node_id in reversed(topological):
-        after = max((remaining[consumer] for consumer in graph.succ[node_id]), default=0.0)
-        remaining[node_id] = timed[node_id].seconds + after
+    before, remaining = _times(graph, {node_id: node.seconds for node_id, node in timed.items()}, scope)
     whole = _length(remaining.values())
     nodes = {}
     for node_id in nx.lexicographical_topological_sort(graph, key=lambda name: (-remaining[name], name)):
@@ -61,6 +56,29 @@ def _ordered(scope: Scope, path: str, measured: Mapping[str, float]) -> dict[Nod
         priority = min(MAX_PRIORITY, round(slack * STEPS_PER_SECOND))
         nodes[node_id] = replace(timed[node_id], remaining_s=remaining[node_id], priority=priority)
     return nodes
+
+
+def _times(
+    graph: nx.DiGraph[NodeId], taken: Mapping[NodeId, float], scope: Scope
+) -> tuple[dict[NodeId, float], dict[NodeId, float]]:
+    """Seconds before the earliest start of each node, and from there to the end of the run."""
+    live = set(live_edges(scope))
+    before: dict[NodeId, float] = {}
+    ends: dict[NodeId, float] = {}
+    for node_id, own in taken.items():
+        makers = [maker for maker in graph.pred[node_id] if (maker, node_id) in live]
+        waited = [ends[source] for source in graph.pred[node_id] if (source, node_id) not in live]
+        before[node_id] = max([*waited, *(before[maker] for maker in makers)], default=0.0)
+        ends[node_id] = max(before[node_id] + own, *(ends[maker] for maker in makers), 0.0)
+    after: dict[NodeId, float] = {}
+    remaining: dict[NodeId, float] = {}
+    for node_id in reversed(list(taken)):
+        takers = [taker for taker in graph.succ[node_id] if (node_id, taker) in live]
+        later = [remaining[taker] for taker in graph.succ[node_id] if (node_id, taker) not in live]
+        after[node_id] = max([*later, *(after[taker] for taker in takers)], default=0.0)
+        beside = (remaining[taker] for taker in takers)
+        remaining[node_id] = max(taken[node_id] + after[node_id], *beside, 0.0)
+    return before, remaining
 
 
 def _timed(node: DraftNode, path: str, measured: Mapping[str, float]) -> DraftNode:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -13,6 +13,9 @@ from cluster.interface import Batch, Pool
 from cluster.messages import Delta, Finish, Generate, Message, Usage
 from runtime.executor.kinds.kind import NodeCall
 
+Hear = Callable[[Batch], Awaitable[None]]
+"""Is given each batch of a reply when it comes."""
+
 
 class Answer(msgspec.Struct):
     """One choice of a reply."""
@@ -22,9 +25,14 @@ class Answer(msgspec.Struct):
 
 
 async def ask(
-    pool: Pool, request: Generate, call: NodeCall, max_prompt_tokens: int, what: str = "the prompt"
+    pool: Pool,
+    request: Generate,
+    call: NodeCall,
+    max_prompt_tokens: int,
+    what: str = "the prompt",
+    hear: Hear | None = None,
 ) -> list[Answer]:
-    """The answers, one for each choice; on the way their pieces, where the request streams.
+    """The answers, one for each choice; `hear` is given what comes on the way.
 
     Raises `InvalidCall`, naming `what` is too long, for a prompt over `max_prompt_tokens`, before anything is
     sent, and `ClusterError`.
@@ -34,7 +42,7 @@ async def ask(
         message = f"{what} has {tokens} tokens, {call.node} takes at most {max_prompt_tokens}"
         raise InvalidCall(message, param=call.node)
     call.called(request.model, tokens)
-    return await _collect(pool, request, tokens, call)
+    return await _collect(pool, request, tokens, call, hear)
 
 
 def as_message(turn: Message | Mapping[str, Any]) -> Message:
@@ -42,7 +50,9 @@ def as_message(turn: Message | Mapping[str, Any]) -> Message:
     return turn if isinstance(turn, Message) else msgspec.convert(turn, Message)
 
 
-async def _collect(pool: Pool, request: Generate, prompt_tokens: int, call: NodeCall) -> list[Answer]:
+async def _collect(
+    pool: Pool, request: Generate, prompt_tokens: int, call: NodeCall, hear: Hear | None
+) -> list[Answer]:
     """The answers; and at the end, however it ends, what is owed."""
     pieces: list[list[str]] = [[] for _ in range(request.sampling.n)]
     reasons = ["stop"] * len(pieces)
@@ -57,18 +67,14 @@ async def _collect(pool: Pool, request: Generate, prompt_tokens: int, call: Node
                         reasons[event.index] = event.reason
                     else:
                         usage = event
-                if request.stream and (text := _text(batch)):
-                    await call.delta(text)
+                if hear is not None:
+                    await hear(batch)
     except (Overloaded, ModelUnavailable, InvalidCall):
         usage = usage or (None if any(map(any, pieces)) else Usage())
         raise
     finally:
         call.owe(usage if usage is not None else _observed(pool, request, prompt_tokens, pieces))
     return [Answer("".join(text), reason) for text, reason in zip(pieces, reasons, strict=True)]
-
-
-def _text(batch: Batch) -> str:
-    return "".join(event.text for event in batch if isinstance(event, Delta))
 
 
 def _observed(pool: Pool, request: Generate, prompt_tokens: int, pieces: list[list[str]]) -> Usage:

@@ -1,12 +1,13 @@
-"""`function`: the function is awaited, or called on the spot, in a thread, or in a process of its own."""
+"""`function`: the function is awaited, or called on the spot, in a thread, or in a process of its own. What a
+generator yields is handed on at once."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, aclosing, closing, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -17,15 +18,20 @@ from cluster.errors import ClusterError, ReplicaLost
 from cluster.stages import Source, Stage, StageChain, StageFailed
 from graphs.documents import Document
 from graphs.functions import VALUE, Signature, find, is_named_tuple, signature_of
+from graphs.hints import type_of_hint
 from graphs.nodes.function import Function
-from graphs.ports import INTEGER, type_schema
+from graphs.ports import INTEGER, PortType, type_schema
 from runtime.errors import NodeError
 from runtime.executor.kinds.kind import Evaluate, NodeCall, Perform, Resources, Values
+from runtime.executor.streams import Reader, Stream
 from runtime.values import value_fault
 
 logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_CHARS = 200
+MAX_YIELDED = 10_000
+"""Items of one generator."""
+_END: Any = object()
 
 
 def prepare(spec: Function, resources: Resources) -> Perform:
@@ -44,9 +50,11 @@ def takes_key(spec: Function) -> bool:
 def _prepare(
     spec: Function, resources: Resources, target: Callable[..., Any], signature: Signature
 ) -> Perform:
-    compute = stage(spec)
+    if signature.yields:
+        return _yielding(spec, target, signature)
     if inspect.iscoroutinefunction(target):
-        return _awaited(spec, target)
+        return _awaited(spec, target, signature)
+    compute = stage(spec)
     if signature.mark.cheap:
         return _called(compute)
     if spec.num_cpus is None or resources.open_chain is None:
@@ -83,21 +91,80 @@ def stage(spec: Function) -> Evaluate:
     return compute
 
 
-def _awaited(spec: Function, target: Callable[..., Awaitable[Any]]) -> Perform:
-    signature = signature_of(target)
+def _awaited(spec: Function, target: Callable[..., Awaitable[Any]], signature: Signature) -> Perform:
     give = _Outputs(spec, in_fields=signature.in_fields)
 
     async def perform(_call: NodeCall, inputs: Values) -> Values:
-        given = {name: _given(name, value, signature) for name, value in inputs.items()}
-        try:
-            result = await target(**given)
-        except ClusterError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise _failed(spec, error) from error
+        with _read(inputs, signature) as given:
+            try:
+                result = await target(**given)
+            except ClusterError:
+                raise
+            except (Exception, SystemExit) as error:
+                raise _failed(spec, error) from error
         return give(result)
 
     return perform
+
+
+def _yielding(spec: Function, target: Callable[..., Any], signature: Signature) -> Perform:
+    """A generator: what it yields is handed on at once, and collected."""
+    give = _Outputs(spec, in_fields=False, of_each=True)
+    waits = inspect.isasyncgenfunction(target)
+
+    async def perform(call: NodeCall, inputs: Values) -> Values:
+        made: list[Any] = []
+        with _read(inputs, signature) as given:
+            try:
+                source = (
+                    target(**given) if waits else _one_by_one(target(**given), cheap=signature.mark.cheap)
+                )
+                async with aclosing(source) as items:
+                    async for item in items:
+                        if len(made) == MAX_YIELDED:
+                            raise NodeError(f"{spec.call} yields more than {MAX_YIELDED} items")
+                        made.append(give(item)[VALUE])
+                        await call.put(VALUE, made[-1])
+            except ClusterError:
+                raise
+            except (Exception, SystemExit) as error:
+                raise _failed(spec, error) from error
+        return {VALUE: made}
+
+    return perform
+
+
+async def _one_by_one(source: Generator[Any], *, cheap: bool) -> AsyncGenerator[Any]:
+    """What a generator yields, each made in a thread where it is not cheap."""
+    try:
+        while (
+            item := next(source, _END) if cheap else await asyncio.to_thread(next, source, _END)
+        ) is not _END:
+            yield item
+    finally:
+        with suppress(ValueError):  # a thread that nobody waits for any more is still in it
+            source.close()
+
+
+@contextmanager
+def _read(inputs: Values, signature: Signature) -> Iterator[dict[str, Any]]:
+    """The inputs as the hints say, those that are followed as iterators."""
+    with ExitStack() as readers:
+        given: dict[str, Any] = {}
+        for name, value in inputs.items():
+            if name in signature.followed:
+                stream = value if isinstance(value, Stream) else Stream.of(value)
+                given[name] = _items(name, readers.enter_context(closing(stream.read())), signature)
+            else:
+                given[name] = _given(name, value, signature)
+        yield given
+
+
+async def _items(name: str, reader: Reader, signature: Signature) -> AsyncGenerator[Any]:
+    hint = signature.followed[name]
+    port_type = type_of_hint(hint)
+    async for _, item in reader.numbered():
+        yield _converted(name, item, hint, port_type)
 
 
 def _called(compute: Evaluate) -> Perform:
@@ -140,15 +207,20 @@ def _failed(spec: Function, error: BaseException) -> NodeError:
 
 
 def _given(name: str, value: Any, signature: Signature) -> Any:
-    """An input as its hint says: objects as structs where the function wants them so."""
+    """An input as its hint says. An idempotency key is none, and as it should be."""
     if name == signature.key:
         return value
-    if isinstance(value, float) and value.is_integer() and signature.inputs[name].type == INTEGER:
+    return _converted(name, value, signature.hints[name], signature.inputs[name].type)
+
+
+def _converted(name: str, value: Any, hint: Any, port_type: PortType) -> Any:
+    """A value as a hint says: objects as structs where the function wants them so."""
+    if isinstance(value, float) and value.is_integer() and port_type == INTEGER:
         value = int(value)  # JSON Schema takes 3.0 for an integer
     with suppress(msgspec.ValidationError):
-        return msgspec.convert(value, signature.hints[name])
+        return msgspec.convert(value, hint)
     try:
-        return msgspec.convert(msgspec.to_builtins(value), signature.hints[name])
+        return msgspec.convert(msgspec.to_builtins(value), hint)
     except msgspec.ValidationError as error:
         raise NodeError(f"the input {name} does not fit: {error}", param=name) from error
 
@@ -156,11 +228,14 @@ def _given(name: str, value: Any, signature: Signature) -> Any:
 class _Outputs:
     """What is made of what a function returned."""
 
-    def __init__(self, spec: Function, *, in_fields: bool) -> None:
+    def __init__(self, spec: Function, *, in_fields: bool, of_each: bool = False) -> None:
+        """`of_each`: it is given the items of an output, one by one."""
         self._name = spec.call
         self._in_fields = in_fields
+        schemas = {name: type_schema(port_type) for name, port_type in spec.gives.items()}
         self._validators = {
-            name: Draft202012Validator(type_schema(port_type)) for name, port_type in spec.gives.items()
+            name: Draft202012Validator(schema["items"] if of_each else schema)
+            for name, schema in schemas.items()
         }
 
     def __call__(self, result: Any) -> Values:

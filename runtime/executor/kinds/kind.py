@@ -197,6 +197,16 @@ class NodeCall(Protocol):
     async def delta(self, text: str) -> None:
         """Reports more text. Waits while the reader of the run is behind."""
 
+    def follows(self, port: str) -> bool:
+        """Whether somebody reads this output, a list, while it is made."""
+        ...
+
+    async def put(self, port: str, item: Any) -> None:
+        """Adds an item to an output that is followed. Waits while those that read it are behind.
+
+        The output that the node gives in the end begins with all that was put.
+        """
+
     @property
     def bodies(self) -> Mapping[str, Sequence[str]]:
         """By key of a body, in their order: the names of its outputs."""

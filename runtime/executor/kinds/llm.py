@@ -1,4 +1,5 @@
-"""`llm`: one chat call to a generating pool, streamed where the node and the run both want it."""
+"""`llm`: one chat call to a generating pool, streamed where the node and the run both want it, and where a
+node reads what it gives while it is made."""
 
 from __future__ import annotations
 
@@ -7,9 +8,11 @@ from typing import Any
 
 import msgspec
 
-from cluster.messages import Generate, Message, Sampling
+from cluster.interface import Batch
+from cluster.messages import Delta, Finish, Generate, Message, Sampling
 from graphs.answer_schema import read_schema
-from graphs.nodes.llm import HISTORY, Llm
+from graphs.nodes.llm import HISTORY, SENTENCES, TEXTS, Llm
+from graphs.sentences import Sentences
 from graphs.templates import compile_template
 from runtime.errors import NodeError
 from runtime.executor.kinds.chat import Answer, as_message, ask
@@ -31,6 +34,7 @@ def prepare(spec: Llm, resources: Resources) -> Perform:
     prompt_of = _prompt(spec)
 
     async def perform(call: NodeCall, inputs: Values) -> Values:
+        heard = _Heard(spec, call)
         request = Generate(
             request_id=call.request_id,
             model=spec.model,
@@ -38,14 +42,49 @@ def prepare(spec: Llm, resources: Resources) -> Perform:
             deadline=call.deadline,
             messages=[*system, *map(as_message, inputs[HISTORY]), Message("user", prompt_of(inputs))],
             sampling=sampling,
-            stream=spec.stream and call.stream,
+            stream=heard.wanted,
             tenant=call.tenant,
             priority=call.priority,
         )
-        answers = await ask(pool, request, call, spec.max_prompt_tokens)
+        hear = heard if heard.wanted else None
+        answers = await ask(pool, request, call, spec.max_prompt_tokens, hear=hear)
         return _outputs(spec, answers)
 
     return perform
+
+
+class _Heard:
+    """Hands on what comes of a reply: its text to the run, sentences or whole answers to who follows them."""
+
+    def __init__(self, spec: Llm, call: NodeCall) -> None:
+        self._call = call
+        self._said = spec.stream and call.stream
+        self._sentences = Sentences() if call.follows(SENTENCES) else None
+        self._texts = [""] * spec.n if call.follows(TEXTS) else []
+        self._ended: set[int] = set()
+        self._given = 0
+        """Answers that were handed on: one after the other, however they come to their ends."""
+        self.wanted = self._said or self._sentences is not None or bool(self._texts)
+
+    async def __call__(self, batch: Batch) -> None:
+        text = "".join(event.text for event in batch if isinstance(event, Delta))
+        if self._said and text:
+            await self._call.delta(text)
+        if self._sentences is not None:
+            for sentence in self._sentences.feed(text):
+                await self._call.put(SENTENCES, sentence)
+        if self._texts:
+            await self._answers(batch)
+
+    async def _answers(self, batch: Batch) -> None:
+        for event in batch:
+            if isinstance(event, Delta):
+                self._texts[event.index] += event.text
+            elif isinstance(event, Finish):
+                self._ended.add(event.index)
+        while self._given in self._ended:
+            await self._call.put(TEXTS, self._texts[self._given])
+            self._given += 1
 
 
 def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +114,7 @@ def _outputs(spec: Llm, answers: list[Answer]) -> Values:
     first = answers[0]
     outputs: Values = {"text": first.text, "finish_reason": first.reason}
     if spec.n > 1:
-        outputs["texts"] = [answer.text for answer in answers]
+        outputs[TEXTS] = [answer.text for answer in answers]
     if spec.schema is not None:
         outputs["data"] = decoded(first, spec.max_tokens)
         misfit = read_schema(spec.schema).misfit(outputs["data"])

@@ -23,7 +23,7 @@ from graphs.nodes.spec import TokenBound
 from graphs.nodes.subgraph import Subgraph
 from graphs.nodes.tool import Tool
 from graphs.nodes.value import Value
-from graphs.ports import ANY, STRING, Port, list_of
+from graphs.ports import ANY, STRING, Port, list_of, stream_of
 
 SPECS = [
     Llm(model="m"),
@@ -87,7 +87,7 @@ def test_llm_with_several_answers():
     spec = Llm(model="m", max_tokens=5, max_prompt_tokens=7, n=3)
     assert spec.tokens == TokenBound(7, 15)
     assert [use.window for use in spec.uses()] == [TokenBound(7, 5)]
-    assert spec.outputs({})["texts"] == list_of(STRING)
+    assert spec.outputs({})["texts"] == stream_of(list_of(STRING))
     assert "texts" not in Llm(model="m").outputs({})
     assert spec.stand_in("no") == {"text": "no", "texts": ["no"], "finish_reason": "fallback"}
     assert [fault.field for fault in Llm(model="m", n=2, stream=True).faults()] == ["stream"]

@@ -17,6 +17,7 @@ from tests.runtime.compiler.bodies import body, branched, looped, mapped, node, 
 CONDITIONS = ("true", "false", "1 < 2", "{0} == null", "{0} == 'why'", "{0} != null && size({0}) > 3")
 
 SURE = Llm(model="small", max_tokens=4, max_prompt_tokens=8192, temperature=0.0)
+SEVERAL = Llm(model="small", max_tokens=4, max_prompt_tokens=8192, temperature=0.0, n=2)
 SAMPLED = Llm(model="small", max_tokens=4, max_prompt_tokens=8192)
 
 
@@ -60,9 +61,12 @@ def scopes(draw: st.DrawFn, seen: Seen, depth: int) -> dict[str, Node]:
             seen.texts.append(f"{name}.text")
         elif kind == "llm":
             made = node(
-                draw(st.sampled_from((SURE, SAMPLED))), prompt=dollar(draw(st.sampled_from(seen.texts)))
+                draw(st.sampled_from((SURE, SAMPLED, SEVERAL))),
+                prompt=dollar(draw(st.sampled_from(seen.texts))),
             )
             seen.texts.append(f"{name}.text")
+            several = made.spec.n > 1
+            seen.lists.append(f"{name}.texts" if several else f"{name}.sentences")
         elif kind == "value":
             shapes = st.lists(values, max_size=2) | st.fixed_dictionaries({"k": values})
             made = value(draw(values | st.just("c") | shapes))
@@ -73,7 +77,9 @@ def scopes(draw: st.DrawFn, seen: Seen, depth: int) -> dict[str, Node]:
             seen.anything.append(f"{name}.value")
         else:
             made = draw(containers(kind, seen, depth))
-            seen.anything += [f"{name}.{port}" for port in made.ports()]
+            ports = [f"{name}.{port}" for port in made.ports()]
+            seen.anything += ports
+            seen.lists += ports if kind == "map" else []
         nodes[name] = draw(decorated(made, texts, list(nodes)))
     return nodes
 

@@ -43,6 +43,41 @@ def test_optimising_changes_no_output(pipeline):
         assert msgspec.json.encode(outputs, order="sorted") == msgspec.json.encode(expected, order="sorted")
 
 
+@given(bodied())
+@settings(deadline=None, max_examples=50)
+def test_reading_a_list_while_it_is_made_changes_no_output(pipeline):
+    plan = compile_pipeline(pipeline)
+    waiting = msgspec.structs.replace(plan, steps=_waiting(plan.steps))
+
+    async def run(made):
+        asked = request(pipeline, inputs={"question": "why", "level": "a", "list": ["one", "two"]})
+        return (await finished(Runner([made], Resources(pools())), asked)).outputs
+
+    assert asyncio.run(run(plan)) == asyncio.run(run(waiting))
+
+
+def _waiting(steps):
+    """The steps without live edges: each waits for the ends of all."""
+    return tuple(
+        msgspec.structs.replace(
+            step,
+            depends_on=tuple(sorted({*step.depends_on, *step.follows})),
+            follows=(),
+            nodes=tuple(
+                msgspec.structs.replace(
+                    node,
+                    bodies={
+                        key: msgspec.structs.replace(body, steps=_waiting(body.steps))
+                        for key, body in node.bodies.items()
+                    },
+                )
+                for node in step.nodes
+            ),
+        )
+        for step in steps
+    )
+
+
 def renamed(pipeline: Pipeline) -> Pipeline:
     """The same with other names for nodes, items and states, written in the opposite order."""
     return msgspec.structs.replace(

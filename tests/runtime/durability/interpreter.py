@@ -68,7 +68,7 @@ class Interpreter:
             for node in step.nodes:
                 outputs = self._node(node, values, prefix + node.name, cheap=step.backend == "inline")
                 for port in node.ports():
-                    values[Ref(node.name, port)] = ABSENT if outputs is None else outputs[port]
+                    values[Ref(node.name, port)] = ABSENT if outputs is None else output(node, port, outputs)
 
     def _node(self, node: PlannedNode, values: Values, path: str, *, cheap: bool) -> Mapping[str, Any] | None:
         if plain(path) in self.forced:
@@ -80,7 +80,8 @@ class Interpreter:
                 self.kept[path] = Checkpoint(path, {}, skipped=True)
             return None
         inputs = {port: given(node, port, each, values) for port, each in node.inputs.items()}
-        outputs = dict.fromkeys(node.ports()) | self._try(node, inputs, values, path)
+        own = [port for port in node.ports() if port not in node.spec.derived]
+        outputs = dict.fromkeys(own) | self._try(node, inputs, values, path)
         self.gave[plain(path)] = outputs
         if not cheap:
             self.kept[path] = Checkpoint(path, outputs)
@@ -181,6 +182,10 @@ def look(binding: Binding, values: Values) -> Any:
             return [look(item, values) for item in items]
         case Record(fields=fields):
             return {name: look(item, values) for name, item in fields.items()}
+
+
+def output(node: PlannedNode, port: str, outputs: Mapping[str, Any]) -> Any:
+    return node.spec.derive(port, outputs) if port in node.spec.derived else outputs[port]
 
 
 def given(node: PlannedNode, port: str, binding: Binding, values: Values) -> Any:

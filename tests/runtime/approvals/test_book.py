@@ -168,3 +168,22 @@ async def test_without_a_store_nobody_can_be_asked() -> None:
     with pytest.raises(ModelUnavailable, match="nobody can be asked"):
         await ApprovalBook(store).wait("acme", "run-1", asked(), lambda: None)
     await store.close()
+
+
+async def test_a_question_that_stays_is_the_same_when_it_is_put_again(book: ApprovalBook) -> None:
+    question = asked(at=7.0)
+    told = asyncio.Event()
+    first = asyncio.create_task(book.wait("acme", "run-1", question, told.set, lambda: True))
+    await told.wait()
+    first.cancel()
+    await asyncio.wait([first])
+    assert await book.of_run("acme", "run-1") == [Approval(question)]
+    assert not await book.any_decided("acme", "run-1", ["review"])
+    assert await book.decide("acme", "run-1", "review", YES) == "taken"
+    assert await book.any_decided("acme", "run-1", ["other", "review"])
+    assert not await book.any_decided("acme", "run-1", ["other"])
+    assert await (await waiting(book, question)) == Answer(True, "fine", "a text")
+    another = await waiting(book, asked(at=8.0))
+    assert await book.of_run("acme", "run-1") != [Approval(question, YES)]
+    another.cancel()
+    await asyncio.wait([another])

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
+import msgspec
 import pytest
 import structlog
 
@@ -15,10 +16,12 @@ from cluster.messages import Failure
 from graphs.loader import load
 from graphs.pipeline import Pipeline
 from runtime.compiler.compile import compile_pipeline
+from runtime.durability.memory import MemoryJournals
 from runtime.events import NodeFinished, NodeStarted, NodeWaiting, RunFinished, RunStarted
 from runtime.executor.kinds.kind import Resources
 from runtime.records import log as module
 from runtime.records.log import RunLog
+from runtime.records.model import RunRecord
 from runtime.records.store import RunStore
 from runtime.request import RunRequest
 from runtime.runner import Runner
@@ -233,3 +236,31 @@ async def test_nodes_inside_nodes_are_told_of_by_item() -> None:
     for node in record.nodes:
         assert whole.started <= node.started
         assert node.started + node.seconds <= whole.started + whole.seconds + 0.2
+
+
+async def test_the_record_of_a_run_that_others_began_covers_all_of_it(valkey_store: Store) -> None:
+    journals, records = MemoryJournals(lease_s=0.0), RunStore(valkey_store)
+    log = RunLog(records)
+    plan, shelf = [compile_pipeline(rag())], {"manual": Shelf()}
+    slow = Resources(pools(small=FakeScript(first_token_s=600)), shelf)
+    first = Runner(plan, slow, RunLog(records), journals)
+    await first.start(request(rag(), tenant="acme", durability="step"))
+    while "vector" not in (await journals.read("acme", "run-1")).done:
+        await asyncio.sleep(0)
+    await Runner(plan, Resources(pools(), shelf), log, journals).take_up("acme", "run-1")
+    async with aclosing(journals.follow("acme", "run-1")) as batches:
+        events = [event async for batch in batches for _, event in batch]
+    await log.flush()
+    record = await records.load("acme", "run-1", time.time())
+    assert record is not None
+    assert (record.status, record.attempt, record.usage) == ("succeeded", 2, events[-1].usage)
+    assert [node.node for node in record.nodes] == ["vector", "search", "ask", "answer"]
+    assert {node.status for node in record.nodes} == {"succeeded"}
+
+
+async def test_what_a_runner_says_that_lost_the_run_is_not_recorded(valkey_store: Store) -> None:
+    records = RunStore(valkey_store)
+    newer = RunRecord("r", "acme", "g", "1", "h", "succeeded", 1.0, 2.0, attempt=2)
+    await records.write([newer])
+    await records.write([msgspec.structs.replace(newer, status="running", attempt=1)])
+    assert await records.load("acme", "r", 3.0) == newer

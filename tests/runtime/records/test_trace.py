@@ -18,7 +18,9 @@ from runtime.events import (
     NodeWaiting,
     RunFailed,
     RunFinished,
+    RunResumed,
     RunStarted,
+    RunSuspended,
 )
 from runtime.records import trace
 from runtime.records.model import Kept, NodeRecord, RunFault, RunRecord
@@ -152,3 +154,47 @@ def test_a_node_that_waits_for_a_person():
     assert record(*asked, (9.0, NodeFinished("ask", 8.9))).nodes[0].status == "succeeded"
     ended = RunFailed(RunCancelled("the run was cancelled").as_failure(), Usage(), 9.0, "ask")
     assert record(*asked, (9.0, ended)).nodes[0].status == "cancelled"
+
+
+def test_a_run_that_is_suspended_and_goes_on():
+    asked = (
+        BEGUN,
+        (0.1, NodeStarted("all", "map")),
+        (0.2, NodeStarted("all[0].review", "approval")),
+        (0.2, NodeWaiting("all[0].review", "May it?")),
+        (1.2, RunSuspended(["all[0].review"], Usage(5), 1.2)),
+    )
+    waiting = record(*asked)
+    assert (waiting.status, waiting.usage, waiting.seconds) == ("suspended", Usage(5), 1.2)
+    assert [(node.node, node.status) for node in waiting.nodes] == [
+        ("all", "running"),
+        ("all[0].review", "waiting"),
+    ]
+    again = record(*asked, (9.0, RunResumed("run-1", 2, 0)), (9.0, NodeStarted("all", "map")))
+    assert again.status == "running"
+    assert [(node.node, node.status) for node in again.nodes] == [
+        ("all", "running"),
+        ("all[0].review", "cancelled"),
+    ]
+
+
+def test_what_earlier_attempts_told_is_put_in_an_order():
+    traced = Trace(REQUEST, started=1_000.0, attempt=2)
+    traced.replay(
+        [
+            BEGUN[1],
+            NodeStarted("a", "llm"),
+            NodeFinished("a", 0.5, Usage(7)),
+            NodeStarted("b", "llm"),
+        ]
+    )
+    traced.add(RunResumed("run-1", 2, 1), 20.0)
+    traced.add(NodeStarted("b", "llm"), 20.0)
+    traced.add(NodeFinished("b", 1.0, Usage(1)), 21.0)
+    traced.add(RunFinished({}, Usage(8), 21.0), 21.0)
+    whole = traced.record()
+    assert (whole.attempt, whole.status, whole.seconds, whole.usage) == (2, "succeeded", 21.0, Usage(8))
+    assert whole.nodes == [
+        NodeRecord("a", "llm", "succeeded", 0.0, 0.5, Usage(7)),
+        NodeRecord("b", "llm", "succeeded", 20.0, 1.0, Usage(1)),
+    ]

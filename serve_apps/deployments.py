@@ -26,6 +26,10 @@ from cluster.pools.deploy import model_info, token_counter
 from cluster.pools.handle import HandlePool
 from cluster.providers.openai import OpenAIPool
 from runtime.approvals.book import ApprovalBook
+from runtime.cache.counts import Counts
+from runtime.cache.results import Results
+from runtime.cache.savings import Savings
+from runtime.cache.stored import StoredResults
 from runtime.context.store import ContextStore
 from runtime.durability.attending import attend
 from runtime.durability.stored import StoredJournals
@@ -53,6 +57,7 @@ from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.inline import InlinePipelines
 from serve_apps.gateway.keys import KeyStore, load_or_create_pepper
 from serve_apps.gateway.quotas import QuotaLedger
+from serve_apps.metrics import SavingsMetrics
 from serve_apps.pipelines import load_deployed, load_plans
 from serve_apps.settings import Settings
 
@@ -101,6 +106,7 @@ class RunnerReplica:
         self._sealing = load_sealing(settings, os.environ)
         self._runs = RunStore(self._store, keep_s=settings.runs.keep, sealing=self._sealing)
         self._log = RunLog(self._runs)
+        self._results = Results(StoredResults(self._store, self._sealing))
         self._journals = journals(settings, self._store, self._sealing)
         loop = asyncio.get_running_loop()
         self._building: asyncio.Task[Runner] = loop.create_task(self._build())
@@ -141,7 +147,9 @@ class RunnerReplica:
             task.cancel()
         if await self.ready():
             await self._building.result().hand_over()
-        await asyncio.gather(self._log.flush(), *(server.close() for server in self._servers.values()))
+        await asyncio.gather(
+            self._log.flush(), self._results.flush(), *(server.close() for server in self._servers.values())
+        )
 
     async def _build(self) -> Runner:
         indexes = {name: await self._build_index(name) for name in self._settings.indexes}
@@ -156,6 +164,7 @@ class RunnerReplica:
             self._servers,
             ApprovalBook(self._store, sealing=self._sealing),
             open_chain,
+            Savings(self._results, counts=Counts(SavingsMetrics())),
         )
         return Runner(plans.values(), resources, self._log, self._journals)
 

@@ -29,6 +29,7 @@ from runtime.records.store import RunStore
 from runtime.request import RunRequest
 from runtime.runner import Runner
 from runtime.store.client import Store
+from serve_apps.gateway.inline import Deployed, InlinePipelines
 from serve_apps.gateway.keys import Limits
 from tests.serve_apps.conftest import CHAT, EMBED, Site, Start, chat_pool, embed_pool, eventually
 
@@ -201,7 +202,12 @@ async def desks(start: Start, store: Store) -> AsyncIterator[StartDesk]:
                 runners.append(runner)
             door = Door(list(runners))
             site = await start(
-                pools=pools, graphs=runners[0].infos, runner=door, journals=journals, limits=limits
+                pools=pools,
+                graphs=runners[0].infos,
+                runner=door,
+                journals=journals,
+                inline=InlinePipelines(Deployed(catalog)),
+                limits=limits,
             )
             site.engine = engine
             return Desk(site, runners, journals, door)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import aclosing
 from typing import Any, Final, Literal, TypeVar, get_args
 
 from fastapi import APIRouter, Response
@@ -10,14 +11,17 @@ from fastapi import Request as HTTPRequest
 from msgspec import UNSET, Struct, UnsetType, structs
 
 from cluster.messages import Failure
+from runtime.drive import past_of
 from runtime.durability import journal
 from runtime.errors import LeaseLost, RunCancelled, RunEnded, RunHeld, UnknownRun
 from runtime.events import RunFailed
 from runtime.records.model import Kept, RunFault, RunRecord, RunStatus, RunSummary, keep
+from runtime.records.trace import Trace
 from serve_apps.api.common import json_response, key_of
 from serve_apps.gateway.deps import Gateway
 from serve_apps.gateway.errors import BadRequest, Conflict, NotFound
 from serve_apps.gateway.failures import told
+from serve_apps.gateway.following import follow
 from serve_apps.gateway.keys import KeyRecord
 from serve_apps.gateway.rights import GRAPH_PREFIX, may_use
 from serve_apps.translators.decoding import suggestion
@@ -128,7 +132,14 @@ async def _unrecorded(gateway: Gateway, key: KeyRecord, run_id: str) -> RunRecor
         kept = await _journal_of(gateway, key.tenant, run_id)
     except UnknownRun:
         return None
-    request, plan = kept.request, kept.plan
+    request, plan, started = kept.request, kept.plan, past_of(kept.done).started
+    if kept.state != "running" and gateway.journals is not None:
+        trace = Trace(request, started, kept.attempt)
+        async with aclosing(follow(gateway.journals, key.tenant, run_id)) as batches:
+            async for batch in batches:
+                trace.replay(each.event for each in batch)
+        if trace.accepted:
+            return trace.record()
     return RunRecord(
         run_id=run_id,
         tenant=request.tenant,
@@ -136,7 +147,7 @@ async def _unrecorded(gateway: Gateway, key: KeyRecord, run_id: str) -> RunRecor
         version=plan.version,
         plan_hash=plan.hash,
         status=kept.state,
-        started=gateway.clock(),
+        started=started,
         deadline=request.deadline,
         inputs=keep(request.inputs),
     )

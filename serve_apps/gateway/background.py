@@ -20,6 +20,7 @@ import structlog
 from cluster.errors import ReplicaLost
 from runtime.durability.journal import Journals
 from runtime.errors import UnknownRun
+from runtime.store.errors import StoreError
 from serve_apps.gateway.admission import Ticket
 from serve_apps.gateway.deps import Gateway, Request
 from serve_apps.gateway.following import follow, is_over
@@ -89,7 +90,7 @@ async def _settle(journals: Journals, run: Begun, ticket: Ticket, meter: RunMete
                         meter.count([each.event])
                         if is_over(each.event):
                             return
-        except (TimeoutError, UnknownRun) as error:
+        except (TimeoutError, UnknownRun, StoreError) as error:
             _log.warning("run_without_end", run_id=run.run_id, error=type(error).__name__)
 
 

@@ -79,8 +79,11 @@ class Hearing(FakeEngine):
 class Desk:
     """A gateway, its runners and what they share."""
 
-    def __init__(self, site: Site, runners: list[Runner], journals: MemoryJournals, door: Door) -> None:
+    def __init__(
+        self, site: Site, runners: list[Runner], logs: list[RunLog], journals: MemoryJournals, door: Door
+    ) -> None:
         self.site = site
+        self.logs = logs
         self.runners = runners
         self.journals = journals
         self.door = door
@@ -192,14 +195,15 @@ async def desks(start: Start, store: Store) -> AsyncIterator[StartDesk]:
             plans = [compile_pipeline(load(pipeline).pipeline, catalog)]
             journals, records = MemoryJournals(lease_s=LEASE_S), RunStore(store)
             resources = Resources(pools, approvals=ApprovalBook(store))
-            runners = []
+            runners, logs = [], []
             for _ in range(2):
                 log = RunLog(records)
-                runner = Runner(plans, resources, log, journals, patience_s=0.05)
+                runner = Runner(plans, resources, log, journals, patience_s=0.5)
                 attended(log.write())
                 attended(end_cancelled(runner, records, every_s=0.02))
                 attended(attend(runner, journals, LEASE_S, look_every_s=0.05))
                 runners.append(runner)
+                logs.append(log)
             door = Door(list(runners))
             site = await start(
                 pools=pools,
@@ -210,7 +214,7 @@ async def desks(start: Start, store: Store) -> AsyncIterator[StartDesk]:
                 limits=limits,
             )
             site.engine = engine
-            return Desk(site, runners, journals, door)
+            return Desk(site, runners, logs, journals, door)
 
         yield start_one
 

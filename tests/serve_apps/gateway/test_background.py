@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from cluster.errors import Overloaded, ReplicaLost
 from cluster.messages import Usage
 from runtime.compiler.compile import compile_pipeline
 from runtime.durability.journal import Journal
 from runtime.durability.memory import MemoryJournals
+from runtime.durability.model import Numbered
 from runtime.events import NodeCalled, NodeFinished, RunEvent, RunFinished, RunStarted, RunSuspended
 from runtime.request import RunRequest
 from runtime.store.client import Store
+from runtime.store.errors import CommandFailed
 from serve_apps.gateway.admission import Admission
 from serve_apps.gateway.background import Begun, begin, so_far
 from serve_apps.gateway.deps import Attending, Request
@@ -139,3 +142,17 @@ async def test_a_gateway_that_stops_settles_what_is_owed_so_far(
     await counted.wait()
     await desk.gateway.attending.stop()
     assert (await desk.settled()).tokens == 5
+
+
+async def test_a_run_whose_journal_cannot_be_read_is_settled_as_far_as_it_is_known(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> AsyncGenerator[list[Numbered], None]:
+        yield [Numbered(number, event) for number, event in enumerate(BEGUN, 1)]
+        raise CommandFailed("out of order")
+
+    monkeypatch.setattr(desk.journals, "follow", broken)
+    with capture_logs() as logged:
+        await desk.begin(desk.start)
+        assert (await desk.settled()).tokens == 5
+    assert (logged[0]["event"], logged[0]["error"]) == ("run_without_end", "CommandFailed")

@@ -46,19 +46,21 @@ def cases(session: Session) -> list[Case]:
     inputs = {"task": text_of(session.pool, TASK_TOKENS, 500), "act_s": ACT_S * session.unit_s}
     work = _Work(session, inputs)
     killed = [
-        CaseArm("restart", "nothing kept, begun again", work.killed(work.our_process, "none", resume=False)),
-        CaseArm("ours", "durability step, taken over", work.killed(work.our_process, "step", resume=True)),
+        CaseArm(
+            "restart", "nothing kept, begun again", work.killed(work.our_process, "none", resume=False), 2
+        ),
+        CaseArm("ours", "durability step, taken over", work.killed(work.our_process, "step", resume=True), 2),
     ]
     if session.peer is not None:
         arm = work.killed(work.peer_process, "step", resume=True)
-        killed.insert(1, CaseArm("langgraph", "LangGraph with a SQLite saver, resumed", arm))
+        killed.insert(1, CaseArm("langgraph", "LangGraph with a SQLite saver, resumed", arm, 2))
     return [
         Case(
             "B6 durability",
             f"{STEPS} steps of a call of 24 tokens and an action of {ACT_S:g} s, undisturbed",
             [
-                CaseArm("none", "nothing is kept", work.undisturbed("none")),
-                CaseArm("ours", "durability step", work.undisturbed("step")),
+                CaseArm("none", "nothing is kept", work.undisturbed("none"), 3),
+                CaseArm("ours", "durability step", work.undisturbed("step"), 3),
             ],
             [Target("latency_s", "ours", ">=", 0.98, "none")],
         ),
@@ -76,9 +78,11 @@ def cases(session: Session) -> list[Case]:
             "the same, cancelled in mid-call, until the engine has nothing left of it",
             [
                 CaseArm(
-                    "asyncio", "a task that is cancelled, by hand", _cancelled(session, _by_hand(session))
+                    "asyncio", "a task that is cancelled, by hand", _cancelled(session, _by_hand(session)), 3
                 ),
-                CaseArm("ours", "a run that is cancelled", _cancelled(session, _by_runner(session, inputs))),
+                CaseArm(
+                    "ours", "a run that is cancelled", _cancelled(session, _by_runner(session, inputs)), 3
+                ),
             ],
             [Target("abort_s", "ours", "<=", 1.0)],
             ("abort_s",),

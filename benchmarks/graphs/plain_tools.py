@@ -5,17 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 
-QUERIES = 3
 PASSAGES = 4
 """That a search finds."""
-
-
-def queries_in(text: str) -> list[str]:
-    """The first lines of a text that say something; as many as are searched for, whatever the text."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    words = text.split()
-    lines += [" ".join(words[place::QUERIES]) for place in range(QUERIES)]
-    return lines[:QUERIES]
+BEST = 8
+"""That are read of all that was found."""
 
 
 async def search(query: str, seconds: float) -> list[str]:
@@ -28,7 +21,7 @@ async def search(query: str, seconds: float) -> list[str]:
 def rerank(found: list[list[str]]) -> list[str]:
     """The best passages of all that was found, each once."""
     best = sorted({passage for passages in found for passage in passages}, key=lambda text: (len(text), text))
-    return best[: PASSAGES + 4]
+    return best[:BEST]
 
 
 async def look(topic: str, seconds: float) -> str:

@@ -17,7 +17,7 @@ from cluster.pools.deploy import bind, model_info, token_counter
 from cluster.pools.handle import HandlePool
 
 SLOTS = 8
-"""Sequences that the engine decodes at a time: twice as many give a fifth more tokens a second on two cores."""
+"""Sequences that the engine decodes at a time: twice as many give a fifth more tokens a second here."""
 DATA = Path(__file__).parents[2] / ".data"
 
 

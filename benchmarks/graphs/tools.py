@@ -6,11 +6,6 @@ from benchmarks.graphs import plain_tools
 from graphs.functions import function
 
 
-@function(effects="pure", cheap=True)
-def queries_of(text: str) -> list[str]:
-    return plain_tools.queries_in(text)
-
-
 @function(effects="idempotent")
 async def search(query: str, seconds: float) -> list[str]:
     return await plain_tools.search(query, seconds)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from benchmarks.__main__ import run
 from benchmarks.cases import CaseSample
-from benchmarks.graphs import measure, plain_tools
+from benchmarks.graphs import measure
 from benchmarks.graphs.door import open_door
 from benchmarks.graphs.door_client import Door
 from benchmarks.graphs.session import nearest_rank
@@ -76,11 +76,6 @@ def test_a_text_makes_the_prompt_as_long_as_is_asked(tokens):
 def test_a_system_message_that_leaves_no_room_is_refused():
     with pytest.raises(ValueError, match="3 tokens"):
         text_of(POOL, 3, seed=1, system="one two three four")
-
-
-def test_as_many_queries_as_are_searched_for_come_of_any_text():
-    assert plain_tools.queries_in("a b\n\n c d \ne\nf") == ["a b", "c d", "e"]
-    assert len(plain_tools.queries_in("one")) == plain_tools.QUERIES
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.5, 3), (0.95, 5), (0.0, 1), (1.0, 5)])

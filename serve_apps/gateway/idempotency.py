@@ -40,9 +40,9 @@ MAX_KEPT_BYTES: Final = 64 * 1024 * 1024
 """Of all answers of a tenant. The oldest are let go beyond; their keys still count."""
 MAX_KEYS: Final = 100_000
 """Of a tenant that have an answer. The oldest are forgotten beyond."""
-CLAIM_S: Final = 15.0
+CLAIM_S: Final = 60.0
 """After this a claim that is not renewed is void."""
-RENEW_EVERY_S: Final = 4.0
+RENEW_EVERY_S: Final = 5.0
 RETRY_AFTER_S: Final = 1.0
 
 _CLAIM = Script("idempotency_claim")

@@ -21,6 +21,7 @@ from tests.serve_apps.conftest import CHAT, EMBED, MAX_CONTEXT, Site, Start, eve
 KEYS = 500
 DUPLICATES = 20
 GATEWAYS = 3
+AT_ONCE = 1_000
 
 
 @pytest.fixture
@@ -213,9 +214,12 @@ async def test_duplicates_at_several_gateways_are_done_once(start: Start) -> Non
             seen[number].add(body)
         return status == 200
 
+    room = asyncio.Semaphore(AT_ONCE)
+
     async def insist(number: int, copy: int) -> None:
-        while not await send(number, sites[copy % GATEWAYS]):
-            await asyncio.sleep(0.05)
+        async with room:
+            while not await send(number, sites[copy % GATEWAYS]):
+                await asyncio.sleep(0.05)
 
     await asyncio.gather(*(insist(number, copy) for copy in range(DUPLICATES) for number in range(KEYS)))
     assert sum([await completed(site) for site in sites]) == KEYS

@@ -97,7 +97,16 @@ def _length(remaining: Iterable[float]) -> float:
     return max(remaining, default=0.0)
 
 
+def _begun_together(scope: Scope, path: str) -> Iterator[Change]:
+    for maker, taker in live_edges(scope):
+        yield Change(path + taker, f"begins with {maker}", "reads what that gives while it is made")
+    for node_id, node in scope.nodes.items():
+        for key, body in node.bodies.items():
+            yield from _begun_together(body, inside(path + node_id, key))
+
+
 def _changes(draft: Draft, measured: Mapping[str, float]) -> Iterator[Change]:
+    yield from _begun_together(draft, "")
     for path, node in draft.everything():
         if node.pool is not None or node.bodies:
             wait = node.priority / STEPS_PER_SECOND

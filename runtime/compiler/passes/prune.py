@@ -27,6 +27,7 @@ from graphs.nodes.branch import Branch
 from graphs.nodes.map import Map
 from graphs.nodes.value import Value
 from graphs.pipeline import NodeId
+from graphs.ports import live
 from runtime.compiler.absence import may_be_skipped
 from runtime.compiler.draft import (
     Change,
@@ -221,7 +222,8 @@ class _Folder:
         waited for."""
         named = {kept: None for other in node.after for kept in self._instead_of(other)}
         through = {kept: None for owner in owners(node.bindings()) for kept in self._waited.get(owner, ())}
-        taken = owners(inputs.values())
+        ports = node.spec.inputs()
+        taken = owners(given for port, given in inputs.items() if not live(ports[port].type))
         waits = {**named, **through}
         return tuple(other for other in waits if other in self.nodes and other not in taken)
 

@@ -40,8 +40,9 @@ from serve_apps.gateway.errors import InvalidPipeline
 from serve_apps.gateway.keys import KeyRecord
 from serve_apps.gateway.rights import GRAPH_PREFIX, INDEX_PREFIX, inline_name, may_use
 
-MAX_BYTES = 256 * 1024
-"""Of the text of a pipeline, or of its object as JSON."""
+MAX_BYTES = 64 * 1024
+"""Of the text of a pipeline, or of its object as JSON. The worst of that size compile in about a third of a
+second."""
 MAX_NODES = 200
 """Those inside nodes included, and those of subgraphs."""
 MAX_TOKENS = 10_000_000

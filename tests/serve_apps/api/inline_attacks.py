@@ -55,7 +55,7 @@ ATTACKS = {
     "deep mappings": (HEAD + "nodes: " + "{a: " * 2_000, "deep"),
     "aliases": (BOMB, "anchor"),
     "more nodes than may be": (many(300), "more than 200 nodes"),
-    "megabytes of nodes": (many(80_000), "at most 256 KiB"),
+    "megabytes of nodes": (many(80_000), "at most 64 KiB"),
     "a template that loops": (rendered(LOOPS), "range"),
     "a template that reaches in": (rendered("{{ x.__class__.__mro__ }}"), "x"),
     "a condition of many brackets": (guarded("(" * 400 + "true" + ")" * 400), "nested"),

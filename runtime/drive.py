@@ -122,6 +122,8 @@ class Drive:
         """Paths of the nodes that it was suspended for."""
         self.over = asyncio.Event()
         """Set when nothing is done for it any more, and its lease is given back."""
+        self.told = False
+        """Whether its last event is kept: its lease is nobody's then."""
         self._prepared, self._inputs, self._past = prepared, inputs, past
         self._patience_s = patience_s
         kept = journal is not None
@@ -257,6 +259,7 @@ class Drive:
             raise
         except (ClusterError, StoreError) as error:
             events = [await self._unkeepable(error, driver)]
+        self.told = ended
         if mark is not None:
             self._progress.kept(mark)
         if self._live:

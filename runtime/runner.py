@@ -127,7 +127,8 @@ class Runner:
     @property
     def leases(self) -> list[Lease]:
         """Of every run that goes on here and has one."""
-        return [drive.journal.lease for drive in self._drives.values() if drive.journal is not None]
+        drives = [drive for drive in self._drives.values() if not drive.told]
+        return [drive.journal.lease for drive in drives if drive.journal is not None]
 
     def cancel(self, tenant: str, run_id: str) -> bool:
         """Ends a run of the tenant with a `RunFailed` whose failure is `RunCancelled`, and aborts its calls.

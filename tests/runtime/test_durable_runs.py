@@ -427,3 +427,13 @@ async def test_a_loop_goes_on_with_the_pass_it_was_in():
         "grow[3].last",
         *(f"grow[{n}].{name}" for n in (4, 5) for name in ("say", "last")),
     }
+
+
+async def test_a_run_that_has_ended_holds_no_lease():
+    made = two_calls()
+    runner = a_runner(made, MemoryJournals())
+    async with aclosing(runner.run(durable(made))) as run:
+        held = [(type(event), len(runner.leases), len(runner.running)) async for event in run]
+    assert held[0] == (RunStarted, 1, 1)
+    assert held[-1] == (RunFinished, 0, 1)
+    assert runner.running == []

@@ -23,7 +23,7 @@ from tests.runtime.parts import events_of
 KILLS = int(os.environ.get("KILLED_RUNNERS", "4"))
 """Runners that are killed in all, beside the one of the agent."""
 KILLS_OF_A_RUN = 5
-LEASE_S = 1.0
+LEASE_S = 1.5
 ROOT = Path(__file__).parents[3]
 
 

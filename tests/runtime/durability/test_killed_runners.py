@@ -14,7 +14,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from runtime.durability.stored import StoredJournals
-from runtime.events import NodeFinished, RunFinished
+from runtime.events import NodeFinished, RunFinished, RunStarted
 from runtime.executor.kinds.kind import Resources
 from runtime.runner import Runner
 from tests.runtime.durability.host import STEPS, TENANT, Told, request_of, the_plan
@@ -22,7 +22,7 @@ from tests.runtime.parts import events_of
 
 KILLS = int(os.environ.get("KILLED_RUNNERS", "4"))
 """Runners that are killed in all, beside the one of the agent."""
-KILLS_OF_A_RUN = 5
+KILLS_OF_A_RUN = 4
 LEASE_S = 1.5
 ROOT = Path(__file__).parents[3]
 
@@ -82,38 +82,43 @@ async def test_no_reply_of_an_agent_is_asked_for_again(valkey_url, valkey_store,
     assert last == replace(await alone(tmp_path), seconds=last.seconds)
 
 
-async def kill_at(journals: StoredJournals, url: str, calls: Path, run_id: str, most: int) -> int:
-    """Has a run driven by one process after the other, each killed when something more is done, and the last
-    to its end. How many were killed. None did what was done when the one before it was killed."""
-    killed: list[tuple[int, set[str]]] = []
-    with ExitStack() as hosts:
-        driving = hosts.enter_context(host(url, calls, run_id))
-        so_far = 0
-        while len(killed) < most:
-            following = hosts.enter_context(host(url, calls))
-            while (kept := await journals.read(TENANT, run_id)).state == "running" and len(
-                kept.done
-            ) <= so_far:
-                await asyncio.sleep(0.01)
-            if kept.state != "running":
-                break
-            kill(driving)
-            done = (await journals.read(TENANT, run_id)).done
-            killed.append((driving.pid, {path for path in done if "+" not in path}))
-            so_far, driving = len(done), following
-        await told(journals, run_id)
-    for index, (_, done_then) in enumerate(killed):
-        dead = [pid for pid, _ in killed[: index + 1]]
-        assert done_then.isdisjoint(calls_of(calls, *dead))
-    return len(killed)
+async def kill_at(
+    journals: StoredJournals, calls: Path, run_id: str, hosts: list[subprocess.Popen[str]]
+) -> None:
+    """Has a run driven to its end by these processes. Whichever called a model last is killed when something
+    more is done, until one is left. Nobody does what was done by then."""
+    asked, plan, so_far = request_of(run_id), the_plan(), 0
+    journal = await journals.begin(asked, plan)
+    await journal.append([RunStarted(run_id, plan.graph, plan.version, plan.hash)], [])
+    await journal.close()
+    living = {process.pid: process for process in hosts}
+    at_deaths: list[tuple[set[str], int]] = []
+    while len(living) > 1:
+        kept = await journals.read(TENANT, run_id)
+        lines = calls.read_text().splitlines() if calls.exists() else []
+        if kept.state != "running":
+            break
+        if not lines or len(kept.done) <= so_far or int(lines[-1].split(" ")[0]) not in living:
+            await asyncio.sleep(0.01)
+            continue
+        kill(living.pop(int(lines[-1].split(" ")[0])))
+        done = (await journals.read(TENANT, run_id)).done
+        so_far = len(done)
+        at_deaths.append(({path for path in done if "+" not in path}, len(calls_of(calls))))
+    await told(journals, run_id)
+    assert at_deaths
+    for done_then, called_then in at_deaths:
+        assert done_then.isdisjoint(calls_of(calls)[called_then:])
 
 
 async def test_runs_outlive_the_runners_that_are_killed_at_them(valkey_url, valkey_store, tmp_path):
     journals, expected = StoredJournals(valkey_store, "test"), await alone(tmp_path)
-    left, number = KILLS, 0
-    while left > 0:
-        run_id, number = f"run-{number}", number + 1
-        left -= await kill_at(journals, valkey_url, tmp_path / run_id, run_id, min(left, KILLS_OF_A_RUN))
+    for first in range(0, KILLS, KILLS_OF_A_RUN):
+        run_id, calls = f"run-{first}", tmp_path / f"calls-{first}"
+        with ExitStack() as stack:
+            count = min(KILLS_OF_A_RUN, KILLS - first) + 1
+            hosts = [stack.enter_context(host(valkey_url, calls)) for _ in range(count)]
+            await kill_at(journals, calls, run_id, hosts)
         events = await told(journals, run_id)
         assert isinstance(events[-1], RunFinished)
         assert (events[-1].outputs, events[-1].usage) == (expected.outputs, expected.usage)

@@ -39,6 +39,7 @@ from graphs.pipeline import Body, Context, Metadata, Node, NodeId, Pipeline
 from graphs.ports import PortType, type_schema
 from runtime.durability.model import Checkpoint
 from runtime.errors import InputProblem, InvalidInputs
+from runtime.executor.progress import OF_RUN
 from runtime.plan import ExecutionPlan, ExecutionStep, PlannedNode
 from runtime.values import value_fault
 
@@ -58,9 +59,6 @@ pass, or what a model said in that step; `+3.search` what came of the tool that 
 _CUT = re.compile(r"[.\[+]")
 _TRIED = re.compile(r"~[0-9]+(?=.)")
 _TRY = re.compile(r"~([0-9]+)$")
-
-OF_RUN = "+run"
-"""Path of what is kept of a run as a whole."""
 
 _PARTS = {Map: "items", Loop: "passes", Agent: "steps"}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -47,6 +48,12 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     cases: list[Described]
 
 
+class Broke(msgspec.Struct, frozen=True, tag="broke"):
+    """The last line, where there was no end: what else is said then is what it left behind."""
+
+    traceback: str
+
+
 class Measure(Protocol):
     """All cases of a scenario."""
 
@@ -59,19 +66,26 @@ MEASURES: Mapping[str, Measure] = {"graphs": measure_graphs, "nodes": measure_no
 _encode = msgspec.json.Encoder().encode
 
 
-def say(line: Took | Done) -> None:
+def say(line: Took | Done | Broke) -> None:
     sys.stdout.buffer.write(_encode(line) + b"\n")
     sys.stdout.buffer.flush()
 
 
 async def work(order: Order) -> None:
     """Measures, and says what came of it."""
-    cases = await MEASURES[order.scenario](
-        fake=order.fake,
-        repeats=order.repeats,
-        wanted=order.cases,
-        progress=lambda sample: say(Took(sample)),
-    )
+    try:
+        cases = await MEASURES[order.scenario](
+            fake=order.fake,
+            repeats=order.repeats,
+            wanted=order.cases,
+            progress=lambda sample: say(Took(sample)),
+        )
+    except Exception:
+        say(Broke(traceback.format_exc()))
+        raise
+    finally:
+        if not order.fake:
+            await asyncio.to_thread(serve.shutdown)  # while there is a loop for its handles
     say(Done([Described.of(case) for case in cases]))
 
 
@@ -91,7 +105,6 @@ def main() -> None:
         serve.start(proxy_location="Disabled")
         asyncio.run(work(order))
     finally:
-        serve.shutdown()
         ray.shutdown()
 
 

@@ -65,7 +65,7 @@ async def cases() -> list[Case]:
     """One for each work of a stage. The processes of all arms stay, and wait while others are measured."""
     opened: list[Chain] = []
     arms: dict[str, tuple[str, Run]] = {
-        "raw": ("a Ray Compiled Graph by hand", await asyncio.to_thread(_raw)),
+        "raw": ("a Ray Compiled Graph by hand", await _raw()),
         "handles": ("a Serve deployment, called for each stage", await _handles()),
         "threads": ("our pipeline without processes of its own", _ours(None)),
         "ours": ("our pipeline, compiled to a Ray graph", _ours(opened)),
@@ -112,9 +112,10 @@ def _measured(run: Run, work_ms: float) -> Callable[[str], Awaitable[Measured]]:
     return measure
 
 
-def _raw() -> Run:
+async def _raw() -> Run:
     kind = ray.remote(_Bare)
     actors: Sequence[Any] = [kind.options(num_cpus=0.1).remote() for _ in range(STAGES)]
+    await asyncio.to_thread(ray.get, [actor.run.remote((0, 0.0)) for actor in actors])
     with InputNode() as given:
         last: Any = given
         for actor in actors:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import msgspec
 
-from benchmarks.case_host import Done, Order, Took
+from benchmarks.case_host import Broke, Done, Order, Took
 from benchmarks.cases import CaseSample, Described
 from benchmarks.runner import MeasurementFailed
 from benchmarks.scenario import Options
@@ -66,9 +66,11 @@ def _told(
         for line in host.stdout:
             if not line.startswith(b'{"type":'):
                 continue  # Ray's own
-            said = msgspec.json.decode(line, type=Took | Done)
+            said = msgspec.json.decode(line, type=Took | Done | Broke)
             if isinstance(said, Done):
                 return said.cases, samples
+            if isinstance(said, Broke):
+                raise MeasurementFailed(said.traceback)
             samples.append(said.sample)
             progress(said.sample)
         host.wait()

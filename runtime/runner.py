@@ -291,18 +291,9 @@ class Runner:
         task.add_done_callback(self._tasks.discard)
 
     async def _drive_alone(self, drive: Drive) -> None:
-        request = drive.request
         async with aclosing(self._driven(drive)) as events:
             async for _ in events:
                 pass
-        if drive.suspended and await self._any_decided(request, drive.suspended):
-            # Whoever decided found the run driven, and this process did not see the decision any more.
-            with suppress(ClusterError):
-                await self.resume(request.tenant, request.run_id)
-
-    async def _any_decided(self, request: RunRequest, nodes: Sequence[str]) -> bool:
-        approvals = self._resources.approvals
-        return approvals is not None and await approvals.any_decided(request.tenant, request.run_id, nodes)
 
     async def _driven(self, drive: Drive) -> AsyncGenerator[RunEvent, None]:
         key = (drive.request.tenant, drive.request.run_id)

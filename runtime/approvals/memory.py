@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from runtime.approvals.model import Answer, Asked, Decision, answer_of, no
 
@@ -40,10 +40,6 @@ class MemoryApprovals:
             raise
         del self.waiting[place], self._decisions[place]
         return answer_of(asked, decision)
-
-    async def any_decided(self, tenant: str, run_id: str, nodes: Sequence[str]) -> bool:
-        decisions = (self._decisions.get((tenant, run_id, node)) for node in nodes)
-        return any(each is not None and each.done() for each in decisions)
 
     async def decide(self, tenant: str, run_id: str, node: str, decision: Decision) -> None:
         """Waits until the node asks, and decides."""

@@ -5,7 +5,8 @@
 
 A run whose runner dies goes on elsewhere, and so does the journal. When this gateway stops, what the run
 owes so far is settled; when it dies, the reservation expires like any other. What a run owes after it was
-suspended and resumed is settled by whoever resumed it.
+suspended and resumed is settled by whoever resumed it: a person's decision, or this task, where the decision
+came while the run was being suspended and nobody could see it any more.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Final
 
 import structlog
 
-from cluster.errors import ReplicaLost
+from cluster.errors import ClusterError, ReplicaLost
 from runtime.durability.journal import Journals
-from runtime.errors import UnknownRun
+from runtime.errors import RunEnded, RunHeld, UnknownRun
+from runtime.events import RunEvent, RunSuspended
 from runtime.store.errors import StoreError
 from serve_apps.gateway.admission import Ticket
 from serve_apps.gateway.deps import Gateway, Request
@@ -61,7 +63,7 @@ async def begin(
         ticket.close(meter, error)
         raise
     exchange.spent = True
-    gateway.attending.add(_settle(_journals(gateway), run, ticket, meter, seconds + GRACE_S))
+    gateway.attending.add(_settle(gateway, run, ticket, meter, seconds + GRACE_S))
 
 
 async def _surely(gateway: Gateway, run: Begun, start: Callable[[], Awaitable[None]]) -> None:
@@ -78,20 +80,41 @@ async def _surely(gateway: Gateway, run: Begun, start: Callable[[], Awaitable[No
         raise
 
 
-async def _settle(journals: Journals, run: Begun, ticket: Ticket, meter: RunMeter, seconds: float) -> None:
+async def _settle(gateway: Gateway, run: Begun, ticket: Ticket, meter: RunMeter, seconds: float) -> None:
     with ticket.charged(meter):
         try:
-            async with (
-                asyncio.timeout(seconds),
-                aclosing(follow(journals, run.tenant, run.run_id, run.after)) as batches,
-            ):
-                async for batch in batches:
-                    for each in batch:
-                        meter.count([each.event])
-                        if is_over(each.event):
-                            return
+            async with asyncio.timeout(seconds):
+                end = await _count(_journals(gateway), run, meter)
+                while isinstance(end, RunSuspended) and await _goes_on(gateway, run, end):
+                    end = await _count(_journals(gateway), run, meter)
         except (TimeoutError, UnknownRun, StoreError) as error:
             _log.warning("run_without_end", run_id=run.run_id, error=type(error).__name__)
+
+
+async def _count(journals: Journals, run: Begun, meter: RunMeter) -> RunEvent | None:
+    """The event with which the run is over for now."""
+    async with aclosing(follow(journals, run.tenant, run.run_id, run.after)) as batches:
+        async for batch in batches:
+            for run.after, event in batch:
+                meter.count([event])
+                if is_over(event):
+                    ended: RunEvent = event
+                    return ended
+    return None
+
+
+async def _goes_on(gateway: Gateway, run: Begun, suspended: RunSuspended) -> bool:
+    """Resumes a run for which a person decided while it was being suspended. Whether this task did."""
+    if not await gateway.approvals.any_decided(run.tenant, run.run_id, suspended.waiting):
+        return False
+    assert gateway.runner is not None
+    try:
+        await gateway.runner.resume(run.tenant, run.run_id)
+    except ClusterError as error:
+        if not isinstance(error, RunHeld | RunEnded):  # else whoever decided was faster
+            _log.warning("run_not_resumed", run_id=run.run_id, error=type(error).__name__)
+        return False
+    return True
 
 
 def _journals(gateway: Gateway) -> Journals:

@@ -374,23 +374,6 @@ async def test_the_clock_stands_still_while_a_run_is_suspended():
     assert run.request.deadline > began + 90
 
 
-async def test_a_decision_that_nobody_saw_resumes_the_run():
-    journals, model = MemoryJournals(), Recorder()
-
-    class Hasty(MemoryApprovals):
-        """Somebody decides while the run is being suspended."""
-
-        async def any_decided(self, tenant, run_id, nodes):
-            await self.decide(tenant, run_id, "review", Decision(True))
-            return await super().any_decided(tenant, run_id, nodes)
-
-    runner = a_runner(reviewed(), journals, Hasty(), patience_s=0.0, m=model)
-    await runner.start(durable(reviewed()))
-    while not isinstance((await followed(journals))[-1], RunFinished):
-        await asyncio.sleep(0)
-    assert len(model.calls) == 2
-
-
 async def test_a_run_whose_reader_waits_is_not_suspended():
     approvals, model = MemoryApprovals(), Recorder()
     runner = a_runner(reviewed(), MemoryJournals(), approvals, patience_s=0.0, m=model)

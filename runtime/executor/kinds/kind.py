@@ -82,10 +82,6 @@ class Approvals(Protocol):
         """
         ...
 
-    async def any_decided(self, tenant: str, run_id: str, nodes: Sequence[str]) -> bool:
-        """Whether one of these questions of a run was decided. Raises `ClusterError`."""
-        ...
-
 
 class Resources(msgspec.Struct, frozen=True):
     """What plans may call, by name."""

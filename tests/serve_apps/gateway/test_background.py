@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from runtime.compiler.compile import compile_pipeline
 from runtime.durability.journal import Journal
 from runtime.durability.memory import MemoryJournals
 from runtime.durability.model import Numbered
+from runtime.errors import RunHeld
 from runtime.events import NodeCalled, NodeFinished, RunEvent, RunFinished, RunStarted, RunSuspended
 from runtime.request import RunRequest
 from runtime.store.client import Store
@@ -42,8 +44,13 @@ class Desk:
         self.ledger = QuotaLedger(store)
         self.journals = MemoryJournals()
         self.journal: Journal | None = None
+        self.decided = False
         self.gateway: Any = SimpleNamespace(
-            admission=Admission(self.ledger), attending=Attending(), journals=self.journals
+            admission=Admission(self.ledger),
+            attending=Attending(),
+            journals=self.journals,
+            approvals=SimpleNamespace(any_decided=self.any_decided),
+            runner=SimpleNamespace(resume=self.resume),
         )
         self.exchange: Any = SimpleNamespace(id="call-1", added_headers=[], spent=False)
 
@@ -54,6 +61,13 @@ class Desk:
     async def start(self) -> None:
         self.journal = await self.journals.begin(ASKED, PLAN)
         await self.journal.append(BEGUN, [])
+
+    async def any_decided(self, tenant: str, run_id: str, nodes: list[str]) -> bool:
+        assert (tenant, run_id, nodes) == ("acme", "run-1", ["ask"])
+        return self.decided
+
+    async def resume(self, tenant: str, run_id: str) -> None:
+        self.journal = (await self.journals.take(tenant, run_id, deadline=2e9)).journal
 
     async def tell(self, *events: RunEvent) -> None:
         assert self.journal is not None
@@ -90,14 +104,35 @@ async def test_a_suspended_run_is_settled_and_the_rest_by_whoever_resumes_it(des
     run = await so_far(desk.journals, "acme", "run-1")
     assert (run.after, run.before) == (3, 5)
 
-    async def resume() -> None:
-        taken = await desk.journals.take("acme", "run-1", deadline=2e9)
-        desk.journal = taken.journal
-
     desk.exchange.id = "call-2"
-    await desk.begin(resume, run)
+    await desk.begin(partial(desk.resume, "acme", "run-1"), run)
     await desk.tell(RunFinished({}, Usage(7, 8), 1.0))
     assert (await desk.settled()).tokens == 15
+
+
+async def test_a_decision_that_nobody_saw_resumes_the_run_and_the_rest_is_settled(desk: Desk) -> None:
+    desk.decided = True
+    await desk.begin(desk.start)
+    before = desk.journal
+    await desk.tell(RunSuspended(["ask"], Usage(2, 3), 1.0))
+
+    async def resumed() -> bool:
+        return desk.journal is not before
+
+    await eventually(resumed)
+    await desk.tell(RunFinished({}, Usage(7, 8), 1.0))
+    totals = await desk.settled()
+    assert (totals.requests, totals.tokens) == (1, 15)
+
+
+async def test_where_whoever_decided_was_faster_they_settle_the_rest(desk: Desk) -> None:
+    async def held(_tenant: str, _run_id: str) -> None:
+        raise RunHeld("somebody drives it")
+
+    desk.decided, desk.gateway.runner.resume = True, held
+    await desk.begin(desk.start)
+    await desk.tell(RunSuspended(["ask"], Usage(2, 3), 1.0))
+    assert (await desk.settled()).tokens == 5
 
 
 async def test_a_run_that_does_not_begin_costs_nothing(desk: Desk) -> None:

@@ -21,11 +21,12 @@ from serve_apps.api.run_answers import tell_numbered
 from serve_apps.api.runs import find_run, nothing_kept, unknown_parameter
 from serve_apps.gateway.background import Begun, begin, so_far
 from serve_apps.gateway.deps import Gateway, Request
-from serve_apps.gateway.errors import BadRequest, Conflict, Unprocessable
+from serve_apps.gateway.errors import BadRequest, Conflict, Forbidden, Unprocessable
 from serve_apps.gateway.following import follow
 from serve_apps.gateway.http import Exchange
+from serve_apps.gateway.inline import reaches_out
 from serve_apps.gateway.keys import KeyRecord
-from serve_apps.gateway.rights import GRAPH_PREFIX, may_use
+from serve_apps.gateway.rights import GRAPH_PREFIX, INLINE_PREFIX, may_use
 from serve_apps.gateway.routing import wait_for_models
 from serve_apps.translators.decoding import BodyDecoder, check_free_form
 
@@ -107,6 +108,7 @@ async def fork_run(request: Request) -> None:
     kept = await kept_run(gateway, key, _run_id(exchange), "checkpoints")
     runner, journals = runner_of(gateway), journals_of(gateway)
     old = kept.request
+    _check_rights(key, kept)
     inputs = validate_inputs(info_of(kept.plan).inputs, {**old.inputs, **(body.inputs or {})})
     changed = [name for name, value in inputs.items() if name not in old.inputs or old.inputs[name] != value]
     try:
@@ -135,6 +137,19 @@ async def fork_run(request: Request) -> None:
         await tell_begun(request, begun, run.graph, run.stream)
     else:
         await tell_followed(request, journals, run, kept.plan.version)
+
+
+def _check_rights(key: KeyRecord, kept: Kept) -> None:
+    """A fork has inputs of its own: what a colleague's pipeline may do, its key must be allowed to do.
+
+    Raises `Forbidden`.
+    """
+    inline = kept.request.graph.startswith(INLINE_PREFIX)
+    if inline and not key.functions and reaches_out(kept.plan.steps):
+        raise Forbidden(
+            "The pipeline of this run uses functions or servers, which this API key's own pipelines may not: "
+            "a key made with --functions may fork it."
+        )
 
 
 def tokens_of(kept: Kept, budget: int | None) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from dataclasses import replace as replace_fields
@@ -34,7 +34,7 @@ from graphs.prompts import Prompts
 from graphs.yaml_tree import read
 from runtime.compiler.catalog import Catalog
 from runtime.compiler.compile import compile_pipeline
-from runtime.plan import encode_plan
+from runtime.plan import ExecutionStep, encode_plan
 from runtime.runner import GraphInfo, info_of
 from serve_apps.gateway.errors import InvalidPipeline
 from serve_apps.gateway.keys import KeyRecord
@@ -161,6 +161,17 @@ def compile_inline(deployed: Deployed, key: KeyRecord, text: str) -> Inline:
         raise PipelineError([loaded.place(Problem("too-large", message, ("nodes",), hint=hint))])
     plan = replace(plan, graph=inline_name(key, plan.graph))
     return Inline(info_of(plan), encode_plan(plan))
+
+
+def reaches_out(steps: Iterable[ExecutionStep]) -> bool:
+    """Whether a run of these steps may do what a key needs a permission for, of its own or in a subgraph."""
+    nodes = [node for step in steps for node in step.nodes]
+    return any(
+        isinstance(node.spec, Function)
+        or any(use.resource in _OUTSIDE for use in node.spec.uses())
+        or any(reaches_out(body.steps) for body in node.bodies.values())
+        for node in nodes
+    )
 
 
 def known_to(known: Known, key: KeyRecord) -> Known:

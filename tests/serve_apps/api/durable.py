@@ -61,7 +61,7 @@ RULES = [
 QUICK = FakeScript(rules=RULES)
 SLOW_END = FakeScript(rules=RULES, token_s=60)
 """The last node has more than one token to say."""
-LEASE_S = 0.3
+LEASE_S = 1.5
 
 
 class Hearing(FakeEngine):

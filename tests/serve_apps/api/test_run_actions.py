@@ -10,13 +10,21 @@ import msgspec
 import pytest
 
 from cluster.engines.fake import FakeScript, Rule
-from cluster.messages import Failure
+from cluster.messages import Failure, Usage
+from graphs.loader import load
+from runtime.compiler.compile import compile_pipeline
 from runtime.durability.memory import MemoryJournals
+from runtime.events import RunFinished, RunStarted
+from runtime.request import RunRequest
 from runtime.store.client import Store
 from serve_apps.gateway.keys import KeyStore, Limits
 from tests.serve_apps.api.durable import QUICK, RULES, SLOW_END, Desk, StartDesk, desks, types
+from tests.serve_apps.api.inline_attacks import with_nodes
 from tests.serve_apps.conftest import Start, eventually
 
+SHOUT = with_nodes(
+    '  a: {function: "tests.graphs.sample_functions:shout", with: {text: "${inputs.q}"}}', "${a.value}"
+)
 BROKEN = Rule(contains="polish", failure=Failure("EngineFailed", "secret"))
 BREAKING = FakeScript(rules=[BROKEN, *RULES])
 
@@ -247,6 +255,22 @@ async def test_who_leaves_a_fork_that_is_waited_for_ends_it(desk: StartDesk) -> 
     await eventually(ended, 20)
 
 
+async def test_to_fork_a_colleagues_pipeline_a_key_needs_its_permission(
+    desk: StartDesk, keys: KeyStore
+) -> None:
+    at = await desk()
+    plan = msgspec.structs.replace(compile_pipeline(load(SHOUT).pipeline), graph="inline/mine")
+    run = RunRequest("run-9", plan.graph, {"q": "hi"}, 2e9, tenant="acme", durability="step")
+    journal = await at.journals.begin(run, plan)
+    await journal.append([RunStarted("run-9", plan.graph, "1", "h"), RunFinished({}, Usage(), 1.0)], [])
+    refused = await at.post("run-9", "fork", inputs={"q": "mine"})
+    assert code(refused) == (403, "permission_denied")
+    allowed, _ = await keys.create("acme", "allowed", functions=True)
+    at.site.http.headers["authorization"] = f"Bearer {allowed}"
+    answer = await at.post("run-9", "fork", inputs={"q": "mine"})
+    assert answer.json()["outputs"] == {"out": "MINE!"}
+
+
 async def test_a_decision_resumes_a_suspended_run(desk: StartDesk) -> None:
     at = await desk()
     run_id = await at.begin(ask=True)
@@ -263,7 +287,7 @@ async def test_a_decision_resumes_a_suspended_run(desk: StartDesk) -> None:
     }
     done = await at.is_now(run_id, "succeeded")
     assert at.asked("draft of") == 1
-    assert spent <= (await at.site.settled()).tokens <= tokens_of(done)
+    assert (await at.site.settled()).tokens == tokens_of(done)
 
 
 async def test_a_decision_without_quota_is_kept_until_the_run_is_resumed(desk: StartDesk) -> None:

@@ -13,8 +13,9 @@ from graphs.documents import Document
 from graphs.pipeline import Pipeline
 from runtime.compiler.compile import compile_pipeline
 from runtime.events import RunEvent, RunFailed, RunFinished
+from runtime.executor.call import Call
 from runtime.executor.kinds.kind import Resources
-from runtime.executor.loop import Call, Execution
+from runtime.executor.loop import Execution
 from runtime.executor.prepare import PreparedBody, PreparedNode
 from runtime.executor.queue import EventQueue
 from runtime.executor.run import Run, RunScope

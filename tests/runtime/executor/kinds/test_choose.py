@@ -7,8 +7,8 @@ import pytest
 from cluster.engines.fake import FakeScript, Rule
 from cluster.errors import EngineFailed, InvalidCall, Overloaded
 from cluster.messages import Failure, Usage
+from runtime.executor.call import Call
 from runtime.executor.kinds.choose import Choice, chooser
-from runtime.executor.loop import Call
 from runtime.executor.queue import EventQueue
 from runtime.executor.run import RunScope
 from tests.runtime.parts import Recorder, node_call

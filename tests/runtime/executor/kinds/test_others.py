@@ -14,9 +14,9 @@ from graphs.nodes.registry import KINDS
 from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.value import Value
 from runtime.errors import NodeError
+from runtime.executor.call import Call
 from runtime.executor.kinds.kind import Resources
 from runtime.executor.kinds.registry import evaluator, performer, runs_inline
-from runtime.executor.loop import Call
 from runtime.executor.queue import EventQueue
 from runtime.executor.run import RunScope
 from tests.runtime.parts import DIMENSION, Shelf, embedder, generator, node_call

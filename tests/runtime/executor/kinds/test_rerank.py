@@ -9,9 +9,9 @@ from cluster.messages import Usage
 from graphs.documents import Document
 from graphs.nodes.rerank import Rerank
 from runtime.errors import NodeError
+from runtime.executor.call import Call
 from runtime.executor.kinds.kind import Resources
 from runtime.executor.kinds.rerank import prepare
-from runtime.executor.loop import Call
 from runtime.executor.queue import EventQueue
 from runtime.executor.run import RunScope
 from tests.runtime.parts import Recorder, node_call

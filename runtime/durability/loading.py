@@ -17,7 +17,7 @@ from runtime.request import RunRequest, decode_request
 from runtime.sealing import Seal, SealBroken
 from runtime.store.client import Store
 
-PAGE = 100
+PAGE = 32
 """Checkpoints of one round trip, about."""
 
 

@@ -36,7 +36,7 @@ PATIENCE_S = 5.0
 """How long a store that is out is asked again before a run begins or is taken."""
 FOLLOW_PATIENCE_S = 30.0
 """The same while a run is followed."""
-FOLLOW_PAGE = 16
+FOLLOW_PAGE = 8
 """Entries of events of one round trip."""
 DUE_PAGE = 100
 """Runs that are looked at in one search for abandoned ones."""

@@ -37,6 +37,12 @@ def up_command(config: CONFIG = QUICKSTART, port: Port = 8000) -> None:
     raise typer.Exit(up.up(config, port, Console()))
 
 
+@app.command(name="deploy")
+def deploy_command(config: CONFIG = QUICKSTART) -> None:
+    """Deploy a changed config onto what `up` runs, without losing a request."""
+    raise typer.Exit(up.deploy(config, Console()))
+
+
 @app.command(name="down")
 def down_command(config: CONFIG = QUICKSTART) -> None:
     """End whatever an earlier `up` left behind."""

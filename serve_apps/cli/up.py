@@ -30,12 +30,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from cluster.config import OnnxSpec, ReplicatedSpec, VllmSpec
 from cluster.errors import ClusterError
 from cluster.models import is_prepared, prepare
+from graphs.errors import PipelineError
 from runtime.store.embedded import EmbeddedValkey
 from runtime.store.errors import StoreError
 from serve_apps.cli import processes
 from serve_apps.cli.demo import demo_key, print_welcome
 from serve_apps.cli.environment import system_environment
 from serve_apps.cli.haproxy import write_wrapper
+from serve_apps.pipelines import load_plans
 from serve_apps.settings import Settings, load_settings
 
 GCS_PORT = 6380
@@ -216,6 +218,32 @@ def up(config: Path, port: int, console: Console) -> int:
     for process in left:
         console.print(f"[red]still running:[/] {processes.describe(process.pid)}")
     return 1 if left else status
+
+
+def deploy(config: Path, console: Console) -> int:
+    """Deploy a config again, onto the system that an `up` on the same data directory runs."""
+    try:
+        settings = load_settings(config)
+        load_plans(settings)
+    except (ClusterError, PipelineError) as error:
+        console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
+        return 1
+    if not processes.listening_on((GCS_PORT,)):
+        console.print("[red]nothing runs here yet: start it with `clustergraph up`[/]", highlight=False)
+        return 1
+    log_file = settings.data_dir / "logs" / "deploy.log"
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "serve_apps.redeploy", str(config.resolve()), f"127.0.0.1:{GCS_PORT}"]
+    environment = system_environment(settings.data_dir, os.environ)
+    with log_file.open("ab") as log, console.status("Deploying"):
+        status = processes.start(command, log, environment).wait()
+    if status:
+        console.print(
+            f"[red]it could not be deployed; what ran before goes on.[/] The log: {log_file}", soft_wrap=True
+        )
+    else:
+        console.print("[green]✓[/] Deployed: new calls go to it, those that had begun end as they began.")
+    return 1 if status else 0
 
 
 def down(config: Path, console: Console) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
+import httpx
+
 from tests.chaos.client import CHAT, Told, chat, client, post, stream
 from tests.chaos.engine import engine_states
 from tests.chaos.figures import report, times
@@ -21,32 +23,32 @@ AGAIN_S = 0.2
 TOKENS_OF_A_CALL = 3 + 16
 
 
-async def _insist(system: RunningSystem, key: str, number: int) -> tuple[Told, int]:
+async def _insist(http: httpx.AsyncClient, number: int) -> tuple[Told, int]:
     """The answer under key `number`, and how often it was not there yet. Every second key is streamed."""
     body = chat(f"Call number {number}") | {"model": "solo"}
     headers = {"idempotency-key": f"order-{number}"}
     early = 0
-    async with client(system, key) as http:
-        while True:
-            if number % 2:
-                told = await stream(http, CHAT, body, **headers)
-            else:
-                told = await post(http, CHAT, body, **headers)
-            if told.status != 409:
-                return told, early
-            early += 1
-            await asyncio.sleep(AGAIN_S)
+    while True:
+        if number % 2:
+            told = await stream(http, CHAT, body, **headers)
+        else:
+            told = await post(http, CHAT, body, **headers)
+        if told.status != 409:
+            return told, early
+        early += 1
+        await asyncio.sleep(AGAIN_S)
 
 
 async def _ask(system: RunningSystem, key: str, keys: int) -> list[list[tuple[Told, int]]]:
     """What every duplicate was told, by key."""
     at_once = asyncio.Semaphore(KEYS_AT_ONCE)
 
-    async def ask(number: int) -> list[tuple[Told, int]]:
+    async def ask(http: httpx.AsyncClient, number: int) -> list[tuple[Told, int]]:
         async with at_once:
-            return await asyncio.gather(*(_insist(system, key, number) for _ in range(DUPLICATES)))
+            return await asyncio.gather(*(_insist(http, number) for _ in range(DUPLICATES)))
 
-    return await asyncio.gather(*map(ask, range(keys)))
+    async with client(system, key) as http:
+        return await asyncio.gather(*(ask(http, number) for number in range(keys)))
 
 
 def test_a_key_is_one_call(system: RunningSystem) -> None:

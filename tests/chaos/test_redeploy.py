@@ -8,9 +8,7 @@ the end.
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,11 @@ import yaml
 from tests.chaos.client import CHAT, Told, chat, client, post, stream
 from tests.chaos.cluster import Cluster, until
 from tests.chaos.figures import percentile, report, times
-from tests.e2e.system import AT_LENGTH, REPOSITORY, RunningSystem
+from tests.e2e.system import AT_LENGTH, COMMAND, REPOSITORY, RunningSystem
 
 REDEPLOYS = 5
 STEPS = "/v1/graphs/steps/runs"
+KINDS = 5
 CALLERS = 2
 """Of each kind."""
 LONG = f"Tell me of lighthouses {AT_LENGTH}."
@@ -39,8 +38,11 @@ async def _call(system: RunningSystem, key: str, kind: int) -> Told:
                 return await stream(http, CHAT, chat(LONG, max_tokens=400))
             case 2:
                 return await post(http, STEPS, {"inputs": {"subject": "tides"}})
-            case _:
+            case 3:
                 return await stream(http, STEPS, {"inputs": {"subject": "gulls"}})
+            case _:
+                kept = {"inputs": {"subject": "fog"}, "durability": "step", "background": True}
+                return await stream(http, STEPS, kept)
 
 
 async def _under_load(system: RunningSystem, key: str, work: Any) -> list[Told]:
@@ -52,7 +54,7 @@ async def _under_load(system: RunningSystem, key: str, work: Any) -> list[Told]:
         while not over.is_set():
             told.append(await _call(system, key, kind))
 
-    callers = [asyncio.create_task(caller(number % 4)) for number in range(4 * CALLERS)]
+    callers = [asyncio.create_task(caller(number % KINDS)) for number in range(KINDS * CALLERS)]
     try:
         await asyncio.to_thread(work)
     finally:
@@ -62,7 +64,7 @@ async def _under_load(system: RunningSystem, key: str, work: Any) -> list[Told]:
 
 
 def _redeploy(system: RunningSystem, cluster: Cluster, model: bool, number: int) -> None:
-    """Says `serve run` again with another version, and waits until no replica of the last one is left."""
+    """Says `clustergraph deploy` with another version, and waits until no replica of the last one is left."""
     config = yaml.safe_load(system.config.read_text())
     _new_version(config, number)
     replaced = ROLLED
@@ -72,12 +74,8 @@ def _redeploy(system: RunningSystem, cluster: Cluster, model: bool, number: int)
     system.config.write_text(yaml.safe_dump(config))
     before = {name: {each.id for each in cluster.replicas(name)} for name in (*ROLLED, MODEL)}
     done = subprocess.run(
-        [
-            str(Path(sys.executable).parent / "serve"),
-            *("run", "serve_apps.app:build", f"config={system.config}", "--non-blocking"),
-        ],
+        [*COMMAND, "deploy", "--config", str(system.config)],
         cwd=REPOSITORY,
-        env=os.environ | system.environment(),
         capture_output=True,
         text=True,
         timeout=300,

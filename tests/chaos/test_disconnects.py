@@ -7,6 +7,7 @@ and answers in one piece, of chats and of runs: of a run, the calls of all its n
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -82,7 +83,7 @@ async def _until(holds: Any, what: str) -> None:
 def test_clients_that_leave(system: RunningSystem, name: str) -> None:
     key, record = system.key()
     took: list[float] = []
-    waves = times(DISCONNECTS // len(KINDS) // AT_ONCE)
+    waves = times(math.ceil(DISCONNECTS / len(KINDS) / AT_ONCE))
     with engine_states(system, MODEL) as states:
         for _ in range(waves):
             took += asyncio.run(_leave(system, key, KINDS[name], states))

@@ -18,7 +18,7 @@ from tests.e2e.system import AT_LENGTH, COMMAND, REPOSITORY, RunningSystem
 
 RUNS = "/v1/graphs/support-rag/runs"
 LONG = {"question": f"Tell me of quotas {AT_LENGTH}."}
-ANSWER = ("so " * 300).strip()
+ANSWER = ("so " * 128).strip()
 
 pytestmark = pytest.mark.parametrize("system", ["fake"], indirect=True)
 

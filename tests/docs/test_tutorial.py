@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -44,7 +47,9 @@ def test_the_python_of_the_manual_makes_pipelines():
     section = page[page.index("## How do I write a graph in Python?") :]
     first_yaml = load(re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]).pipeline
     for text in re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL):
-        exec(compile(text, "graphs.md", "exec"), names)
+        as_in_a_notebook = compile(text, "graphs.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        if inspect.iscoroutine(awaited := eval(as_in_a_notebook, names)):
+            asyncio.run(awaited)
     assert names["ask"].content_hash() == first_yaml.content_hash()
     (looped,) = names["polish"].nodes["map"].bodies["body"].nodes.values()
     assert looped.bodies["body"].until == "llm2.text == 'yes'"

@@ -24,11 +24,11 @@ from cluster.errors import ClusterError, DeadlineExceeded, ModelUnavailable, Ove
 from graphs.pipeline import Fallback, RetryOn
 from runtime.cache.results import Result
 from runtime.errors import BudgetExceeded, NodeError
-from runtime.executor.calls import TriedCall, Try
 from runtime.executor.kinds.kind import NodeCall, Resources, Values
 from runtime.executor.kinds.registry import performer
 from runtime.executor.run import NodeBroke
 from runtime.executor.saving import Saver, saved
+from runtime.executor.tried_call import TriedCall, Try
 from runtime.plan import PlannedNode
 
 FIRST_PAUSE_S = 0.2

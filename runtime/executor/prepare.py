@@ -23,12 +23,12 @@ from graphs.bindings import CONTEXT, INPUTS, Binding, Ref, references
 from graphs.conditions import operands_of
 from runtime.cache.load import Load
 from runtime.executor.ahead import Candidate
-from runtime.executor.calls import Try
 from runtime.executor.chains import PreparedChain, chain_of
 from runtime.executor.kinds.kind import Evaluate, Resources
 from runtime.executor.kinds.registry import evaluator
 from runtime.executor.policies import with_policies
 from runtime.executor.slots import ABSENT, Getter, Slots, Test, Values
+from runtime.executor.tried_call import Try
 from runtime.plan import ExecutionPlan, ExecutionStep, PlannedBody, PlannedNode
 
 Guard = Callable[[Values], str | None]

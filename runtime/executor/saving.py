@@ -21,10 +21,10 @@ from cluster.errors import DeadlineExceeded, InvalidCall
 from graphs.pipeline import Cache
 from runtime.cache.flights import Flight
 from runtime.cache.results import Result
-from runtime.executor.calls import TriedCall, Try
 from runtime.executor.identity import identity_of, question_of
 from runtime.executor.kinds.kind import Perform, Resources, Values
 from runtime.executor.shared_call import SharedCall
+from runtime.executor.tried_call import TriedCall, Try
 from runtime.plan import PlannedNode
 
 STALE_S = 24 * 3600.0

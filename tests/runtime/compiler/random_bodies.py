@@ -22,13 +22,15 @@ SAMPLED = Llm(model="small", max_tokens=4, max_prompt_tokens=8192)
 
 
 class Seen:
-    """What can be referred to."""
+    """What can be referred to; where `live`, also lists that are read while they are made."""
 
-    def __init__(self, texts: list[str], anything: list[str], lists: list[str]) -> None:
-        self.texts, self.anything, self.lists = list(texts), [*anything], list(lists)
+    def __init__(
+        self, texts: list[str], anything: list[str], lists: list[str], *, live: bool = False
+    ) -> None:
+        self.texts, self.anything, self.lists, self.live = list(texts), [*anything], list(lists), live
 
     def inside(self, *names: str) -> Seen:
-        return Seen(self.texts, [*self.anything, *names], self.lists)
+        return Seen(self.texts, [*self.anything, *names], self.lists, live=self.live)
 
 
 def dollar(name: str) -> str:
@@ -36,9 +38,9 @@ def dollar(name: str) -> str:
 
 
 @st.composite
-def bodied(draw: st.DrawFn) -> Pipeline:
+def bodied(draw: st.DrawFn, *, live: bool = False) -> Pipeline:
     """Prompts, values and calls, and all kinds that hold nodes, three deep; agents at the top only."""
-    seen = Seen(["inputs.question", "inputs.level"], ["inputs.list"], ["inputs.list"])
+    seen = Seen(["inputs.question", "inputs.level"], ["inputs.list"], ["inputs.list"], live=live)
     nodes = draw(scopes(seen, 0))
     given = draw(st.lists(st.sampled_from(seen.anything + seen.texts), min_size=1, max_size=4))
     made = pipeline(nodes, **{f"o{index}": dollar(name) for index, name in enumerate(given)})
@@ -61,12 +63,12 @@ def scopes(draw: st.DrawFn, seen: Seen, depth: int) -> dict[str, Node]:
             seen.texts.append(f"{name}.text")
         elif kind == "llm":
             made = node(
-                draw(st.sampled_from((SURE, SAMPLED, SEVERAL))),
+                draw(st.sampled_from((SURE, SAMPLED, SEVERAL) if seen.live else (SURE, SAMPLED))),
                 prompt=dollar(draw(st.sampled_from(seen.texts))),
             )
             seen.texts.append(f"{name}.text")
             several = made.spec.n > 1
-            seen.lists.append(f"{name}.texts" if several else f"{name}.sentences")
+            seen.lists += [f"{name}.texts" if several else f"{name}.sentences"] if seen.live else []
         elif kind == "value":
             shapes = st.lists(values, max_size=2) | st.fixed_dictionaries({"k": values})
             made = value(draw(values | st.just("c") | shapes))
@@ -79,7 +81,7 @@ def scopes(draw: st.DrawFn, seen: Seen, depth: int) -> dict[str, Node]:
             made = draw(containers(kind, seen, depth))
             ports = [f"{name}.{port}" for port in made.ports()]
             seen.anything += ports
-            seen.lists += ports if kind == "map" else []
+            seen.lists += ports if kind == "map" and seen.live else []
         nodes[name] = draw(decorated(made, texts, list(nodes)))
     return nodes
 
@@ -118,7 +120,7 @@ def containers(draw: st.DrawFn, kind: str, seen: Seen, depth: int) -> Node:
         return looped(inner, called=called, max_iterations=2, s=dollar(draw(st.sampled_from(seen.texts))))
     if kind == "subgraph":
         spec = Subgraph("other", {"q": Port(STRING)})
-        inner = draw(bodies(Seen(["inputs.q"], ["inputs.q"], []), depth))
+        inner = draw(bodies(Seen(["inputs.q"], ["inputs.q"], [], live=seen.live), depth))
         return node(spec, bodies={"body": inner}, q=dollar(draw(st.sampled_from(seen.texts))))
     if kind == "router":
         spec = Router("small", {"left": "one", "right": "the other"}, max_prompt_tokens=8192)

@@ -25,7 +25,7 @@ from tests.runtime.compiler.random_bodies import bodied
 from tests.runtime.parts import finished, pools, request
 
 
-@given(bodied())
+@given(bodied(live=True))
 @settings(deadline=None)
 def test_optimising_changes_no_output(pipeline):
     """The plan with only back ends assigned against the plan with every stage."""
@@ -43,7 +43,7 @@ def test_optimising_changes_no_output(pipeline):
         assert msgspec.json.encode(outputs, order="sorted") == msgspec.json.encode(expected, order="sorted")
 
 
-@given(bodied())
+@given(bodied(live=True))
 @settings(deadline=None, max_examples=50)
 def test_reading_a_list_while_it_is_made_changes_no_output(pipeline):
     plan = compile_pipeline(pipeline)
@@ -138,7 +138,7 @@ def _condition(text, names):
     return text and re.sub(r"\b([a-z]+\d+)\.", rename, text)
 
 
-@given(bodied())
+@given(bodied(live=True))
 @settings(deadline=None)
 def test_hash_depends_neither_on_names_nor_on_order(pipeline):
     plan, other = compile_pipeline(pipeline), compile_pipeline(renamed(pipeline))
@@ -146,7 +146,7 @@ def test_hash_depends_neither_on_names_nor_on_order(pipeline):
     assert (other.token_bound, other.demand) == (plan.token_bound, plan.demand)
 
 
-@given(bodied(), st.data())
+@given(bodied(live=True), st.data())
 @settings(deadline=None)
 def test_hash_sees_a_change_of_any_call_in_a_body(pipeline, data):
     draft = stages(pipeline)["order"]

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 from zlib import crc32
 
-from graphs.bindings import Binding, Items, Literal, Record, Ref
+from graphs.bindings import Binding, Ref
 from graphs.conditions import Condition, operands_of, predicate_of
 from graphs.nodes.agent import Agent
 from graphs.nodes.branch import Branch
@@ -21,10 +21,9 @@ from graphs.nodes.subgraph import Subgraph
 from graphs.templates import PromptTemplate
 from runtime.durability.model import Checkpoint
 from runtime.plan import ExecutionPlan, ExecutionStep, PlannedBody, PlannedNode
+from tests.runtime.looking import ABSENT, Values, look
 
-ABSENT = object()
 MOST_CHARS = 100
-Values = dict[Ref, Any]
 
 
 def said(*words: Any) -> str:
@@ -170,18 +169,6 @@ class Interpreter:
 def plain(path: str) -> str:
     """The path without tries."""
     return path.replace("~2", "")
-
-
-def look(binding: Binding, values: Values) -> Any:
-    match binding:
-        case Literal(value=value):
-            return value
-        case Ref():
-            return None if values[binding] is ABSENT else values[binding]
-        case Items(items=items):
-            return [look(item, values) for item in items]
-        case Record(fields=fields):
-            return {name: look(item, values) for name, item in fields.items()}
 
 
 def output(node: PlannedNode, port: str, outputs: Mapping[str, Any]) -> Any:

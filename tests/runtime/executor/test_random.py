@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from cluster.engines.fake import FakeScript
 from cluster.messages import Delta, Generate, Message, Sampling
-from graphs.bindings import Binding, Items, Literal, Record, Ref
+from graphs.bindings import Ref
 from graphs.conditions import references_of
 from graphs.nodes.agent import Agent
 from graphs.nodes.branch import Branch
@@ -31,12 +31,8 @@ from runtime.plan import ExecutionPlan
 from runtime.runner import Runner
 from tests.graphs.shapes import pipelines
 from tests.runtime.compiler.random_bodies import bodied
+from tests.runtime.looking import ABSENT, Values, look
 from tests.runtime.parts import events_of, finished, pools, request
-
-ABSENT = object()
-
-
-Values = dict[Ref, object]
 
 
 async def interpret(pipeline: Pipeline, inputs: dict[str, object], models) -> dict[str, object]:
@@ -61,18 +57,6 @@ async def fill(nodes: Mapping[NodeId, Node], values: Values, models) -> Values:
             outputs = dict.fromkeys(node.ports()) | await run(node, inputs, values, models)
         values |= {Ref(name, port): value for port, value in outputs.items()}
     return values
-
-
-def look(binding: Binding, values: Values) -> object:
-    match binding:
-        case Literal(value=value):
-            return value
-        case Ref():
-            return None if values[binding] is ABSENT else values[binding]
-        case Items(items=items):
-            return [look(item, values) for item in items]
-        case Record(fields=fields):
-            return {name: look(item, values) for name, item in fields.items()}
 
 
 def holds(condition: str | None, values: Values) -> bool:

@@ -29,7 +29,8 @@ from benchmarks.serve_host import READY, App, HostPlan, environment
 from cluster.config import FakeSpec, OpenAISpec
 from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
-from serve_apps.gateway.keys import KeyStore, Limits, load_or_create_pepper
+from serve_apps.gateway.keys import KeyStore, load_or_create_pepper
+from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.settings import Settings, load_settings
 
 CONFIG = Path(__file__).parent.parent / "configs" / "gateway.yaml"
@@ -174,7 +175,7 @@ async def _new_key(settings: Settings) -> str:
     store = Store.connect(url, timeout_s=2)
     try:
         keys = KeyStore(store, load_or_create_pepper(settings.pepper_file))
-        token, _ = await keys.create("benchmark", "gateway", limits=Limits(AMPLE, AMPLE))
+        token, _ = await keys.create("benchmark", "gateway", allowance=Allowance(Limits(AMPLE, AMPLE)))
         return token
     finally:
         await store.close()

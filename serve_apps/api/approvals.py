@@ -14,12 +14,12 @@ from cluster.errors import ClusterError
 from runtime.approvals.model import MAX_COMMENT_CHARS, MAX_VALUE_BYTES, Approval, Decision
 from runtime.errors import RunEnded, RunHeld, UnknownRun
 from runtime.store.errors import StoreError
-from serve_apps.api.common import exchange_of, json_response, key_of
+from serve_apps.api.common import caller_of, exchange_of, json_response
 from serve_apps.api.run_actions import go_on
 from serve_apps.api.runs import find_run
+from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.deps import Gateway, Request
 from serve_apps.gateway.errors import BadRequest, Conflict, GatewayError, NotFound
-from serve_apps.gateway.keys import KeyRecord
 from serve_apps.gateway.rights import GRAPH_PREFIX, may_use
 from serve_apps.translators.decoding import BodyDecoder, check_free_form
 
@@ -80,17 +80,17 @@ def router(gateway: Gateway) -> APIRouter:
 
     @routes.get("/v1/runs/{run_id}/approvals")
     async def list_approvals(run_id: str, request: HTTPRequest) -> Response:
-        key = await key_of(gateway, request)
-        found = await _approvals(gateway, key, run_id)
+        caller = await caller_of(gateway, request)
+        found = await _approvals(gateway, caller, run_id)
         return json_response(ApprovalList([_public(approval) for approval in found]))
 
     @routes.post("/v1/runs/{run_id}/approvals/{node}")
     async def decide(run_id: str, node: str, request: HTTPRequest) -> Response:
-        key = await key_of(gateway, request)
+        caller = await caller_of(gateway, request)
         body = _decode(await exchange_of(request).body(gateway.settings.max_body_bytes))
-        await _approvals(gateway, key, run_id)
-        decision = Decision(body.approved, body.comment, _given(body), gateway.clock(), key.key_id)
-        outcome = await gateway.approvals.decide(key.tenant, run_id, node, decision)
+        await _approvals(gateway, caller, run_id)
+        decision = Decision(body.approved, body.comment, _given(body), gateway.clock(), caller.id)
+        outcome = await gateway.approvals.decide(caller.tenant, run_id, node, decision)
         match outcome:
             case "unknown":
                 raise NotFound(f"Nothing waits at {node[:100]!r}.", code="approval_not_found")
@@ -101,7 +101,7 @@ def router(gateway: Gateway) -> APIRouter:
                     "'value' must be of the type of what was shown.", param="value", code="invalid_value"
                 )
             case "taken":
-                asked = Request(gateway, exchange_of(request), key)
+                asked = Request(gateway, exchange_of(request), caller)
                 return json_response(
                     ApprovalAnswer(run_id, node, _status(decision), await _wake(asked, run_id))
                 )
@@ -109,25 +109,25 @@ def router(gateway: Gateway) -> APIRouter:
     return routes
 
 
-async def _approvals(gateway: Gateway, key: KeyRecord, run_id: str) -> list[Approval]:
+async def _approvals(gateway: Gateway, caller: Caller, run_id: str) -> list[Approval]:
     """What a run of the key's tenant asks, where the key may use its graph.
 
     The questions say whose they are: the record of a run is written beside it, and may come after them.
     Raises `NotFound`, `StoreUnavailable`.
     """
-    found = await gateway.approvals.of_run(key.tenant, run_id)
-    if not found or not may_use(key, GRAPH_PREFIX + found[0].asked.graph):
-        await find_run(gateway, key, run_id)
+    found = await gateway.approvals.of_run(caller.tenant, run_id)
+    if not found or not may_use(caller, GRAPH_PREFIX + found[0].asked.graph):
+        await find_run(gateway, caller, run_id)
     return found
 
 
 async def _wake(request: Request, run_id: str) -> Literal["running", "suspended"]:
     """Has the run go on if it was suspended. How it is then."""
-    gateway, _, key = request
+    gateway, _, caller = request
     if gateway.journals is None:
         return "running"
     try:
-        kept = await gateway.journals.read(key.tenant, run_id)
+        kept = await gateway.journals.read(caller.tenant, run_id)
         if kept.state == "suspended":
             await go_on(request, kept, None, gateway.settings.max_timeout_s)
     except (UnknownRun, RunHeld, RunEnded):

@@ -13,6 +13,7 @@ from cluster.errors import ClusterError
 from runtime.context.errors import ContextError
 from runtime.store.errors import StoreError
 from serve_apps.gateway.authentication import authenticate
+from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.deps import Gateway
 from serve_apps.gateway.errors import (
     GatewayError,
@@ -22,7 +23,6 @@ from serve_apps.gateway.errors import (
 )
 from serve_apps.gateway.failures import answer_to
 from serve_apps.gateway.http import Exchange
-from serve_apps.gateway.keys import KeyRecord
 
 EXCHANGE: Final = "gateway.exchange"
 """Where the ASGI scope holds the `Exchange`."""
@@ -33,7 +33,7 @@ def exchange_of(request: HTTPRequest) -> Exchange:
     return exchange
 
 
-async def key_of(gateway: Gateway, request: HTTPRequest) -> KeyRecord:
+async def caller_of(gateway: Gateway, request: HTTPRequest) -> Caller:
     """The record of the request's key. Raises `Unauthorized`, `StoreUnavailable`."""
     return await authenticate(gateway.keys, exchange_of(request).headers)
 

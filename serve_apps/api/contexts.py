@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from fastapi import Request as HTTPRequest
 from msgspec import Struct
 
-from serve_apps.api.common import json_response, key_of
+from serve_apps.api.common import caller_of, json_response
 from serve_apps.gateway.deps import Gateway
 from serve_apps.gateway.errors import NotFound
 
@@ -25,17 +25,17 @@ def router(gateway: Gateway) -> APIRouter:
 
     @routes.get("/v1/contexts/{context_id}")
     async def get_context(context_id: str, request: HTTPRequest) -> Response:
-        key = await key_of(gateway, request)
-        context = await gateway.contexts.load(key.tenant, context_id)
+        caller = await caller_of(gateway, request)
+        context = await gateway.contexts.load(caller.tenant, context_id)
         if context.version == 0:
             raise NotFound(f"There is no context {context_id!r}.", code="context_not_found")
         return json_response(context)
 
     @routes.delete("/v1/contexts/{context_id}")
     async def delete_context(context_id: str, request: HTTPRequest) -> Response:
-        key = await key_of(gateway, request)
+        caller = await caller_of(gateway, request)
         return json_response(
-            ContextDeleted(context_id, await gateway.contexts.delete(key.tenant, context_id))
+            ContextDeleted(context_id, await gateway.contexts.delete(caller.tenant, context_id))
         )
 
     return routes

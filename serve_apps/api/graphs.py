@@ -17,7 +17,7 @@ from msgspec import Struct
 from graphs.versions import AT
 from runtime.request import RunRequest
 from runtime.runner import GraphInfo, validate_inputs
-from serve_apps.api.common import json_response, key_of
+from serve_apps.api.common import caller_of, json_response
 from serve_apps.api.launch import RunOptions, launch
 from serve_apps.api.run_answers import Keeping
 from serve_apps.gateway.conversation import open_conversation
@@ -42,7 +42,7 @@ _decode_body = BodyDecoder(RunBody).decode
 
 
 async def run_graph(request: Request) -> None:
-    gateway, exchange, key = request
+    gateway, exchange, caller = request
     body = _decode_body(await exchange.body(gateway.settings.max_body_bytes))
     check_free_form(body.inputs, "inputs")
     name = exchange.path.split("/")[3]
@@ -56,7 +56,7 @@ async def run_graph(request: Request) -> None:
         graph=name,
         inputs=inputs,
         deadline=exchange.deadline,
-        tenant=key.tenant,
+        tenant=caller.tenant,
         history=conversation.history if conversation is not None and info.reads_history else [],
     )
     keeping = Keeping(conversation, info.chat) if conversation is not None and info.chat is not None else None
@@ -108,17 +108,17 @@ def router(gateway: Gateway) -> APIRouter:
 
     @routes.get("/v1/graphs")
     async def list_graphs(request: HTTPRequest) -> Response:
-        key = await key_of(gateway, request)
+        caller = await caller_of(gateway, request)
         visible = {
             (info.name, info.version): info
             for info in gateway.graphs.values()
-            if may_use(key, GRAPH_PREFIX + info.name)
+            if may_use(caller, GRAPH_PREFIX + info.name)
         }
         return json_response(GraphList([describe(gateway, info) for info in visible.values()]))
 
     @routes.get("/v1/graphs/{name}")
     async def get_graph(name: str, request: HTTPRequest) -> Response:
-        key = await key_of(gateway, request)
-        return json_response(describe(gateway, known_graph(gateway, key, name)))
+        caller = await caller_of(gateway, request)
+        return json_response(describe(gateway, known_graph(gateway, caller, name)))
 
     return routes

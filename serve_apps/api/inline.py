@@ -28,12 +28,12 @@ _decode_body = BodyDecoder(InlineBody).decode
 
 
 async def run_inline(request: Request) -> None:
-    gateway, exchange, key = request
+    gateway, exchange, caller = request
     body = _decode_body(await exchange.body(gateway.settings.max_body_bytes))
     check_free_form(body.inputs, "inputs")
     if gateway.inline is None:
         raise ModelUnavailable("no runner is deployed")
-    made = await gateway.inline.compiled(key, body.pipeline)
+    made = await gateway.inline.compiled(caller, body.pipeline)
     inputs = validate_inputs(made.info.inputs, body.inputs)
     wait_for_models(gateway, made.info.models)
     run = RunRequest(
@@ -41,7 +41,7 @@ async def run_inline(request: Request) -> None:
         graph=made.info.name,
         inputs=inputs,
         deadline=exchange.deadline,
-        tenant=key.tenant,
+        tenant=caller.tenant,
         plan=made.plan,
     )
     await launch(request, run, made.info, body)

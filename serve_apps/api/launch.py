@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from cluster.errors import ModelUnavailable
 from graphs.pipeline import Durability
+from graphs.versions import AT
 from runtime.durability.journal import Journals
 from runtime.events import RunEvent
 from runtime.request import RunRequest
@@ -20,11 +21,13 @@ from runtime.runner import GraphInfo
 from serve_apps.api.run_answers import Keeping, tell_accepted, tell_answer, tell_events, tell_numbered
 from serve_apps.gateway.background import Begun, begin
 from serve_apps.gateway.charging import charged
+from serve_apps.gateway.demand import Demand
 from serve_apps.gateway.deps import Gateway, Request, Runner
 from serve_apps.gateway.errors import BadRequest, ClientGone
 from serve_apps.gateway.following import cancel, follow, run_events
 from serve_apps.gateway.metering import RunMeter
 from serve_apps.gateway.quotas import MAX_TOKENS
+from serve_apps.gateway.rights import GRAPH_PREFIX
 
 
 class RunOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -58,7 +61,7 @@ async def launch(
         background=bool(options.background),
         token_budget=options.token_budget,
     )
-    tokens = tokens_of(info, options)
+    demand = demand_of(run, tokens_of(info, options), exchange.seconds)
     exchange.added_headers.append((b"x-run-id", run.run_id.encode()))
     if run.background:
         if keeping is not None:
@@ -67,17 +70,17 @@ async def launch(
                 param="contextId",
             )
         begun = Begun(run.tenant, run.run_id)
-        await begin(request, begun, tokens, partial(runner.start, run), exchange.seconds)
+        await begin(request, begun, demand, partial(runner.start, run))
         await tell_begun(request, begun, run.graph, streamed)
     else:
-        await _attached(request, run, info, tokens, keeping)
+        await _attached(request, run, info, demand, keeping)
 
 
 async def _attached(
-    request: Request, run: RunRequest, info: GraphInfo, tokens: int, keeping: Keeping | None
+    request: Request, run: RunRequest, info: GraphInfo, demand: Demand, keeping: Keeping | None
 ) -> None:
     meter = RunMeter()
-    async with charged(request, meter, tokens):
+    async with charged(request, meter, demand):
         events = run_events(request.gateway, run, meter)
         if run.stream:
             await tell_events(request.exchange, run, events, keeping)
@@ -111,6 +114,12 @@ async def _events(journals: Journals, run: RunRequest) -> AsyncGenerator[list[Ru
     async with aclosing(follow(journals, run.tenant, run.run_id)) as batches:
         async for batch in batches:
             yield [each.event for each in batch]
+
+
+def demand_of(run: RunRequest, tokens: int, seconds: float) -> Demand:
+    """What a run that uses so many tokens at most, in so many seconds, may come to."""
+    name = GRAPH_PREFIX + run.graph.partition(AT)[0]
+    return Demand(name, input_tokens=0, output_tokens=tokens, seconds=seconds)
 
 
 def tokens_of(info: GraphInfo, options: RunOptions) -> int:

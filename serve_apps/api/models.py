@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from fastapi import Request as HTTPRequest
 from msgspec import Struct
 
-from serve_apps.api.common import json_response, key_of
+from serve_apps.api.common import caller_of, json_response
 from serve_apps.gateway.deps import Gateway
 from serve_apps.gateway.rights import GRAPH_PREFIX
 from serve_apps.gateway.routing import known_graph, known_pool, visible_models
@@ -46,16 +46,16 @@ def router(gateway: Gateway) -> APIRouter:
 
     @routes.get("/v1/models")
     async def list_models(request: HTTPRequest) -> Response:
-        key = await key_of(gateway, request)
-        return json_response(ModelList([describe(gateway, name) for name in visible_models(gateway, key)]))
+        caller = await caller_of(gateway, request)
+        return json_response(ModelList([describe(gateway, name) for name in visible_models(gateway, caller)]))
 
     @routes.get("/v1/models/{model:path}")
     async def get_model(model: str, request: HTTPRequest) -> Response:
-        key = await key_of(gateway, request)
+        caller = await caller_of(gateway, request)
         if model.startswith(GRAPH_PREFIX):
-            known_graph(gateway, key, model.removeprefix(GRAPH_PREFIX))
+            known_graph(gateway, caller, model.removeprefix(GRAPH_PREFIX))
         else:
-            known_pool(gateway, key, model)
+            known_pool(gateway, caller, model)
         return json_response(describe(gateway, model))
 
     return routes

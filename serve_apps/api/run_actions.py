@@ -16,16 +16,16 @@ from runtime.errors import InvalidInputs, UnknownRun
 from runtime.plan import encode_plan
 from runtime.request import RunRequest
 from runtime.runner import info_of, validate_inputs
-from serve_apps.api.launch import RunOptions, journals_of, runner_of, tell_begun, tell_followed
+from serve_apps.api.launch import RunOptions, demand_of, journals_of, runner_of, tell_begun, tell_followed
 from serve_apps.api.run_answers import tell_numbered
 from serve_apps.api.runs import find_run, nothing_kept, unknown_parameter
 from serve_apps.gateway.background import Begun, begin, so_far
+from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.deps import Gateway, Request
 from serve_apps.gateway.errors import BadRequest, Conflict, Forbidden, Unprocessable
 from serve_apps.gateway.following import follow
 from serve_apps.gateway.http import Exchange
 from serve_apps.gateway.inline import reaches_out
-from serve_apps.gateway.keys import KeyRecord
 from serve_apps.gateway.rights import GRAPH_PREFIX, INLINE_PREFIX, may_use
 from serve_apps.gateway.routing import wait_for_models
 from serve_apps.translators.decoding import BodyDecoder, check_free_form
@@ -64,20 +64,20 @@ _decode_fork = BodyDecoder(ForkBody).decode
 
 
 async def run_events(request: Request) -> None:
-    gateway, exchange, key = request
+    gateway, exchange, caller = request
     run_id, after = _run_id(exchange), _after(exchange)
     exchange.watch()
-    kept = await kept_run(gateway, key, run_id, "events")
+    kept = await kept_run(gateway, caller, run_id, "events")
     exchange.added_headers.append((b"x-run-id", run_id.encode()))
     await tell_numbered(
-        exchange, run_id, follow(journals_of(gateway), key.tenant, kept.request.run_id, after)
+        exchange, run_id, follow(journals_of(gateway), caller.tenant, kept.request.run_id, after)
     )
 
 
 async def resume_run(request: Request) -> None:
-    gateway, exchange, key = request
+    gateway, exchange, caller = request
     body = _decode_resume(await exchange.body(gateway.settings.max_body_bytes))
-    kept = await kept_run(gateway, key, _run_id(exchange), "checkpoints")
+    kept = await kept_run(gateway, caller, _run_id(exchange), "checkpoints")
     run = kept.request
     if kept.state == "running":
         raise Conflict(f"The run {run.run_id} goes on.", code="run_running")
@@ -96,19 +96,19 @@ async def go_on(request: Request, kept: Kept, deadline: float | None, seconds: f
     begun = await so_far(journals_of(gateway), run.tenant, run.run_id)
     await gateway.runs.cancel_no_more(run.tenant, run.run_id)
     start = partial(runner.resume, run.tenant, run.run_id, deadline)
-    await begin(request, begun, tokens_of(kept, run.token_budget), start, seconds)
+    await begin(request, begun, demand_of(run, tokens_of(kept, run.token_budget), seconds), start)
     return begun
 
 
 async def fork_run(request: Request) -> None:
-    gateway, exchange, key = request
+    gateway, exchange, caller = request
     body = _decode_fork(await exchange.body(gateway.settings.max_body_bytes))
     check_free_form(body.inputs or {}, "inputs")
     check_free_form(body.outputs or {}, "outputs")
-    kept = await kept_run(gateway, key, _run_id(exchange), "checkpoints")
+    kept = await kept_run(gateway, caller, _run_id(exchange), "checkpoints")
     runner, journals = runner_of(gateway), journals_of(gateway)
     old = kept.request
-    _check_rights(key, kept)
+    _check_rights(caller, kept)
     inputs = validate_inputs(info_of(kept.plan).inputs, {**old.inputs, **(body.inputs or {})})
     changed = [name for name, value in inputs.items() if name not in old.inputs or old.inputs[name] != value]
     try:
@@ -121,7 +121,7 @@ async def fork_run(request: Request) -> None:
         graph=old.graph,
         inputs=inputs,
         deadline=exchange.deadline,
-        tenant=key.tenant,
+        tenant=caller.tenant,
         history=old.history,
         stream=bool(body.stream) or exchange.wants_events,
         durability=body.durability or old.durability,
@@ -132,20 +132,21 @@ async def fork_run(request: Request) -> None:
     exchange.added_headers.append((b"x-run-id", run.run_id.encode()))
     begun = Begun(run.tenant, run.run_id)
     start = partial(runner.start, run, list(done.values()))
-    await begin(request, begun, tokens_of(kept, body.token_budget), start, exchange.seconds)
+    demand = demand_of(run, tokens_of(kept, body.token_budget), exchange.seconds)
+    await begin(request, begun, demand, start)
     if body.background:
         await tell_begun(request, begun, run.graph, run.stream)
     else:
         await tell_followed(request, journals, run, kept.plan.version)
 
 
-def _check_rights(key: KeyRecord, kept: Kept) -> None:
+def _check_rights(caller: Caller, kept: Kept) -> None:
     """A fork has inputs of its own: what a colleague's pipeline may do, its key must be allowed to do.
 
     Raises `Forbidden`.
     """
     inline = kept.request.graph.startswith(INLINE_PREFIX)
-    if inline and not key.functions and reaches_out(kept.plan.steps):
+    if inline and not caller.functions and reaches_out(kept.plan.steps):
         raise Forbidden(
             "The pipeline of this run uses functions or servers, which this API key's own pipelines may not: "
             "a key made with --functions may fork it."
@@ -159,7 +160,7 @@ def tokens_of(kept: Kept, budget: int | None) -> int:
 
 
 async def kept_run(
-    gateway: Gateway, key: KeyRecord, run_id: str, what: Literal["events", "checkpoints"]
+    gateway: Gateway, caller: Caller, run_id: str, what: Literal["events", "checkpoints"]
 ) -> Kept:
     """What the journal has of a run of the key's tenant, of a graph that the key may use.
 
@@ -167,12 +168,12 @@ async def kept_run(
     `StoreUnavailable`.
     """
     try:
-        kept = await journals_of(gateway).read(key.tenant, run_id)
+        kept = await journals_of(gateway).read(caller.tenant, run_id)
     except UnknownRun:
-        await find_run(gateway, key, run_id)
+        await find_run(gateway, caller, run_id)
     else:
-        if not may_use(key, GRAPH_PREFIX + kept.request.graph):
-            await find_run(gateway, key, run_id)
+        if not may_use(caller, GRAPH_PREFIX + kept.request.graph):
+            await find_run(gateway, caller, run_id)
         if what == "events" or kept.request.durability != "none":
             return kept
     raise nothing_kept(run_id, what)

@@ -17,12 +17,12 @@ from runtime.errors import LeaseLost, RunCancelled, RunEnded, RunHeld, UnknownRu
 from runtime.events import RunFailed
 from runtime.records.model import Kept, RunFault, RunRecord, RunStatus, RunSummary, keep
 from runtime.records.trace import Trace
-from serve_apps.api.common import json_response, key_of
+from serve_apps.api.common import caller_of, json_response
+from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.deps import Gateway
 from serve_apps.gateway.errors import BadRequest, Conflict, NotFound
 from serve_apps.gateway.failures import told
 from serve_apps.gateway.following import follow
-from serve_apps.gateway.keys import KeyRecord
 from serve_apps.gateway.rights import GRAPH_PREFIX, may_use
 from serve_apps.translators.decoding import suggestion
 
@@ -78,14 +78,14 @@ def router(gateway: Gateway) -> APIRouter:
 
     @routes.get("/v1/runs")
     async def list_runs(request: HTTPRequest) -> Response:
-        key = await key_of(gateway, request)
+        caller = await caller_of(gateway, request)
         asked = _asked(request, LIST_PARAMETERS)
         graph = asked.get("graph")
         page = await gateway.runs.newest(
-            key.tenant,
+            caller.tenant,
             _limit(asked.get("limit")),
             gateway.clock(),
-            wanted=lambda name: graph in (None, name) and may_use(key, GRAPH_PREFIX + name),
+            wanted=lambda name: graph in (None, name) and may_use(caller, GRAPH_PREFIX + name),
             status=_one_of("status", asked.get("status"), get_args(RunStatus)),
             after=asked.get("after"),
         )
@@ -94,20 +94,22 @@ def router(gateway: Gateway) -> APIRouter:
 
     @routes.get("/v1/runs/{run_id}")
     async def get_run(run_id: str, request: HTTPRequest) -> Response:
-        key = await key_of(gateway, request)
+        caller = await caller_of(gateway, request)
         asked = _asked(request, RUN_PARAMETERS)
-        run = _public(await find_run(gateway, key, run_id))
+        run = _public(await find_run(gateway, caller, run_id))
         if _one_of("outputs", asked.get("outputs"), ("true", "false")) != "true":
             return json_response(run)
         shown = {name: getattr(run, name) for name in run.__struct_fields__}
-        return json_response(RunWithOutputs(**shown, node_outputs=await _node_outputs(gateway, key, run_id)))
+        return json_response(
+            RunWithOutputs(**shown, node_outputs=await _node_outputs(gateway, caller, run_id))
+        )
 
     @routes.post("/v1/runs/{run_id}/cancel")
     async def cancel_run(run_id: str, request: HTTPRequest) -> Response:
-        key = await key_of(gateway, request)
-        run = await find_run(gateway, key, run_id)
+        caller = await caller_of(gateway, request)
+        run = await find_run(gateway, caller, run_id)
         if run.status == "running":
-            await gateway.runs.ask_to_cancel(key.tenant, run_id)
+            await gateway.runs.ask_to_cancel(caller.tenant, run_id)
         elif run.status != "suspended":
             return json_response(CancelAnswer(run_id, run.status))
         ended = await _end_unattended(gateway, run)
@@ -116,26 +118,26 @@ def router(gateway: Gateway) -> APIRouter:
     return routes
 
 
-async def find_run(gateway: Gateway, key: KeyRecord, run_id: str) -> RunRecord:
+async def find_run(gateway: Gateway, caller: Caller, run_id: str) -> RunRecord:
     """A run of the key's tenant, of a graph that the key may use. Raises `NotFound`, `StoreUnavailable`."""
-    run = await gateway.runs.load(key.tenant, run_id, gateway.clock())
+    run = await gateway.runs.load(caller.tenant, run_id, gateway.clock())
     if run is None:
-        run = await _unrecorded(gateway, key, run_id)
-    if run is None or not may_use(key, GRAPH_PREFIX + run.graph):
+        run = await _unrecorded(gateway, caller, run_id)
+    if run is None or not may_use(caller, GRAPH_PREFIX + run.graph):
         raise NotFound(f"There is no run {run_id[:100]!r}.", code="run_not_found")
     return run
 
 
-async def _unrecorded(gateway: Gateway, key: KeyRecord, run_id: str) -> RunRecord | None:
+async def _unrecorded(gateway: Gateway, caller: Caller, run_id: str) -> RunRecord | None:
     """A run whose record is not written yet: it is written beside the run, and the journal before."""
     try:
-        kept = await _journal_of(gateway, key.tenant, run_id)
+        kept = await _journal_of(gateway, caller.tenant, run_id)
     except UnknownRun:
         return None
     request, plan, started = kept.request, kept.plan, past_of(kept.done).started
     if kept.state != "running" and gateway.journals is not None:
         trace = Trace(request, started, kept.attempt)
-        async with aclosing(follow(gateway.journals, key.tenant, run_id)) as batches:
+        async with aclosing(follow(gateway.journals, caller.tenant, run_id)) as batches:
             async for batch in batches:
                 trace.replay(each.event for each in batch)
         if trace.accepted:
@@ -160,10 +162,10 @@ async def _journal_of(gateway: Gateway, tenant: str, run_id: str) -> journal.Kep
     return await gateway.journals.read(tenant, run_id)
 
 
-async def _node_outputs(gateway: Gateway, key: KeyRecord, run_id: str) -> Kept:
+async def _node_outputs(gateway: Gateway, caller: Caller, run_id: str) -> Kept:
     """What the nodes of a run gave, as far as it is small. Raises `Conflict` where nothing is kept of it."""
     try:
-        kept = await _journal_of(gateway, key.tenant, run_id)
+        kept = await _journal_of(gateway, caller.tenant, run_id)
     except UnknownRun:
         raise nothing_kept(run_id, "outputs") from None
     if kept.request.durability == "none":

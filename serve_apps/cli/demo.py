@@ -10,7 +10,8 @@ from rich.console import Console
 from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
 from serve_apps.cli.environment import write_secret
-from serve_apps.gateway.keys import KeyRejected, KeyStore, Limits, load_or_create_pepper
+from serve_apps.gateway.keys import KeyRejected, KeyStore, load_or_create_pepper
+from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.settings import Settings
 
 DEMO_TENANT = "demo"
@@ -41,7 +42,7 @@ async def _demo_key(settings: Settings) -> str:
                 return file.read_text()
             except KeyRejected:
                 pass  # revoked, or the store was emptied: make another
-        token, _ = await keys.create(tenant=DEMO_TENANT, name="demo", limits=DEMO_LIMITS)
+        token, _ = await keys.create(tenant=DEMO_TENANT, name="demo", allowance=Allowance(DEMO_LIMITS))
         write_secret(file, token)
         return token
     finally:

@@ -17,7 +17,8 @@ from rich.table import Table
 from runtime.store.client import Store
 from serve_apps.cli.demo import store_url
 from serve_apps.cli.options import CONFIG, QUICKSTART
-from serve_apps.gateway.keys import KeyRecord, KeyStore, Limits, load_or_create_pepper
+from serve_apps.gateway.keys import KeyRecord, KeyStore, load_or_create_pepper
+from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.settings import load_settings
 
 app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
@@ -58,7 +59,7 @@ def create(
             token, _ = await keys.create(
                 tenant,
                 name,
-                limits=Limits(requests_per_minute, tokens_per_minute),
+                allowance=Allowance(Limits(requests_per_minute, tokens_per_minute)),
                 expires=time.time() + expires_days * DAY_S if expires_days is not None else None,
                 models=model or None,
                 functions=functions,
@@ -85,8 +86,8 @@ def list_keys(tenant: Tenant = "default", config: CONFIG = QUICKSTART) -> None:
             record.name,
             _day(record.created),
             _day(record.expires),
-            str(record.limits.requests_per_minute or "-"),
-            str(record.limits.tokens_per_minute or "-"),
+            str(record.allowance.limits.requests_per_minute or "-"),
+            str(record.allowance.limits.tokens_per_minute or "-"),
             ", ".join(record.models) if record.models is not None else "all",
             "yes" if record.functions else "no",
             "revoked" if record.revoked else "active",

@@ -24,8 +24,9 @@ import structlog
 from cluster.errors import ClusterError, DeadlineExceeded, InvalidCall
 from runtime.errors import InvalidInputs
 from runtime.store.errors import StoreError, StoreUnavailable
+from serve_apps.gateway.callers import Caller
+from serve_apps.gateway.demand import Demand, Spent
 from serve_apps.gateway.errors import Header, RateLimited
-from serve_apps.gateway.keys import KeyRecord
 from serve_apps.gateway.metering import Meter
 from serve_apps.gateway.quotas import LimitState, QuotaExceeded, QuotaLedger, Reservation
 
@@ -48,20 +49,20 @@ class Admission:
         self._ledger = ledger
         self._settling: set[asyncio.Task[None]] = set()
 
-    async def reserve(self, key: KeyRecord, call_id: str, tokens: int, seconds: float) -> Ticket:
-        """Takes one request and `tokens` from the key's limits, for a call of at most `seconds`.
+    async def reserve(self, caller: Caller, call_id: str, demand: Demand) -> Ticket:
+        """Takes one request, and what it may come to, from the caller's limits.
 
         Raises `RateLimited`, `StoreUnavailable`.
         """
         try:
             reservation = await self._ledger.reserve(
-                key, reservation_id=call_id, tokens=tokens, ttl_s=seconds + SETTLE_MARGIN_S
+                caller, demand, reservation_id=call_id, ttl_s=demand.seconds + SETTLE_MARGIN_S
             )
         except QuotaExceeded as refusal:
             raise _refused(refusal) from None
         except StoreUnavailable:
             # It may have been taken all the same, and would hold the key's tokens until it expires.
-            self._background(self._give_back(key, call_id))
+            self._background(self._give_back(caller, call_id, demand))
             raise
         return Ticket(self, reservation)
 
@@ -79,10 +80,10 @@ class Admission:
         if self._settling:
             await asyncio.wait(self._settling, timeout=seconds)
 
-    async def _give_back(self, key: KeyRecord, call_id: str) -> None:
+    async def _give_back(self, caller: Caller, call_id: str, demand: Demand) -> None:
         """Releases what a reserve without a reply may have taken; if it took nothing, nothing happens."""
         await asyncio.sleep(GIVE_BACK_AFTER_S)  # the lost command may still be on its way
-        unheard = Reservation(call_id, key.tenant, key.key_id, tokens=0, limits=())
+        unheard = Reservation(call_id, caller.tenant, caller.id, demand, limits=())
         await self._close(unheard, None)
 
     async def _close(self, reservation: Reservation, owed: int | None) -> None:
@@ -93,7 +94,7 @@ class Admission:
             _log.error(
                 "settlement_lost",
                 reservation_id=reservation.reservation_id,
-                key_id=reservation.key_id,
+                caller_id=reservation.caller_id,
                 owed=owed,
                 error=type(error).__name__,
             )
@@ -108,7 +109,7 @@ class Admission:
         if owed is None:
             await self._ledger.release(reservation)
         else:
-            await self._ledger.settle(reservation, owed)
+            await self._ledger.settle(reservation, Spent(owed))
 
 
 class Ticket:
@@ -121,6 +122,11 @@ class Ticket:
         self._reservation = reservation
         self.owed: int | None = None
         """Tokens that the call has come to, once it has ended; None for one that is not charged at all."""
+
+    @property
+    def granted(self) -> Demand:
+        """What the call may come to."""
+        return self._reservation.granted
 
     def headers(self) -> list[Header]:
         return limit_headers(self._reservation.limits)
@@ -137,7 +143,7 @@ class Ticket:
 
     def close(self, meter: Meter, error: BaseException | None = None) -> None:
         """Settles what is owed after a call that has ended, with an error or not. Use once."""
-        self.owed = meter.owed if error is None else _owed_after(error, meter, self._reservation.tokens)
+        self.owed = meter.owed if error is None else _owed_after(error, meter, self.granted.tokens)
         self._admission.close(self._reservation, self.owed)
 
 

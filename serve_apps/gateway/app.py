@@ -111,8 +111,8 @@ class Front:
                         f"Use {route.method}.", headers=[(b"allow", route.method.encode())]
                     )
                 else:
-                    key = await authenticate(self._gateway.keys, exchange.headers)
-                    request = Request(self._gateway, exchange, key)
+                    caller = await authenticate(self._gateway.keys, exchange.headers)
+                    request = Request(self._gateway, exchange, caller)
                     if route.method == "GET" or not await answered_before(request):
                         await route.endpoint(request)
         except ClientGone:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Final
 
+import msgspec
 import structlog
 
 from cluster.errors import ClusterError, ReplicaLost
@@ -24,6 +25,7 @@ from runtime.errors import RunEnded, RunHeld, UnknownRun
 from runtime.events import RunEvent, RunSuspended
 from runtime.store.errors import StoreError
 from serve_apps.gateway.admission import Ticket
+from serve_apps.gateway.demand import Demand
 from serve_apps.gateway.deps import Gateway, Request
 from serve_apps.gateway.following import follow, is_over
 from serve_apps.gateway.metering import RunMeter
@@ -46,16 +48,16 @@ class Begun:
         """Tokens that were settled before."""
 
 
-async def begin(
-    request: Request, run: Begun, tokens: int, start: Callable[[], Awaitable[None]], seconds: float
-) -> None:
-    """Reserves `tokens`, has the run `start`, and settles when it is over, in at most so many seconds.
+async def begin(request: Request, run: Begun, demand: Demand, start: Callable[[], Awaitable[None]]) -> None:
+    """Reserves what the run may come to, has it `start`, and settles when it is over.
 
     Raises `RateLimited`, `ClusterError`, `StoreUnavailable`.
     """
-    gateway, exchange, key = request
+    gateway, exchange, caller = request
     meter = RunMeter(run.before)
-    ticket = await gateway.admission.reserve(key, exchange.id, tokens, seconds + GRACE_S)
+    ticket = await gateway.admission.reserve(
+        caller, exchange.id, msgspec.structs.replace(demand, seconds=demand.seconds + GRACE_S)
+    )
     exchange.added_headers += ticket.headers()
     try:
         await _surely(gateway, run, start)
@@ -63,7 +65,7 @@ async def begin(
         ticket.close(meter, error)
         raise
     exchange.spent = True
-    gateway.attending.add(_settle(gateway, run, ticket, meter, seconds + GRACE_S))
+    gateway.attending.add(_settle(gateway, run, ticket, meter))
 
 
 async def _surely(gateway: Gateway, run: Begun, start: Callable[[], Awaitable[None]]) -> None:
@@ -80,10 +82,10 @@ async def _surely(gateway: Gateway, run: Begun, start: Callable[[], Awaitable[No
         raise
 
 
-async def _settle(gateway: Gateway, run: Begun, ticket: Ticket, meter: RunMeter, seconds: float) -> None:
+async def _settle(gateway: Gateway, run: Begun, ticket: Ticket, meter: RunMeter) -> None:
     with ticket.charged(meter):
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(ticket.granted.seconds):
                 end = await _count(_journals(gateway), run, meter)
                 while isinstance(end, RunSuspended) and await _goes_on(gateway, run, end):
                     end = await _count(_journals(gateway), run, meter)

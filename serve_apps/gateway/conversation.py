@@ -54,7 +54,7 @@ async def open_conversation(request: Request, context_id: str | None) -> Convers
     """The conversation that the call continues, if it names one. Raises `InvalidName`, `StoreUnavailable`."""
     if context_id is None:
         return None
-    contexts, tenant = request.gateway.contexts, request.key.tenant
+    contexts, tenant = request.gateway.contexts, request.caller.tenant
     context = await contexts.load(tenant, context_id)
     request.exchange.added_headers.append((b"x-context-id", context_id.encode()))
     return Conversation(contexts, tenant, context)

@@ -18,10 +18,11 @@ from runtime.records.store import RunStore
 from runtime.request import RunRequest
 from runtime.runner import GraphInfo
 from serve_apps.gateway.admission import Admission
+from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.http import Exchange
 from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.inline import InlinePipelines
-from serve_apps.gateway.keys import KeyRecord, KeyStore
+from serve_apps.gateway.keys import KeyStore
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.gateway.readiness import RUNNER, Ask, Readiness, model_part
 from serve_apps.settings import GatewaySettings
@@ -136,4 +137,4 @@ class Request(NamedTuple):
 
     gateway: Gateway
     exchange: Exchange
-    key: KeyRecord
+    caller: Caller

@@ -30,8 +30,8 @@ from runtime.store.client import Reply, Script, ScriptCall, Store
 from runtime.store.errors import StoreError
 from runtime.store.group_commit import GroupCommit
 from runtime.store.naming import tenant_key
+from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.errors import Conflict, Header, Unprocessable
-from serve_apps.gateway.keys import KeyRecord
 
 KEEP_S: Final = 24 * 3600.0
 MAX_ANSWER_BYTES: Final = 1024 * 1024
@@ -109,14 +109,14 @@ class AnswerStore:
         self._held: set[Claim] = set()
         self._releasing: set[asyncio.Task[None]] = set()
 
-    async def claim(self, key: KeyRecord, given: bytes, fingerprint: bytes) -> Claim | KeptAnswer:
+    async def claim(self, caller: Caller, given: bytes, fingerprint: bytes) -> Claim | KeptAnswer:
         """The claim of the key `given` for this request, or what an earlier one was answered.
 
         Raises `Conflict` (the earlier one is not done, or its answer was not kept), `Unprocessable` (it was
         another request), `StoreUnavailable`.
         """
-        claim = Claim(self, key.tenant, _digest(key.key_id.encode(), given))
-        seal = self._sealing.of(key.tenant)
+        claim = Claim(self, caller.tenant, _digest(caller.id.encode(), given))
+        seal = self._sealing.of(caller.tenant)
         args = (seal.digest(fingerprint), claim.owner, _ms(CLAIM_S))
         reply = await self._commit.run(
             ScriptCall(_CLAIM, [claim.key], args), abandoned=lambda reply: self._unheard(claim, reply)

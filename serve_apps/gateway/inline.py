@@ -36,8 +36,8 @@ from runtime.compiler.catalog import Catalog
 from runtime.compiler.compile import compile_pipeline
 from runtime.plan import ExecutionStep, encode_plan
 from runtime.runner import GraphInfo, info_of
+from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.errors import InvalidPipeline
-from serve_apps.gateway.keys import KeyRecord
 from serve_apps.gateway.rights import GRAPH_PREFIX, INDEX_PREFIX, inline_name, may_use
 
 MAX_BYTES = 64 * 1024
@@ -90,18 +90,19 @@ class InlinePipelines:
         self._kept: OrderedDict[bytes, Inline] = OrderedDict()
         self._kept_bytes = 0
 
-    async def compiled(self, key: KeyRecord, pipeline: str | Mapping[str, Any]) -> Inline:
+    async def compiled(self, caller: Caller, pipeline: str | Mapping[str, Any]) -> Inline:
         """The pipeline, ready to be run for this key. Raises `InvalidPipeline`, `Overloaded`."""
         is_text = isinstance(pipeline, str)
         text = pipeline if isinstance(pipeline, str) else msgspec.json.encode(pipeline).decode()
-        rights = [key.tenant, key.functions, key.models, key.key_id if key.models is not None else None]
+        only = None if caller.models is None else caller.id
+        rights = [caller.tenant, caller.functions, caller.models, only]
         digest = blake2b(msgspec.msgpack.encode([rights, is_text, text])).digest()
         found = self._kept.get(digest)
         if found is not None:
             self._kept.move_to_end(digest)
             return found
         try:
-            made = await self._in_thread(key, text)
+            made = await self._in_thread(caller, text)
         except PipelineError as error:
             raise _refusal(error.problems, placed=is_text) from error
         self._keep(digest, made)
@@ -110,11 +111,11 @@ class InlinePipelines:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_thread(self, key: KeyRecord, text: str) -> Inline:
+    async def _in_thread(self, caller: Caller, text: str) -> Inline:
         if self._at_work >= MAX_AT_ONCE:
             raise Overloaded("too many pipelines are being compiled", retry_after_s=1.0)
         self._at_work += 1
-        work = self._threads.submit(compile_inline, self._deployed, key, text)
+        work = self._threads.submit(compile_inline, self._deployed, caller, text)
         loop = asyncio.get_running_loop()
         work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._end))
         try:
@@ -139,15 +140,15 @@ class InlinePipelines:
             self._kept_bytes -= len(oldest.plan)
 
 
-def compile_inline(deployed: Deployed, key: KeyRecord, text: str) -> Inline:
+def compile_inline(deployed: Deployed, caller: Caller, text: str) -> Inline:
     """The plan of a pipeline for a key. Raises `PipelineError` with all that is wrong with it."""
     if len(text.encode()) > MAX_BYTES:
         raise PipelineError([Problem("too-large", f"a pipeline has at most {MAX_BYTES // 1024} KiB here")])
     tree = read(text)
     if sum(_written(tree.data)) > MAX_NODES:
         raise PipelineError([_too_many()])
-    loaded = load_tree(tree, "<pipeline>", known_to(deployed.known, key))
-    rights = _Rights(deployed, key)
+    loaded = load_tree(tree, "<pipeline>", known_to(deployed.known, caller))
+    rights = _Rights(deployed, caller)
     problems = [*rights.problems(loaded.pipeline.nodes, ("nodes",)), *_limits(loaded.pipeline)]
     if problems:
         raise PipelineError([loaded.place(problem) for problem in problems])
@@ -159,7 +160,7 @@ def compile_inline(deployed: Deployed, key: KeyRecord, text: str) -> Inline:
         hint = "lower max_tokens, max_prompt_tokens, or how often nodes run"
         message = f"one run could use {plan.token_bound} tokens, more than {MAX_TOKENS}"
         raise PipelineError([loaded.place(Problem("too-large", message, ("nodes",), hint=hint))])
-    plan = replace(plan, graph=inline_name(key, plan.graph))
+    plan = replace(plan, graph=inline_name(caller, plan.graph))
     return Inline(info_of(plan), encode_plan(plan))
 
 
@@ -174,11 +175,11 @@ def reaches_out(steps: Iterable[ExecutionStep]) -> bool:
     )
 
 
-def known_to(known: Known, key: KeyRecord) -> Known:
+def known_to(known: Known, caller: Caller) -> Known:
     """What a pipeline of this key may use of other files: nothing that it would first have to load."""
-    graphs = {name: each for name, each in known.graphs.items() if may_use(key, GRAPH_PREFIX + name)}
-    refused = {name: why for name, why in known.refused.items() if may_use(key, GRAPH_PREFIX + name)}
-    if not key.functions:
+    graphs = {name: each for name, each in known.graphs.items() if may_use(caller, GRAPH_PREFIX + name)}
+    refused = {name: why for name, why in known.refused.items() if may_use(caller, GRAPH_PREFIX + name)}
+    if not caller.functions:
         return Known(graphs, Prompts(), refused, modules=())
     return replace_fields(known, graphs=graphs, refused=refused, modules=known.modules or ())
 
@@ -224,11 +225,11 @@ def _visits(nodes: Mapping[NodeId, Node], path: Path, visits: int) -> Iterator[t
 class _Rights:
     """What the nodes of a pipeline may use for a key."""
 
-    def __init__(self, deployed: Deployed, key: KeyRecord) -> None:
+    def __init__(self, deployed: Deployed, caller: Caller) -> None:
         catalog = deployed.catalog
-        self._functions = key.functions
-        self._models = [name for name in catalog.models if may_use(key, name)]
-        self._indexes = [name for name in catalog.indexes if may_use(key, INDEX_PREFIX + name)]
+        self._functions = caller.functions
+        self._models = [name for name in catalog.models if may_use(caller, name)]
+        self._indexes = [name for name in catalog.indexes if may_use(caller, INDEX_PREFIX + name)]
 
     def problems(self, nodes: Mapping[NodeId, Node], path: Path) -> Iterator[Problem]:
         """Of the nodes that the author has written: not of those of deployed graphs, which have their own."""

@@ -35,6 +35,8 @@ import msgspec
 from runtime.secret_files import SecretFileError, load_or_create
 from runtime.store.client import Script, Store
 from runtime.store.naming import check_name, tenant_key
+from serve_apps.gateway.callers import DEFAULT_TEAM, Caller, Role
+from serve_apps.gateway.limits import UNLIMITED, Allowance
 
 PREFIX = "cgh"
 PEPPER_BYTES = 32
@@ -76,13 +78,6 @@ class PepperError(Exception):
     """The file that holds the pepper cannot be used."""
 
 
-class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a key may spend. None is no limit."""
-
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-
-
 class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known of a key, its secret excepted."""
 
@@ -94,12 +89,26 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     expires: float | None = None
     """Unix seconds."""
     revoked: bool = False
-    limits: Limits = Limits()
+    team: str = DEFAULT_TEAM
+    role: Role = "service"
+    allowance: Allowance = UNLIMITED
     models: list[str] | None = None
-    """Models and graphs ("graph/<name>") the key may call. None is all."""
+    endpoints: list[str] | None = None
     functions: bool = False
-    """Whether pipelines that its calls bring along may reach out of the graph as those deployed may: call
-    functions, web servers and MCP servers, and use prompt files."""
+    """These three as in `Caller`."""
+
+    def caller(self) -> Caller:
+        """Whoever shows this key."""
+        return Caller(
+            self.tenant,
+            self.key_id,
+            team=self.team,
+            role=self.role,
+            models=self.models,
+            endpoints=self.endpoints,
+            functions=self.functions,
+            allowance=self.allowance,
+        )
 
 
 _decode_record = msgspec.msgpack.Decoder(KeyRecord).decode
@@ -146,7 +155,7 @@ class KeyStore:
         tenant: str,
         name: str,
         *,
-        limits: Limits | None = None,
+        allowance: Allowance = UNLIMITED,
         expires: float | None = None,
         models: list[str] | None = None,
         functions: bool = False,
@@ -162,7 +171,7 @@ class KeyStore:
             name=name,
             created=self._clock(),
             expires=expires,
-            limits=limits or Limits(),
+            allowance=allowance,
             models=models,
             functions=functions,
         )

@@ -29,7 +29,8 @@ import msgspec
 from runtime.store.client import Reply, Script, ScriptCall, Store, Word
 from runtime.store.group_commit import GroupCommit
 from runtime.store.naming import check_name, tenant_key
-from serve_apps.gateway.keys import KeyRecord
+from serve_apps.gateway.callers import Caller
+from serve_apps.gateway.demand import Demand, Spent
 
 MINUTE_S = 60
 MAX_TOKENS = 10**9
@@ -92,8 +93,9 @@ class Reservation(msgspec.Struct, frozen=True):
 
     reservation_id: str
     tenant: str
-    key_id: str
-    tokens: int
+    caller_id: str
+    granted: Demand
+    """What was reserved: the demand, its output cut to what was left where it may be."""
     limits: tuple[LimitState, ...]
 
 
@@ -131,36 +133,43 @@ class QuotaLedger:
         self._commit = GroupCommit(store)
         self._clock = clock
 
-    async def reserve(self, key: KeyRecord, *, reservation_id: str, tokens: int, ttl_s: float) -> Reservation:
-        """Takes one request and `tokens` (prompt and most output) from all limits of `key`, or from none.
+    async def reserve(
+        self, caller: Caller, demand: Demand, *, reservation_id: str, ttl_s: float
+    ) -> Reservation:
+        """Takes one request and what it may come to from all limits of `caller`, or from none.
 
         It must be settled within `ttl_s`. A `reservation_id` that is open already is not taken twice. A
         caller cancelled here leaves nothing taken. Raises `QuotaExceeded`, and `StoreUnavailable`, after
         which it may be taken, and then expires.
         """
+        tokens = demand.tokens
         _check_tokens(tokens)
-        limits = _limits_of(key, tokens)
-        keys = [*_tenant_keys(key.tenant), _ledger_key(key), *(limit.window_key for limit in limits)]
+        limits = _limits_of(caller, tokens)
+        keys = [
+            *_tenant_keys(caller.tenant),
+            _ledger_key(caller.tenant, caller.id),
+            *(limit.window_key for limit in limits),
+        ]
         args: list[Word] = [self._now(), reservation_id, int(ttl_s * 1000), tokens]
         for limit in limits:
             args += (limit.most, MINUTE_S * 1000, limit.name[0])
         reply = await self._commit.run(
             ScriptCall(_RESERVE, keys, args),
-            abandoned=lambda reply: self._give_back_unasked(key.tenant, reservation_id, reply),
+            abandoned=lambda reply: self._give_back_unasked(caller.tenant, reservation_id, reply),
         )
         states = _states(limits, reply[1:])
         if not reply[0]:
             raise _refusal(limits, states, [wait for _, wait, _ in reply[1:]])
-        return Reservation(reservation_id, key.tenant, key.key_id, tokens, states)
+        return Reservation(reservation_id, caller.tenant, caller.id, demand, states)
 
-    async def settle(self, reservation: Reservation, used_tokens: int) -> bool:
-        """Charges `used_tokens` and frees the rest. Goes through even if the caller is cancelled here.
+    async def settle(self, reservation: Reservation, spent: Spent) -> bool:
+        """Charges what was spent and frees the rest. Goes through even if the caller is cancelled here.
 
         False, and nothing changes, if the reservation is settled already or has expired; so it may be
         repeated after `StoreUnavailable`, which it raises.
         """
-        _check_tokens(used_tokens)
-        return await self._close(reservation.tenant, reservation.reservation_id, used_tokens, 1)
+        _check_tokens(spent.tokens)
+        return await self._close(reservation.tenant, reservation.reservation_id, spent.tokens, 1)
 
     async def release(self, reservation: Reservation) -> bool:
         """Gives tokens and request back: for a call that, through no doing of the caller, reached no model.
@@ -169,9 +178,9 @@ class QuotaLedger:
         """
         return await self._close(reservation.tenant, reservation.reservation_id, 0, 0)
 
-    async def totals(self, key: KeyRecord) -> Totals:
-        """The key's ledger, expired reservations of its tenant settled first. Raises `StoreUnavailable`."""
-        keys = [*_tenant_keys(key.tenant), _ledger_key(key)]
+    async def totals(self, tenant: str, caller_id: str) -> Totals:
+        """A caller's ledger, what its tenant let expire settled first. Raises `StoreUnavailable`."""
+        keys = [*_tenant_keys(tenant), _ledger_key(tenant, caller_id)]
         return Totals(*await self._store.run(_TOTALS, keys, [self._now()]))
 
     async def _close(self, tenant: str, reservation_id: str, used_tokens: int, requests: int) -> bool:
@@ -205,13 +214,13 @@ def _check_tokens(tokens: int) -> None:
         raise ValueError(f"tokens must be between 0 and {MAX_TOKENS}, not {tokens}")
 
 
-def _limits_of(key: KeyRecord, tokens: int) -> list[_Limit]:
+def _limits_of(caller: Caller, tokens: int) -> list[_Limit]:
     wanted: tuple[tuple[LimitName, int | None, int], ...] = (
-        ("requests", key.limits.requests_per_minute, 1),
-        ("tokens", key.limits.tokens_per_minute, tokens),
+        ("requests", caller.allowance.limits.requests_per_minute, 1),
+        ("tokens", caller.allowance.limits.tokens_per_minute, tokens),
     )
     return [
-        _Limit(name, most, tenant_key(key.tenant, "quota", "window", "key", key.key_id, name), requested)
+        _Limit(name, most, tenant_key(caller.tenant, "quota", "window", "key", caller.id, name), requested)
         for name, most, requested in wanted
         if most is not None
     ]
@@ -244,5 +253,5 @@ def _tenant_keys(tenant: str) -> list[str]:
     return [tenant_key(tenant, "quota", "open"), tenant_key(tenant, "quota", "expiry")]
 
 
-def _ledger_key(key: KeyRecord) -> str:
-    return tenant_key(key.tenant, "quota", "ledger", check_name("key id", key.key_id))
+def _ledger_key(tenant: str, caller_id: str) -> str:
+    return tenant_key(tenant, "quota", "ledger", check_name("caller id", caller_id))

@@ -66,7 +66,7 @@ async def answered_before(request: Request) -> bool:
     Where it carries one that is new, what the exchange sends from here on is recorded. Raises `BadRequest`,
     `Conflict`, `Unprocessable`, `StoreUnavailable`.
     """
-    gateway, exchange, key = request
+    gateway, exchange, caller = request
     given = exchange.headers.get(b"idempotency-key")
     if given is None:
         return False
@@ -78,7 +78,7 @@ async def answered_before(request: Request) -> bool:
         )
     body = await exchange.body(gateway.settings.max_body_bytes)
     found = await gateway.answers.claim(
-        key, given, fingerprint_of(exchange.path, exchange.wants_events, body)
+        caller, given, fingerprint_of(exchange.path, exchange.wants_events, body)
     )
     if isinstance(found, Claim):
         exchange.recorder = Recorder(exchange, found)

@@ -11,9 +11,9 @@ from typing import Literal
 from cluster.interface import Pool
 from graphs.versions import AT, found_in
 from runtime.runner import GraphInfo
+from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.deps import Gateway, Request
 from serve_apps.gateway.errors import BadRequest, Forbidden, NotFound, Unavailable
-from serve_apps.gateway.keys import KeyRecord
 from serve_apps.gateway.readiness import RUNNER, model_part
 from serve_apps.gateway.rights import GRAPH_PREFIX, may_use
 from serve_apps.translators.decoding import suggestion
@@ -29,23 +29,23 @@ _ENDPOINTS: dict[Task, str] = {
 }
 
 
-def visible_models(gateway: Gateway, key: KeyRecord) -> list[str]:
+def visible_models(gateway: Gateway, caller: Caller) -> list[str]:
     """Names of the pools and graphs that the key may call."""
     names = [*gateway.pools, *(GRAPH_PREFIX + name for name in gateway.graphs)]
-    return [name for name in names if may_use(key, name)]
+    return [name for name in names if may_use(caller, name)]
 
 
 def find_pool(request: Request, model: str, task: Task) -> Pool:
     """The ready pool of a model. Raises `NotFound`, `Forbidden`, `BadRequest`, `Unavailable`."""
-    gateway, key = request.gateway, request.key
+    gateway, caller = request.gateway, request.caller
     if model.startswith(GRAPH_PREFIX):
-        known_graph(gateway, key, model.removeprefix(GRAPH_PREFIX))
+        known_graph(gateway, caller, model.removeprefix(GRAPH_PREFIX))
         raise BadRequest(
             f"A graph is called on /v1/chat/completions or /v1/graphs, not here: {model!r}.",
             param="model",
             code="model_not_supported",
         )
-    pool = known_pool(gateway, key, model)
+    pool = known_pool(gateway, caller, model)
     if pool.info.task != task:
         raise BadRequest(
             f"The model {model!r} is for {_ENDPOINTS[pool.info.task]}.",
@@ -59,7 +59,7 @@ def find_pool(request: Request, model: str, task: Task) -> Pool:
 def find_graph(request: Request, name: str) -> GraphInfo:
     """A graph that can run now. Raises `NotFound`, `Forbidden`, `Unavailable`."""
     gateway = request.gateway
-    info = known_graph(gateway, request.key, name)
+    info = known_graph(gateway, request.caller, name)
     wait_for_models(gateway, info.models)
     return info
 
@@ -69,28 +69,28 @@ def wait_for_models(gateway: Gateway, models: Iterable[str]) -> None:
     _wait_for(gateway, [RUNNER, *(model_part(model) for model in models if model in gateway.pools)])
 
 
-def known_graph(gateway: Gateway, key: KeyRecord, name: str) -> GraphInfo:
+def known_graph(gateway: Gateway, caller: Caller, name: str) -> GraphInfo:
     """A graph, whether or not it can run now. Raises `NotFound`, `Forbidden`."""
     info = found_in(gateway.graphs, name, _version_of)
     if info is None and name.partition(AT)[0] in gateway.graphs:
-        raise _unknown_version(gateway, key, name)
+        raise _unknown_version(gateway, caller, name)
     if info is None:
-        raise _unknown_model(gateway, key, GRAPH_PREFIX + name)
-    _authorise(key, GRAPH_PREFIX + name)
+        raise _unknown_model(gateway, caller, GRAPH_PREFIX + name)
+    _authorise(caller, GRAPH_PREFIX + name)
     return info
 
 
-def known_pool(gateway: Gateway, key: KeyRecord, model: str) -> Pool:
+def known_pool(gateway: Gateway, caller: Caller, model: str) -> Pool:
     """A model's pool, whether or not it can answer now. Raises `NotFound`, `Forbidden`."""
     pool = gateway.pools.get(model)
     if pool is None:
-        raise _unknown_model(gateway, key, model)
-    _authorise(key, model)
+        raise _unknown_model(gateway, caller, model)
+    _authorise(caller, model)
     return pool
 
 
-def _authorise(key: KeyRecord, model: str) -> None:
-    if not may_use(key, model):
+def _authorise(caller: Caller, model: str) -> None:
+    if not may_use(caller, model):
         raise Forbidden(f"This API key may not use {model!r}.", param="model", code="model_not_allowed")
 
 
@@ -108,9 +108,9 @@ def _version_of(info: GraphInfo) -> str:
     return info.version
 
 
-def _unknown_version(gateway: Gateway, key: KeyRecord, asked: str) -> NotFound:
+def _unknown_version(gateway: Gateway, caller: Caller, asked: str) -> NotFound:
     name = asked.partition(AT)[0]
-    _authorise(key, GRAPH_PREFIX + name)
+    _authorise(caller, GRAPH_PREFIX + name)
     several = [each for each in gateway.graphs if each.startswith(name + AT)]
     known = several or [f"{name}{AT}{gateway.graphs[name].version}"]
     return NotFound(
@@ -121,6 +121,6 @@ def _unknown_version(gateway: Gateway, key: KeyRecord, asked: str) -> NotFound:
     )
 
 
-def _unknown_model(gateway: Gateway, key: KeyRecord, model: str) -> NotFound:
-    hint = suggestion(model, visible_models(gateway, key))
+def _unknown_model(gateway: Gateway, caller: Caller, model: str) -> NotFound:
+    hint = suggestion(model, visible_models(gateway, caller))
     return NotFound(f"The model {model[:100]!r} does not exist.{hint}", param="model", code="model_not_found")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from serve_apps.gateway.keys import Limits
+from serve_apps.gateway.limits import Limits
 from tests.chaos.client import CHAT, Told, chat, client, post
 from tests.chaos.engine import engine_states
 from tests.chaos.figures import report, times

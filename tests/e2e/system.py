@@ -24,7 +24,8 @@ from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
 from serve_apps.cli.environment import system_environment
 from serve_apps.cli.processes import of_system
-from serve_apps.gateway.keys import KeyRecord, KeyStore, Limits, load_or_create_pepper
+from serve_apps.gateway.keys import KeyRecord, KeyStore, load_or_create_pepper
+from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.gateway.quotas import QuotaLedger, Totals
 from serve_apps.settings import Settings, load_settings
 
@@ -137,7 +138,9 @@ class RunningSystem:
             async with self._store() as store:
                 keys = KeyStore(store, load_or_create_pepper(self.settings.pepper_file))
                 tenant = f"tenant-{time.monotonic_ns()}"
-                return await keys.create(tenant, "test", limits=limits, models=models)
+                return await keys.create(
+                    tenant, "test", allowance=Allowance(limits or Limits()), models=models
+                )
 
         return asyncio.run(make())
 
@@ -147,7 +150,7 @@ class RunningSystem:
         async def read() -> Totals:
             async with self._store() as store, asyncio.timeout(SETTLED_WITHIN_S):
                 ledger = QuotaLedger(store)
-                while (totals := await ledger.totals(record)).open:
+                while (totals := await ledger.totals(record.tenant, record.key_id)).open:
                     await asyncio.sleep(0.02)
                 return totals
 

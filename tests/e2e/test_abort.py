@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from serve_apps.gateway.keys import Limits
+from serve_apps.gateway.limits import Limits
 from tests.e2e.system import REPOSITORY, RunningSystem
 
 IDLE_WITHIN_S = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import openai
 import pytest
 
-from serve_apps.gateway.keys import Limits
+from serve_apps.gateway.limits import Limits
 from tests.e2e.system import RunningSystem
 
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]

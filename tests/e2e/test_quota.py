@@ -8,7 +8,7 @@ from collections import Counter
 import aiohttp
 import pytest
 
-from serve_apps.gateway.keys import Limits
+from serve_apps.gateway.limits import Limits
 from tests.e2e.system import RunningSystem
 
 CALLS = 1000

@@ -27,7 +27,8 @@ from serve_apps.gateway.deps import GatewayDeps, Runner
 from serve_apps.gateway.http import ASGIApp
 from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.inline import InlinePipelines
-from serve_apps.gateway.keys import PEPPER_BYTES, KeyRecord, KeyStore, Limits
+from serve_apps.gateway.keys import PEPPER_BYTES, KeyRecord, KeyStore
+from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.gateway.quotas import QuotaLedger, Totals
 from serve_apps.settings import GatewaySettings
 
@@ -55,7 +56,7 @@ class Site:
         return str(self.http.base_url)
 
     async def totals(self) -> Totals:
-        return await self.deps.quotas.totals(self.key)
+        return await self.deps.quotas.totals(self.key.tenant, self.key.key_id)
 
     async def settled(self) -> Totals:
         """The ledger, once nothing is open."""
@@ -155,7 +156,9 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
                 settings=settings or GatewaySettings(),
             )
             app = build_app(deps)
-            token, key = await keys.create("acme", "tests", limits=limits, models=models, functions=functions)
+            token, key = await keys.create(
+                "acme", "tests", allowance=Allowance(limits or Limits()), models=models, functions=functions
+            )
             url = await ending.enter_async_context(served(app))
             headers = {"authorization": f"Bearer {token}"}
             http = await ending.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers))

@@ -24,15 +24,15 @@ from runtime.records.store import RunStore
 from runtime.sealing import DataKeyError, Sealing
 from runtime.store.client import Store
 from serve_apps.data_keys import VARIABLE, load_sealing
+from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.errors import Conflict
 from serve_apps.gateway.idempotency import AnswerStore, Claim, KeptAnswer, fingerprint_of
-from serve_apps.gateway.keys import KeyRecord
 from serve_apps.settings import Settings
 from tests.runtime.durability.journals import PLAN, STARTED, checkpoint, followed, request
 
 CANARY = "canary-5e8d"
 SEALING = Sealing([bytes(range(32))], ["acme"])
-KEY = KeyRecord("k1", "acme", "tests", 0.0)
+KEY = Caller("acme", "k1")
 KEYS = places("acme", "run-1")
 
 

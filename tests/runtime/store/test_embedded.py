@@ -18,7 +18,8 @@ import pytest
 from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
 from runtime.store.errors import SocketPathTooLong, StoreStartFailed, StoreUnavailable
-from serve_apps.gateway.keys import KeyRecord
+from serve_apps.gateway.callers import Caller
+from serve_apps.gateway.demand import Demand, Spent
 from serve_apps.gateway.quotas import QuotaLedger, Totals
 
 
@@ -151,7 +152,7 @@ def test_a_path_too_long_for_a_socket_is_told(tmp_path: Path) -> None:
 
 async def test_no_acknowledged_settlement_is_lost_when_the_server_is_killed(valkey: EmbeddedValkey) -> None:
     """Ten times: SIGKILL in the midst of reserves and settles, then the ledger of what was acknowledged."""
-    key = KeyRecord("k1", "acme", "", 0.0)
+    key = Caller("acme", "k1")
     acknowledged = attempted = 0
     for round_number in range(10):
         store = Store.connect(await asyncio.to_thread(valkey.start_or_adopt), timeout_s=5)
@@ -162,10 +163,10 @@ async def test_no_acknowledged_settlement_is_lost_when_the_server_is_killed(valk
             nonlocal acknowledged, attempted
             for number in range(10_000):
                 reservation = await ledger.reserve(
-                    key, reservation_id=f"{names}-{worker}-{number}", tokens=3, ttl_s=600
+                    key, Demand("m", 3, 0), reservation_id=f"{names}-{worker}-{number}", ttl_s=600
                 )
                 attempted += 3
-                await ledger.settle(reservation, 3)
+                await ledger.settle(reservation, Spent(3))
                 acknowledged += 3
                 if number == 5:
                     enough.set()
@@ -180,7 +181,7 @@ async def test_no_acknowledged_settlement_is_lost_when_the_server_is_killed(valk
         await store.close()
 
         store = Store.connect(await asyncio.to_thread(valkey.start_or_adopt), timeout_s=5)
-        totals: Totals = await QuotaLedger(store).totals(key)
+        totals: Totals = await QuotaLedger(store).totals(key.tenant, key.id)
         assert acknowledged <= totals.tokens <= attempted
         acknowledged = attempted = totals.tokens
         await store.close()

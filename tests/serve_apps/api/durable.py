@@ -30,7 +30,7 @@ from runtime.request import RunRequest
 from runtime.runner import Runner
 from runtime.store.client import Store
 from serve_apps.gateway.inline import Deployed, InlinePipelines
-from serve_apps.gateway.keys import Limits
+from serve_apps.gateway.limits import Limits
 from tests.serve_apps.conftest import CHAT, EMBED, Site, Start, chat_pool, embed_pool, eventually
 
 PIPELINE = """

@@ -33,7 +33,7 @@ from runtime.events import (
 from runtime.executor.kinds.kind import Resources
 from runtime.request import RunRequest
 from runtime.runner import ChatBinding, GraphInfo, Runner
-from serve_apps.gateway.keys import Limits
+from serve_apps.gateway.limits import Limits
 from tests.serve_apps.conftest import CHAT, EMBED, Site, Start, chat_pool, embed_pool, eventually
 
 PIPELINE = """

@@ -21,9 +21,10 @@ from runtime.compiler.compile import compile_pipeline
 from runtime.executor.kinds.kind import Resources
 from runtime.runner import Runner
 from serve_apps.gateway import inline as inline_module
+from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.errors import InvalidPipeline
 from serve_apps.gateway.inline import MAX_AT_ONCE, Deployed, InlinePipelines
-from serve_apps.gateway.keys import KeyRecord, Limits
+from serve_apps.gateway.limits import Limits
 from tests.runtime.parts import Shelf
 from tests.serve_apps.api.inline_attacks import ATTACKS, HEAD, with_nodes
 from tests.serve_apps.api.test_graphs import PIPELINE, InProcess, events_of
@@ -221,12 +222,12 @@ async def test_a_run_cannot_be_taken_for_one_of_a_deployed_graph(start: Start) -
 async def test_what_is_compiled_for_one_key_is_not_another_ones() -> None:
     engine = FakeEngine(FakeScript())
     inline = InlinePipelines(deployed({CHAT: chat_pool(engine), EMBED: embed_pool(engine)}))
-    free = KeyRecord("k1", "acme", "n", 0.0)
+    free = Caller("acme", "k1")
     first = await inline.compiled(free, ASK)
     assert await inline.compiled(free, ASK) is first
-    assert await inline.compiled(KeyRecord("k2", "acme", "n", 0.0), ASK) is first
-    assert await inline.compiled(KeyRecord("k1", "other", "n", 0.0), ASK) is not first
-    listed = await inline.compiled(KeyRecord("k3", "acme", "n", 0.0, models=[CHAT]), ASK)
+    assert await inline.compiled(Caller("acme", "k2"), ASK) is first
+    assert await inline.compiled(Caller("other", "k1"), ASK) is not first
+    listed = await inline.compiled(Caller("acme", "k3", models=[CHAT]), ASK)
     assert listed.info.name == "inline/mine/k3"
     inline.close()
 
@@ -250,7 +251,7 @@ async def test_what_takes_too_long_to_compile_is_refused_and_so_are_too_many(mon
 
     monkeypatch.setattr(inline_module, "compile_inline", slow)
     inline = InlinePipelines(deployed({CHAT: chat_pool(engine)}), compile_s=1.0)
-    key = KeyRecord("k1", "acme", "n", 0.0)
+    key = Caller("acme", "k1")
     several = [inline.compiled(key, f"x: {number}") for number in range(MAX_AT_ONCE + 1)]
     ended = await asyncio.gather(*several, return_exceptions=True)
     held.set()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runtime.store.client import Store
-from serve_apps.gateway.keys import Limits
+from serve_apps.gateway.limits import Limits
 from tests.serve_apps.api.durable import PIPELINE, SLOW_END, StartDesk, desks, numbered, types
 from tests.serve_apps.api.test_graphs import start_helper
 from tests.serve_apps.conftest import Start, eventually

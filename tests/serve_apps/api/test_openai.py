@@ -13,7 +13,7 @@ import pytest
 from cluster.engines.fake import FakeScript, FakeTokenCounter, Rule
 from cluster.messages import Embed, Failure, Generate
 from serve_apps.api.openai import LARGE_PROMPT_CHARS
-from serve_apps.gateway.keys import Limits
+from serve_apps.gateway.limits import Limits
 from tests.serve_apps.conftest import CHAT, DEFAULT_MAX_TOKENS, EMBED, MAX_CONTEXT, Site, Start
 
 PARIS = FakeScript(rules=[Rule(contains="capital of France", reply="The capital of France is Paris.")])

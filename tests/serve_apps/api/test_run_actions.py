@@ -17,7 +17,8 @@ from runtime.durability.memory import MemoryJournals
 from runtime.events import RunFinished, RunStarted
 from runtime.request import RunRequest
 from runtime.store.client import Store
-from serve_apps.gateway.keys import KeyStore, Limits
+from serve_apps.gateway.keys import KeyStore
+from serve_apps.gateway.limits import Limits
 from tests.serve_apps.api.durable import QUICK, RULES, SLOW_END, Desk, StartDesk, desks, types
 from tests.serve_apps.api.inline_attacks import with_nodes
 from tests.serve_apps.conftest import Start, eventually

@@ -15,11 +15,13 @@ from cluster.messages import Usage
 from runtime.store.client import Store
 from runtime.store.errors import CommandFailed, StoreUnavailable
 from serve_apps.gateway.admission import Admission
+from serve_apps.gateway.callers import Caller
+from serve_apps.gateway.demand import Demand
 from serve_apps.gateway.errors import ClientGone, RateLimited
-from serve_apps.gateway.keys import KeyRecord, Limits
+from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.gateway.quotas import QuotaLedger, Totals
 
-KEY = KeyRecord("k1", "acme", "tests", 0.0, limits=Limits(requests_per_minute=10, tokens_per_minute=100))
+KEY = Caller("acme", "k1", allowance=Allowance(Limits(requests_per_minute=10, tokens_per_minute=100)))
 
 
 class FixedMeter:
@@ -38,12 +40,12 @@ async def ended(store: Store, meter: FixedMeter, error: BaseException | None) ->
     """The ledger after a call of 50 reserved tokens that ended so."""
     ledger = QuotaLedger(store)
     admission = Admission(ledger)
-    ticket = await admission.reserve(KEY, "call-1", 50, 10.0)
+    ticket = await admission.reserve(KEY, "call-1", Demand("m", 50, 0, seconds=10.0))
     with suppress(type(error) if error is not None else ()), ticket.charged(meter):
         if error is not None:
             raise error
     await admission.drain(5.0)
-    return await ledger.totals(KEY)
+    return await ledger.totals(KEY.tenant, KEY.id)
 
 
 @pytest.mark.parametrize(
@@ -72,10 +74,10 @@ async def test_ends(
 
 async def test_refusals_carry_every_limit(one_store: Store) -> None:
     admission = Admission(QuotaLedger(one_store))
-    ticket = await admission.reserve(KEY, "call-1", 80, 10.0)
+    ticket = await admission.reserve(KEY, "call-1", Demand("m", 80, 0, seconds=10.0))
     assert dict(ticket.headers())[b"x-ratelimit-remaining-tokens"] == b"20"
     with pytest.raises(RateLimited) as caught:
-        await admission.reserve(KEY, "call-2", 30, 10.0)
+        await admission.reserve(KEY, "call-2", Demand("m", 30, 0, seconds=10.0))
     headers = dict(caught.value.headers())
     assert headers[b"x-ratelimit-limit-requests"] == b"10"
     assert headers[b"x-ratelimit-remaining-tokens"] == b"20"
@@ -111,7 +113,7 @@ async def test_a_reservation_whose_reply_was_lost_is_given_back(
     monkeypatch.setattr(ledger, "reserve", taken_but_unheard)
     admission = Admission(ledger)
     with pytest.raises(StoreUnavailable):
-        await admission.reserve(KEY, "call-1", 50, 10.0)
-    assert (await ledger.totals(KEY)).open == 1
+        await admission.reserve(KEY, "call-1", Demand("m", 50, 0, seconds=10.0))
+    assert (await ledger.totals(KEY.tenant, KEY.id)).open == 1
     await admission.drain(5.0)
-    assert await ledger.totals(KEY) == Totals()
+    assert await ledger.totals(KEY.tenant, KEY.id) == Totals()

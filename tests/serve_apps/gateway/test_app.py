@@ -16,7 +16,8 @@ from cluster.interface import ModelInfo
 from cluster.pools.local import LocalPool
 from runtime.store.client import Store
 from runtime.store.errors import StoreUnavailable
-from serve_apps.gateway.keys import KeyStore, Limits
+from serve_apps.gateway.keys import KeyStore
+from serve_apps.gateway.limits import Limits
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.settings import GatewaySettings
 from tests.serve_apps.conftest import CHAT, EMBED, Site, Start, chat_pool, eventually

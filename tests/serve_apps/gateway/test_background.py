@@ -24,14 +24,15 @@ from runtime.store.client import Store
 from runtime.store.errors import CommandFailed
 from serve_apps.gateway.admission import Admission
 from serve_apps.gateway.background import Begun, begin, so_far
+from serve_apps.gateway.callers import Caller
+from serve_apps.gateway.demand import Demand
 from serve_apps.gateway.deps import Attending, Request
-from serve_apps.gateway.keys import KeyRecord
 from serve_apps.gateway.metering import RunMeter
 from serve_apps.gateway.quotas import QuotaLedger, Totals
 from tests.graphs.shapes import rag
 from tests.serve_apps.conftest import eventually
 
-KEY = KeyRecord("k1", "acme", "tests", 0.0)
+KEY = Caller("acme", "k1")
 ASKED = RunRequest("run-1", "rag", {}, deadline=2e9, tenant="acme", durability="step", background=True)
 PLAN = compile_pipeline(rag())
 BEGUN: list[RunEvent] = [RunStarted("run-1", "rag", "1", "h"), NodeFinished("a", 0.1, Usage(2, 3))]
@@ -56,7 +57,7 @@ class Desk:
 
     async def begin(self, start: Callable[[], Awaitable[None]], run: Begun | None = None) -> None:
         request = Request(self.gateway, self.exchange, KEY)
-        await begin(request, run or Begun("acme", "run-1"), 100, start, 30.0)
+        await begin(request, run or Begun("acme", "run-1"), Demand("m", 100, 0, seconds=30.0), start)
 
     async def start(self) -> None:
         self.journal = await self.journals.begin(ASKED, PLAN)
@@ -74,7 +75,7 @@ class Desk:
         await self.journal.append(events, [])
 
     async def totals(self) -> Totals:
-        return await self.ledger.totals(KEY)
+        return await self.ledger.totals(KEY.tenant, KEY.id)
 
     async def settled(self) -> Totals:
         async def closed() -> bool:

@@ -10,17 +10,17 @@ from structlog.testing import capture_logs
 from runtime.store.client import Store
 from runtime.store.errors import StoreUnavailable
 from serve_apps.gateway import idempotency
+from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.errors import Conflict, Unprocessable
 from serve_apps.gateway.idempotency import AnswerStore, Claim, KeptAnswer, fingerprint_of
-from serve_apps.gateway.keys import KeyRecord
 from tests.serve_apps.conftest import eventually
 
-KEY = KeyRecord("k1", "acme", "tests", 0.0)
+KEY = Caller("acme", "k1")
 PRINT = fingerprint_of("/v1/chat/completions", False, b"{}")
 ANSWER = KeptAnswer(200, [(b"content-type", b"application/json")], b"so")
 
 
-async def claimed(answers: AnswerStore, given: bytes = b"one", key: KeyRecord = KEY) -> Claim:
+async def claimed(answers: AnswerStore, given: bytes = b"one", key: Caller = KEY) -> Claim:
     claim = await answers.claim(key, given, PRINT)
     assert isinstance(claim, Claim)
     return claim
@@ -48,8 +48,8 @@ async def test_one_claims_and_the_others_get_its_answer(store: Store) -> None:
 async def test_keys_of_others_are_others(store: Store) -> None:
     answers = AnswerStore(store)
     await (await claimed(answers)).keep(ANSWER)
-    await claimed(answers, key=KeyRecord("k2", "acme", "tests", 0.0))
-    await claimed(answers, key=KeyRecord("k1", "rivals", "tests", 0.0))
+    await claimed(answers, key=Caller("acme", "k2"))
+    await claimed(answers, key=Caller("rivals", "k1"))
 
 
 async def test_what_is_released_is_free(store: Store) -> None:

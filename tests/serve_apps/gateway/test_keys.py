@@ -21,11 +21,11 @@ from serve_apps.gateway.keys import (
     KeyRecord,
     KeyRejected,
     KeyStore,
-    Limits,
     PepperError,
     RevokedKey,
     load_or_create_pepper,
 )
+from serve_apps.gateway.limits import Allowance, Limits
 
 PEPPER = bytes(range(32))
 NOW = 1_900_000_000.0
@@ -55,11 +55,13 @@ async def commands_served(store: Store) -> int:
 
 
 async def test_a_new_key_authenticates_as_its_record(keys: KeyStore) -> None:
-    limits = Limits(requests_per_minute=60, tokens_per_minute=1000)
-    token, record = await keys.create("acme", "ci", limits=limits, expires=NOW + 60, models=["a", "graph/b"])
+    allowance = Allowance(Limits(requests_per_minute=60, tokens_per_minute=1000))
+    token, record = await keys.create(
+        "acme", "ci", allowance=allowance, expires=NOW + 60, models=["a", "graph/b"]
+    )
     assert await keys.authenticate(token) == record
     assert record == KeyRecord(
-        record.key_id, "acme", "ci", NOW, NOW + 60, limits=limits, models=["a", "graph/b"]
+        record.key_id, "acme", "ci", NOW, NOW + 60, allowance=allowance, models=["a", "graph/b"]
     )
     assert await keys.get(record.key_id) == record
     assert token.startswith(f"cgh_{record.key_id}_")

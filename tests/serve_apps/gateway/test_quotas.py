@@ -22,15 +22,17 @@ from hypothesis.stateful import (
 
 from runtime.store.client import Store
 from runtime.store.errors import InvalidName, StoreUnavailable
-from serve_apps.gateway.keys import KeyRecord, Limits
+from serve_apps.gateway.callers import Caller
+from serve_apps.gateway.demand import Demand, Spent
+from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.gateway.quotas import QuotaExceeded, QuotaLedger, Reservation, Totals
 
 START = 1_900_000_000.0
 """Unix seconds, a multiple of 5: the start of a bucket."""
 
 
-def key_with(requests: int | None = None, tokens: int | None = None, name: str = "k1") -> KeyRecord:
-    return KeyRecord(name, "acme", name, 0.0, limits=Limits(requests, tokens))
+def key_with(requests: int | None = None, tokens: int | None = None, name: str = "k1") -> Caller:
+    return Caller("acme", name, allowance=Allowance(Limits(requests, tokens)))
 
 
 @dataclass
@@ -52,16 +54,18 @@ def ledger(store: Store, clock: Clock) -> QuotaLedger:
 
 
 @dataclass
-class Caller:
+class Client:
     """Numbers its reservations."""
 
     ledger: QuotaLedger
-    key: KeyRecord
+    key: Caller
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     async def reserve(self, tokens: int, ttl_s: float = 600) -> Reservation:
         reservation_id = f"r{next(self.numbers)}"
-        return await self.ledger.reserve(self.key, reservation_id=reservation_id, tokens=tokens, ttl_s=ttl_s)
+        return await self.ledger.reserve(
+            self.key, Demand("m", tokens, 0), reservation_id=reservation_id, ttl_s=ttl_s
+        )
 
     async def refused(self, tokens: int) -> QuotaExceeded:
         with pytest.raises(QuotaExceeded) as caught:
@@ -70,15 +74,17 @@ class Caller:
 
 
 async def test_twenty_times_75_against_500_admit_exactly_6(store: Store) -> None:
-    caller = Caller(QuotaLedger(store), key_with(tokens=500))
+    caller = Client(QuotaLedger(store), key_with(tokens=500))
     results = await asyncio.gather(*(caller.reserve(75) for _ in range(20)), return_exceptions=True)
     assert sum(isinstance(result, Reservation) for result in results) == 6
     assert sum(isinstance(result, QuotaExceeded) for result in results) == 14
-    assert await caller.ledger.totals(caller.key) == Totals(requests=6, open=6, reserved=450)
+    assert await caller.ledger.totals(caller.key.tenant, caller.key.id) == Totals(
+        requests=6, open=6, reserved=450
+    )
 
 
 async def test_a_reservation_says_what_is_left(ledger: QuotaLedger) -> None:
-    caller = Caller(ledger, key_with(requests=10, tokens=100))
+    caller = Client(ledger, key_with(requests=10, tokens=100))
     await caller.reserve(30)
     requests, tokens = (await caller.reserve(20)).limits
     assert (requests.name, requests.limit, requests.remaining, requests.reset_s) == ("requests", 10, 8, 65)
@@ -86,50 +92,52 @@ async def test_a_reservation_says_what_is_left(ledger: QuotaLedger) -> None:
 
 
 async def test_settling_frees_what_was_not_used_at_once(ledger: QuotaLedger) -> None:
-    caller = Caller(ledger, key_with(tokens=100))
+    caller = Client(ledger, key_with(tokens=100))
     first = await caller.reserve(100)
     assert (await caller.refused(1)).remaining == 0
-    assert await ledger.settle(first, 40)
+    assert await ledger.settle(first, Spent(40))
     assert (await caller.reserve(60)).limits[0].remaining == 0
-    assert await ledger.totals(caller.key) == Totals(requests=2, open=1, reserved=60, tokens=40)
+    assert await ledger.totals(caller.key.tenant, caller.key.id) == Totals(
+        requests=2, open=1, reserved=60, tokens=40
+    )
 
 
 async def test_settling_twice_charges_once(ledger: QuotaLedger) -> None:
-    caller = Caller(ledger, key_with(tokens=100))
+    caller = Client(ledger, key_with(tokens=100))
     reservation = await caller.reserve(50)
-    outcomes = await asyncio.gather(*(ledger.settle(reservation, 30) for _ in range(10)))
+    outcomes = await asyncio.gather(*(ledger.settle(reservation, Spent(30)) for _ in range(10)))
     assert sorted(outcomes) == [False] * 9 + [True]
     assert not await ledger.release(reservation)
-    assert await ledger.totals(caller.key) == Totals(requests=1, tokens=30)
+    assert await ledger.totals(caller.key.tenant, caller.key.id) == Totals(requests=1, tokens=30)
 
 
 async def test_release_gives_the_request_back_and_settle_does_not(ledger: QuotaLedger) -> None:
-    caller = Caller(ledger, key_with(requests=1, tokens=100))
+    caller = Client(ledger, key_with(requests=1, tokens=100))
     assert await ledger.release(await caller.reserve(50))
-    assert await ledger.settle(await caller.reserve(50), 0)
+    assert await ledger.settle(await caller.reserve(50), Spent(0))
     assert (await caller.refused(50)).limit_name == "requests"
-    assert await ledger.totals(caller.key) == Totals(requests=1)
+    assert await ledger.totals(caller.key.tenant, caller.key.id) == Totals(requests=1)
 
 
 async def test_use_beyond_the_reservation_is_charged(ledger: QuotaLedger) -> None:
-    caller = Caller(ledger, key_with(tokens=100))
-    assert await ledger.settle(await caller.reserve(10), 130)
+    caller = Client(ledger, key_with(tokens=100))
+    assert await ledger.settle(await caller.reserve(10), Spent(130))
     refusal = await caller.refused(1)
     assert (refusal.remaining, refusal.retry_after_s) == (0, 65)
-    assert await ledger.totals(caller.key) == Totals(requests=1, tokens=130)
+    assert await ledger.totals(caller.key.tenant, caller.key.id) == Totals(requests=1, tokens=130)
 
 
 async def test_nothing_is_taken_when_one_of_the_limits_refuses(ledger: QuotaLedger) -> None:
-    caller = Caller(ledger, key_with(requests=10, tokens=100))
+    caller = Client(ledger, key_with(requests=10, tokens=100))
     refusal = await caller.refused(101)
     assert (refusal.limit_name, refusal.requested, refusal.limit) == ("tokens", 101, 100)
     assert refusal.retry_after_s is None
     assert [limit.remaining for limit in refusal.limits] == [10, 100]
-    assert await ledger.totals(caller.key) == Totals()
+    assert await ledger.totals(caller.key.tenant, caller.key.id) == Totals()
 
 
 async def test_the_limit_that_refuses_for_longest_speaks(ledger: QuotaLedger, clock: Clock) -> None:
-    caller = Caller(ledger, key_with(requests=2, tokens=100))
+    caller = Client(ledger, key_with(requests=2, tokens=100))
     await caller.reserve(10)
     clock.now += 20
     await caller.reserve(85)
@@ -141,7 +149,7 @@ async def test_the_limit_that_refuses_for_longest_speaks(ledger: QuotaLedger, cl
 async def test_retry_after_is_when_the_call_is_admitted_and_not_before(
     ledger: QuotaLedger, clock: Clock
 ) -> None:
-    caller = Caller(ledger, key_with(tokens=100))
+    caller = Client(ledger, key_with(tokens=100))
     await caller.reserve(60)
     clock.now += 7
     await caller.reserve(40)
@@ -155,15 +163,15 @@ async def test_retry_after_is_when_the_call_is_admitted_and_not_before(
 
 
 async def test_no_unlimited_key_is_refused_and_its_ledger_is_kept(ledger: QuotaLedger) -> None:
-    caller = Caller(ledger, key_with())
+    caller = Client(ledger, key_with())
     reservation = await caller.reserve(10**9)
     assert reservation.limits == ()
-    await ledger.settle(reservation, 12)
-    assert await ledger.totals(caller.key) == Totals(requests=1, tokens=12)
+    await ledger.settle(reservation, Spent(12))
+    assert await ledger.totals(caller.key.tenant, caller.key.id) == Totals(requests=1, tokens=12)
 
 
 async def test_a_clock_that_steps_back_frees_nothing(ledger: QuotaLedger, clock: Clock) -> None:
-    caller = Caller(ledger, key_with(tokens=100))
+    caller = Client(ledger, key_with(tokens=100))
     await caller.reserve(100)
     clock.now -= 3600
     assert (await caller.refused(1)).retry_after_s == 65
@@ -176,75 +184,81 @@ async def test_a_clock_that_steps_back_frees_nothing(ledger: QuotaLedger, clock:
 async def test_a_refund_after_the_clock_stepped_back_finds_its_bucket(
     ledger: QuotaLedger, clock: Clock
 ) -> None:
-    caller = Caller(ledger, key_with(tokens=100))
+    caller = Client(ledger, key_with(tokens=100))
     reservation = await caller.reserve(100)
     clock.now -= 3600
-    await ledger.settle(reservation, 10)
+    await ledger.settle(reservation, Spent(10))
     assert (await caller.reserve(90)).limits[0].remaining == 0
 
 
 async def test_orphans_expire_and_only_their_request_counts(ledger: QuotaLedger, clock: Clock) -> None:
-    caller = Caller(ledger, key_with(requests=100, tokens=100))
+    caller = Client(ledger, key_with(requests=100, tokens=100))
     orphan = await caller.reserve(100, ttl_s=10)
     clock.now += 9.9
     await caller.refused(1)
     clock.now += 0.2
     assert [limit.remaining for limit in (await caller.reserve(100)).limits] == [98, 0]
-    assert not await ledger.settle(orphan, 50)
-    assert await ledger.totals(caller.key) == Totals(requests=2, open=1, reserved=100, expired=1)
+    assert not await ledger.settle(orphan, Spent(50))
+    assert await ledger.totals(caller.key.tenant, caller.key.id) == Totals(
+        requests=2, open=1, reserved=100, expired=1
+    )
 
 
 async def test_many_orphans_are_settled_in_bounded_steps(ledger: QuotaLedger, clock: Clock) -> None:
-    caller = Caller(ledger, key_with(tokens=10_000))
+    caller = Client(ledger, key_with(tokens=10_000))
     await asyncio.gather(*(caller.reserve(10, ttl_s=5) for _ in range(200)))
     clock.now += 6
     await caller.reserve(1)
-    assert await ledger.totals(caller.key) == Totals(requests=201, open=1, reserved=1, expired=200)
+    assert await ledger.totals(caller.key.tenant, caller.key.id) == Totals(
+        requests=201, open=1, reserved=1, expired=200
+    )
 
 
 async def test_a_reservation_past_its_time_still_settles_until_it_is_reaped(
     ledger: QuotaLedger, clock: Clock
 ) -> None:
-    caller = Caller(ledger, key_with(tokens=100))
+    caller = Client(ledger, key_with(tokens=100))
     reservation = await caller.reserve(100, ttl_s=5)
     clock.now += 6
-    assert await ledger.settle(reservation, 70)
-    assert await ledger.totals(caller.key) == Totals(requests=1, tokens=70)
+    assert await ledger.settle(reservation, Spent(70))
+    assert await ledger.totals(caller.key.tenant, caller.key.id) == Totals(requests=1, tokens=70)
 
 
 async def test_the_same_reservation_twice_is_taken_once(ledger: QuotaLedger) -> None:
     key = key_with(requests=1, tokens=50)
-    first = await ledger.reserve(key, reservation_id="same", tokens=50, ttl_s=60)
-    again = await ledger.reserve(key, reservation_id="same", tokens=50, ttl_s=60)
+    first = await ledger.reserve(key, Demand("m", 50, 0), reservation_id="same", ttl_s=60)
+    again = await ledger.reserve(key, Demand("m", 50, 0), reservation_id="same", ttl_s=60)
     assert first == again
-    assert await ledger.totals(key) == Totals(requests=1, open=1, reserved=50)
+    assert await ledger.totals(key.tenant, key.id) == Totals(requests=1, open=1, reserved=50)
 
 
 async def test_keys_and_tenants_do_not_share_limits(ledger: QuotaLedger) -> None:
-    keys = [KeyRecord(k, t, "", 0.0, limits=Limits(1, 10)) for t in ("acme", "other") for k in ("k1", "k2")]
+    keys = [Caller(t, k, allowance=Allowance(Limits(1, 10))) for t in ("acme", "other") for k in ("k1", "k2")]
     for key in keys:
-        await ledger.reserve(key, reservation_id="r", tokens=10, ttl_s=60) if key.key_id == "k1" else None
+        await ledger.reserve(
+            key, Demand("m", 10, 0), reservation_id="r", ttl_s=60
+        ) if key.id == "k1" else None
     for key in keys:
-        expected = Totals(requests=1, open=1, reserved=10) if key.key_id == "k1" else Totals()
-        assert await ledger.totals(key) == expected
+        expected = Totals(requests=1, open=1, reserved=10) if key.id == "k1" else Totals()
+        assert await ledger.totals(key.tenant, key.id) == expected
     with pytest.raises(InvalidName, match="tenant"):
-        await ledger.reserve(KeyRecord("k", "a}:{b", "", 0.0), reservation_id="r", tokens=1, ttl_s=1)
+        await ledger.reserve(Caller("a}:{b", "k"), Demand("m", 1, 0), reservation_id="r", ttl_s=1)
 
 
 async def test_impossible_amounts_are_refused(ledger: QuotaLedger) -> None:
-    caller = Caller(ledger, key_with(tokens=100))
+    caller = Client(ledger, key_with(tokens=100))
     with pytest.raises(ValueError, match="between 0 and"):
         await caller.reserve(-1)
     with pytest.raises(ValueError, match="between 0 and"):
         await caller.reserve(10**9 + 1)
     reservation = await caller.reserve(1)
     with pytest.raises(ValueError, match="between 0 and"):
-        await ledger.settle(reservation, -1)
+        await ledger.settle(reservation, Spent(-1))
 
 
 async def test_everything_has_a_time_to_live(store: Store, ledger: QuotaLedger) -> None:
-    caller = Caller(ledger, key_with(requests=10, tokens=100))
-    await ledger.settle(await caller.reserve(10), 5)
+    caller = Client(ledger, key_with(requests=10, tokens=100))
+    await ledger.settle(await caller.reserve(10), Spent(5))
     await caller.reserve(10)
     keys = await store.execute("KEYS", "*")
     assert len(keys) == 5
@@ -256,7 +270,7 @@ async def test_a_cancelled_caller_leaves_nothing_taken(store: Store) -> None:
     ledger = QuotaLedger(store)
     key = key_with(tokens=10_000)
     calls = [
-        asyncio.ensure_future(ledger.reserve(key, reservation_id=f"r{i}", tokens=10, ttl_s=600))
+        asyncio.ensure_future(ledger.reserve(key, Demand("m", 10, 0), reservation_id=f"r{i}", ttl_s=600))
         for i in range(100)
     ]
     await asyncio.sleep(0)
@@ -270,19 +284,21 @@ async def test_a_cancelled_caller_leaves_nothing_taken(store: Store) -> None:
     results = await asyncio.gather(*calls, return_exceptions=True)
     kept = [result for result in results if isinstance(result, Reservation)]
     assert len(kept) == 50
-    await asyncio.gather(*(ledger.settle(reservation, 7) for reservation in kept))
-    assert await ledger.totals(key) == Totals(requests=50, tokens=350)
+    await asyncio.gather(*(ledger.settle(reservation, Spent(7)) for reservation in kept))
+    assert await ledger.totals(key.tenant, key.id) == Totals(requests=50, tokens=350)
 
 
 async def test_a_settlement_goes_through_when_its_caller_is_cancelled(ledger: QuotaLedger) -> None:
-    caller = Caller(ledger, key_with(tokens=100))
-    settling = asyncio.ensure_future(ledger.settle(await caller.reserve(50), 30))
+    caller = Client(ledger, key_with(tokens=100))
+    settling = asyncio.ensure_future(ledger.settle(await caller.reserve(50), Spent(30)))
     await asyncio.sleep(0)
     settling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await settling
     await caller.reserve(1)
-    assert await ledger.totals(caller.key) == Totals(requests=2, open=1, reserved=1, tokens=30)
+    assert await ledger.totals(caller.key.tenant, caller.key.id) == Totals(
+        requests=2, open=1, reserved=1, tokens=30
+    )
 
 
 async def test_nothing_is_admitted_while_the_store_is_out(mute_url: str) -> None:
@@ -294,7 +310,7 @@ async def test_nothing_is_admitted_while_the_store_is_out(mute_url: str) -> None
         await asyncio.sleep(delay_s)
         began = loop.time()
         with pytest.raises(StoreUnavailable):
-            await Caller(ledger, key_with(tokens=100)).reserve(1)
+            await Client(ledger, key_with(tokens=100)).reserve(1)
         return loop.time() - began
 
     waits = await asyncio.gather(*(decide(delay / 100) for delay in range(20)))
@@ -314,17 +330,19 @@ async def test_over_two_gateways_a_thousand_calls_never_overspend(store: Store, 
         ledger = ledgers[number % 2]
         tokens, fate = chance.randint(1, 40), chance.random()
         try:
-            reservation = await ledger.reserve(key, reservation_id=f"r{number}", tokens=tokens, ttl_s=600)
+            reservation = await ledger.reserve(
+                key, Demand("m", tokens, 0), reservation_id=f"r{number}", ttl_s=600
+            )
         except QuotaExceeded:
             return
         if fate < 0.1:
             assert await ledger.release(reservation)
             return
         used.append(chance.randint(0, tokens))
-        assert await ledger.settle(reservation, used[-1])
+        assert await ledger.settle(reservation, Spent(used[-1]))
 
     await asyncio.gather(*(call(number) for number in range(1_000)))
-    totals = await ledgers[0].totals(key)
+    totals = await ledgers[0].totals(key.tenant, key.id)
     assert totals == Totals(requests=len(used), tokens=sum(used))
     assert sum(used) <= 5_000
     assert len(used) <= 700
@@ -369,7 +387,7 @@ class QuotaMachine(RuleBasedStateMachine):
         self.clock = Clock()
         self.elapsed = 0.0
         self.stepped_back = 0.0
-        self.key = KeyRecord("k1", "acme", "", 0.0, limits=self.LIMITS)
+        self.key = Caller("acme", "k1", allowance=Allowance(self.LIMITS))
         self.ledger = QuotaLedger(self.store, clock=self.clock)
         self.admitted: list[Admission] = []
         self.released = 0
@@ -378,7 +396,7 @@ class QuotaMachine(RuleBasedStateMachine):
     @rule(tokens=st.integers(0, 120))
     def reserve(self, tokens: int) -> None:
         name = f"r{len(self.admitted) + self.released}"
-        call = self.ledger.reserve(self.key, reservation_id=name, tokens=tokens, ttl_s=10_000)
+        call = self.ledger.reserve(self.key, Demand("m", tokens, 0), reservation_id=name, ttl_s=10_000)
         try:
             reservation = self.runner.run(call)
         except QuotaExceeded:
@@ -399,8 +417,8 @@ class QuotaMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def settle(self, data: st.DataObject) -> None:
         admission = data.draw(st.sampled_from([a for a in self.admitted if a.open]))
-        used = data.draw(st.integers(0, admission.reservation.tokens))
-        assert self.runner.run(self.ledger.settle(admission.reservation, used))
+        used = data.draw(st.integers(0, admission.reservation.granted.tokens))
+        assert self.runner.run(self.ledger.settle(admission.reservation, Spent(used)))
         admission.charged, admission.open = used, False
 
     @precondition(lambda self: any(a.open for a in self.admitted))
@@ -424,7 +442,7 @@ class QuotaMachine(RuleBasedStateMachine):
     @invariant()
     def ledger_is_exact(self) -> None:
         opened = [a for a in self.admitted if a.open]
-        assert self.runner.run(self.ledger.totals(self.key)) == Totals(
+        assert self.runner.run(self.ledger.totals(self.key.tenant, self.key.id)) == Totals(
             requests=len(self.admitted),
             open=len(opened),
             reserved=sum(a.charged for a in opened),

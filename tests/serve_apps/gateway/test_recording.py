@@ -14,7 +14,8 @@ from cluster.engines.fake import FakeScript, Rule
 from cluster.messages import Failure
 from runtime.store.client import Store
 from serve_apps.gateway import recording
-from serve_apps.gateway.keys import KeyStore, Limits
+from serve_apps.gateway.keys import KeyStore
+from serve_apps.gateway.limits import Limits
 from tests.serve_apps.api.test_graphs import start_helper
 from tests.serve_apps.conftest import CHAT, EMBED, MAX_CONTEXT, Site, Start, eventually
 

@@ -1,0 +1,40 @@
+"""What a call may come to, which is reserved before it, and what it came to, which is settled after it."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Price(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of a model: picodollars (10^-12 US dollars) for each token and each second of its engine."""
+
+    input: int = 0
+    cached_input: int = 0
+    output: int = 0
+    second: int = 0
+
+
+class Demand(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Most that a call may come to."""
+
+    model: str
+    """A model, or `graph/NAME`: whose own limits count beside those of everything."""
+    input_tokens: int
+    output_tokens: int
+    """Of all choices together."""
+    least_output_tokens: int | None = None
+    """What the output may be cut to where less is left. None: it may not be cut, the client named it."""
+    price: Price = Price()
+    seconds: float = 0.0
+    """Longest the call may take, which bounds what the seconds of the engine may cost."""
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a call has come to, so far or in all."""
+
+    tokens: int
+    nanodollars: int = 0

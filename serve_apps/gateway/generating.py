@@ -1,0 +1,169 @@
+"""Calls for text, whatever the dialect they came in: from a model, or from a graph spoken to as one.
+
+    decode (dialect) ─► route ─► prepare ─► reserve ─► call ─► tell (dialect)
+
+The quota settles when the `charged` block ends, whatever ended it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from cluster.interface import Batch, Pool
+from cluster.messages import Generate, Message, Sampling
+from graphs.versions import AT
+from runtime.request import RunRequest
+from runtime.runner import validate_inputs
+from serve_apps.gateway.charging import charged
+from serve_apps.gateway.conversation import Conversation, open_conversation
+from serve_apps.gateway.demand import Demand
+from serve_apps.gateway.deps import Request
+from serve_apps.gateway.errors import BadRequest
+from serve_apps.gateway.graph_calls import question_of, reply_batches
+from serve_apps.gateway.http import Exchange
+from serve_apps.gateway.metering import GenerateMeter, Meter, RunMeter
+from serve_apps.gateway.relay import Remember, Writer, collect, stream
+from serve_apps.gateway.rights import GRAPH_PREFIX
+from serve_apps.gateway.routing import find_graph, find_pool
+from serve_apps.translators.openai import context_length_exceeded
+
+LARGE_PROMPT_CHARS = 64 * 1024
+"""From here on a prompt is counted in a thread: its tokenizer would hold up everybody else's requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call for text, as every dialect says it."""
+
+    model: str
+    """A model, or `graph/NAME`."""
+    sampling: Sampling
+    stream: bool
+    wanted: int | None
+    """The client's own bound of the output, in tokens."""
+    size: int
+    """About how many characters the prompt has."""
+    messages: list[Message] | None = None
+    prompt: str | None = None
+    """Instead of messages."""
+    context_id: str | None = None
+    """The conversation that the call continues."""
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """How a reply is told to the client."""
+
+    writer: Writer | None
+    """Of a reply that is streamed."""
+    whole: Callable[[Batch], bytes]
+    """Of one that is not."""
+    remember: Remember | None = None
+
+
+Dialect = Callable[[Conversation | None], Telling]
+"""How a call is told, given the conversation that it continues."""
+
+
+async def generate(request: Request, asked: Asked, dialect: Dialect) -> None:
+    """Answers a call for text. Raises any `GatewayError`, `ClusterError`, `StoreError`."""
+    if asked.model.startswith(GRAPH_PREFIX) and asked.messages is not None:
+        await _with_graph(request, asked, asked.messages, dialect)
+    else:
+        await _with_model(request, asked, dialect)
+
+
+async def _with_model(request: Request, asked: Asked, dialect: Dialect) -> None:
+    """Makes the call fit its model, reserves for it, makes it and tells the reply."""
+    _, exchange, caller = request
+    pool = find_pool(request, asked.model, "generate")
+    conversation = await open_conversation(request, asked.context_id)
+    messages = asked.messages
+    if conversation is not None and messages is not None:
+        messages = conversation.prompt(messages)
+    call = Generate(
+        request_id=exchange.id,
+        model=asked.model,
+        max_tokens=asked.wanted or pool.info.default_max_tokens,
+        deadline=exchange.deadline,
+        messages=messages,
+        prompt=asked.prompt,
+        sampling=asked.sampling,
+        stream=asked.stream,
+        tenant=caller.tenant,
+    )
+    prompt_tokens = await count(pool, call, asked.size + (conversation.size if conversation else 0))
+    call = fitted(pool, call, prompt_tokens, asked.wanted)
+    meter = GenerateMeter(pool, call, prompt_tokens)
+    demand = Demand(asked.model, prompt_tokens, call.max_tokens * call.sampling.n, seconds=exchange.seconds)
+    async with charged(request, meter, demand):
+        await _tell(exchange, pool.generate(call), meter, dialect(conversation))
+
+
+async def count(pool: Pool, call: Generate, size: int) -> int:
+    """Prompt tokens of a call of about so many characters."""
+    if size > LARGE_PROMPT_CHARS:
+        return await asyncio.to_thread(pool.count_tokens, call)
+    return pool.count_tokens(call)
+
+
+def fitted(pool: Pool, call: Generate, prompt_tokens: int, wanted: int | None) -> Generate:
+    """The call, its output cut to what the model has room for. Raises `BadRequest`."""
+    left = pool.info.max_context - prompt_tokens
+    if left < (wanted or 1):
+        param = "prompt" if call.messages is None else "messages"
+        raise context_length_exceeded(pool.info.max_context, prompt_tokens, wanted, param)
+    if call.max_tokens > left:
+        return msgspec.structs.replace(call, max_tokens=left)
+    return call
+
+
+async def _with_graph(request: Request, asked: Asked, messages: list[Message], dialect: Dialect) -> None:
+    gateway, exchange, caller = request
+    name = asked.model.removeprefix(GRAPH_PREFIX)
+    info = find_graph(request, name)
+    if info.chat is None or gateway.runner is None:
+        raise BadRequest(
+            f"The graph {info.name!r} is not one to chat with: run it on /v1/graphs/{info.name}/runs.",
+            param="model",
+            code="model_not_supported",
+        )
+    conversation = await open_conversation(request, asked.context_id)
+    question, history = question_of(conversation.prompt(messages) if conversation else messages)
+    run = RunRequest(
+        run_id=exchange.id,
+        graph=name,
+        inputs=validate_inputs(info.inputs, {info.chat.input: question}),
+        deadline=exchange.deadline,
+        tenant=caller.tenant,
+        history=history if info.reads_history else [],
+        stream=asked.stream,
+        durability=info.durability,
+    )
+    meter = RunMeter()
+    demand = Demand(
+        GRAPH_PREFIX + name.partition(AT)[0],
+        input_tokens=0,
+        output_tokens=info.token_bound,
+        seconds=exchange.seconds,
+    )
+    async with charged(request, meter, demand):
+        exchange.added_headers.append((b"x-run-id", run.run_id.encode()))
+        await _tell(exchange, reply_batches(gateway, run, info.chat, meter), meter, dialect(conversation))
+
+
+async def _tell(
+    exchange: Exchange, batches: AsyncGenerator[Batch, None], meter: Meter, telling: Telling
+) -> None:
+    if telling.writer is not None:
+        await stream(exchange, batches, meter, telling.writer, telling.remember)
+        return
+    events = await collect(batches, meter)
+    if telling.remember is not None:
+        context = await telling.remember(events)
+        exchange.added_headers.append((b"x-context-version", b"%d" % context.version))
+    await exchange.respond(200, telling.whole(events))

@@ -85,7 +85,8 @@ def kind_schema(spec: type[AnySpec]) -> Schema:
             return {"description": spec.summary, "type": "array", "minItems": 1, "items": _either(case, [])}
         case "router":
             choice = {"description": properties["choices"].pop("additionalProperties")}
-            properties["choices"]["additionalProperties"] = _either(choice, ["description"])
+            named_choices = {"additionalProperties": _either(choice, ["description"])}
+            properties["choices"] |= {"propertyNames": name_schema(), **named_choices}
         case "agent":
             told = struct_schema(AgentTool)
             told["properties"]["inputs"] = named({"$ref": "#/$defs/input"}, "What the model gives it.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 
 from graphs.bindings import CONTEXT, Ref, references
@@ -30,6 +31,7 @@ _REDUCED: Mapping[Reducer, PortType] = {
     "all": BOOLEAN,
 }
 """What each way of putting results together takes."""
+_UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 def inner_scopes(scope: Scope, path: Path, node_id: NodeId, node: Node) -> Iterator[tuple[Body, Scope]]:
@@ -70,9 +72,11 @@ def body_problems(scope: Scope, path: Path, node_id: NodeId, node: Node) -> Iter
             yield from _loop(scope, path, node, node.spec, types)
         case Router():
             yield from _keys(path, node, set(node.spec.choices))
+            yield from _names(path, node)
             yield from _own_name(path, node, "choice")
         case Agent():
             yield from _keys(path, node, set(node.spec.tools))
+            yield from _names(path, node)
             yield from _tools(path, node)
         case Subgraph():
             yield from _keys(path, node, {BODY})
@@ -122,6 +126,16 @@ def _keys(path: Path, node: Node, expected: Set[str]) -> Iterator[Problem]:
     for key in sorted(set(node.bodies) - expected):
         message = f"nothing in the settings speaks of the body {key}"
         yield Problem("unknown-body", message, path, on_key=True, hint=nearest(key, expected))
+
+
+def _names(path: Path, node: Node) -> Iterator[Problem]:
+    """Whether the paths of nodes can be made of the names of the bodies that they are in."""
+    for key in node.bodies:
+        if fault := name_fault(key):
+            hint = (
+                f"call it {fit}" if (fit := _UNFIT.sub("-", key).strip("-")) and not name_fault(fit) else None
+            )
+            yield Problem("bad-name", fault, (*path, *node.spec.place(key)), on_key=True, hint=hint)
 
 
 def _own_name(path: Path, node: Node, name: str) -> Iterator[Problem]:
@@ -200,8 +214,6 @@ def _wider(name: str, state: PortType, port_type: PortType) -> str | None:
 def _tools(path: Path, node: Node) -> Iterator[Problem]:
     for key, body in node.bodies.items():
         place = (*path, *node.spec.place(key))
-        if fault := name_fault(key):
-            yield Problem("bad-name", fault, place, on_key=True)
         if not body.outputs and any(inner.all_effects() == "effectful" for inner in body.nodes.values()):
             message = f"the tool {key} gives no output, so the model learns nothing from it"
             yield Problem("no-outputs", message, place, on_key=True)

@@ -260,6 +260,27 @@ BROKEN = {
         "{agent: {model: m, tools: {a b: {description: a, value: 1}}}, with: {prompt: a}}",
         "bad-name",
         33,
+        "call it a-b",
+    ),
+    "choice with the sign of tries in its name": (
+        "{router: {model: m, choices: {x~2: {description: a, value: 1}, y: {description: b, value: 2}}},"
+        " with: {text: a}}",
+        "bad-name",
+        36,
+        "call it x-2",
+    ),
+    "choice with a dot in its name": (
+        "{router: {model: m, choices: {y: {description: a, value: 1}, a.b: {description: b, value: 2}}},"
+        " with: {text: a}}",
+        "bad-name",
+        67,
+        "call it a-b",
+    ),
+    "choice with a name that is taken": (
+        "{router: {model: m, choices: {y: {description: a, value: 1}, inputs: {description: b, value: 2}}},"
+        " with: {text: a}}",
+        "bad-name",
+        67,
         None,
     ),
     "tool with an unknown type": (

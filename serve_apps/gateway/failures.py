@@ -17,6 +17,7 @@ from runtime.context.errors import ContextConflict, ContextTooLarge
 from runtime.errors import InvalidInputs
 from runtime.records.model import LOST
 from runtime.store.errors import InvalidName, StoreUnavailable
+from serve_apps.audit.model import AuditBroken, WrongAnchor
 from serve_apps.gateway.errors import (
     BadRequest,
     BodyTooLarge,
@@ -51,6 +52,13 @@ def answer_to(error: Exception, request_id: str) -> GatewayError:
             )
         case InvalidName():
             return BadRequest(str(error), code="invalid_name")
+        case AuditBroken():
+            return Unavailable(
+                "The audit log is not as it was left, so nothing may be changed: verify it.",
+                code="audit_log_broken",
+            )
+        case WrongAnchor():
+            return BadRequest(str(error), param="anchor", code="invalid_value")
         case ContextConflict():
             return Conflict(str(error), code="context_conflict")
         case ContextTooLarge():

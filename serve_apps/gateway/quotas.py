@@ -38,11 +38,31 @@ MAX_TOKENS = 10**9
 
 LimitName = Literal["requests", "tokens"]
 
+LEASE_S = 15.0
+"""How long a reservation lives that nobody renews."""
+NOTED_S = 5.0
+"""How often a ledger notes that a tenant makes calls."""
+MAX_NOTED = 10_000
+"""Tenants that a ledger remembers to have noted."""
+
+DUE_TENANTS = "cgh:quota:due"
+SEEN_TENANTS = "cgh:quota:seen"
+TENANTS_WITH_RECORDS = "cgh:usage:tenants"
+"""Sorted set of the tenants that may have records to fold, by when (Unix ms) they last made a call, noted at
+least every `NOTED_S` while they do. Whoever folds removes those that made none for long and whose stream is
+empty."""
+
+_NOTE = Script("clock", "quota_note")
 _RESERVE = Script("clock", "quota", "quota_reserve")
 _SETTLE = Script("clock", "quota", "quota_settle")
 _TOTALS = Script("clock", "quota", "quota_totals")
 
 _log = logging.getLogger(__name__)
+
+
+def records_key(tenant: str) -> str:
+    """Of the tenant's stream of records: entries with the field `record`, an encoded `CallRecord` each."""
+    return tenant_key(tenant, "usage", "records")
 
 
 class LimitState(msgspec.Struct, frozen=True):
@@ -132,15 +152,17 @@ class QuotaLedger:
         self._store = store
         self._commit = GroupCommit(store)
         self._clock = clock
+        self._noted: dict[str, float] = {}
 
     async def reserve(
-        self, caller: Caller, demand: Demand, *, reservation_id: str, ttl_s: float
+        self, caller: Caller, demand: Demand, *, reservation_id: str, ttl_s: float, record: bytes = b""
     ) -> Reservation:
         """Takes one request and what it may come to from all limits of `caller`, or from none.
 
-        It must be settled within `ttl_s`. A `reservation_id` that is open already is not taken twice. A
-        caller cancelled here leaves nothing taken. Raises `QuotaExceeded`, and `StoreUnavailable`, after
-        which it may be taken, and then expires.
+        It must be settled within `ttl_s`; else it expires, and `record`, where it is not empty, is what the
+        tenant's stream of records is told of the call. A `reservation_id` that is open already is not taken
+        twice. A caller cancelled here leaves nothing taken. Raises `QuotaExceeded`, and `StoreUnavailable`,
+        after which it may be taken, and then expires.
         """
         tokens = demand.tokens
         _check_tokens(tokens)
@@ -150,9 +172,10 @@ class QuotaLedger:
             _ledger_key(caller.tenant, caller.id),
             *(limit.window_key for limit in limits),
         ]
-        args: list[Word] = [self._now(), reservation_id, int(ttl_s * 1000), tokens]
+        args: list[Word] = [self._now(), reservation_id, int(ttl_s * 1000), tokens, record]
         for limit in limits:
             args += (limit.most, MINUTE_S * 1000, limit.name[0])
+        self._note(caller.tenant)
         reply = await self._commit.run(
             ScriptCall(_RESERVE, keys, args),
             abandoned=lambda reply: self._give_back_unasked(caller.tenant, reservation_id, reply),
@@ -162,43 +185,66 @@ class QuotaLedger:
             raise _refusal(limits, states, [wait for _, wait, _ in reply[1:]])
         return Reservation(reservation_id, caller.tenant, caller.id, demand, states)
 
-    async def settle(self, reservation: Reservation, spent: Spent) -> bool:
-        """Charges what was spent and frees the rest. Goes through even if the caller is cancelled here.
+    async def settle(self, reservation: Reservation, spent: Spent, record: bytes = b"") -> bool:
+        """Charges what was spent, frees the rest, and adds `record`, an encoded `CallRecord`, to the tenant's
+        stream of records, all in one step. Goes through even if the caller is cancelled here.
 
         False, and nothing changes, if the reservation is settled already or has expired; so it may be
         repeated after `StoreUnavailable`, which it raises.
         """
         _check_tokens(spent.tokens)
-        return await self._close(reservation.tenant, reservation.reservation_id, spent.tokens, 1)
+        return await self._close(reservation.tenant, reservation.reservation_id, spent.tokens, 1, record)
 
-    async def release(self, reservation: Reservation) -> bool:
+    async def release(self, reservation: Reservation, record: bytes = b"") -> bool:
         """Gives tokens and request back: for a call that, through no doing of the caller, reached no model.
 
         As `settle` otherwise.
         """
-        return await self._close(reservation.tenant, reservation.reservation_id, 0, 0)
+        return await self._close(reservation.tenant, reservation.reservation_id, 0, 0, record)
 
     async def totals(self, tenant: str, caller_id: str) -> Totals:
         """A caller's ledger, what its tenant let expire settled first. Raises `StoreUnavailable`."""
         keys = [*_tenant_keys(tenant), _ledger_key(tenant, caller_id)]
         return Totals(*await self._store.run(_TOTALS, keys, [self._now()]))
 
-    async def _close(self, tenant: str, reservation_id: str, used_tokens: int, requests: int) -> bool:
-        reply = self._submit_close(tenant, reservation_id, used_tokens, requests)
+    async def _close(
+        self, tenant: str, reservation_id: str, used_tokens: int, requests: int, record: bytes
+    ) -> bool:
+        reply = self._submit_close(tenant, reservation_id, used_tokens, requests, record)
         return bool(await asyncio.shield(reply))
 
     def _submit_close(
-        self, tenant: str, reservation_id: str, used_tokens: int, requests: int
+        self, tenant: str, reservation_id: str, used_tokens: int, requests: int, record: bytes
     ) -> asyncio.Future[Reply]:
-        args: list[Word] = [self._now(), reservation_id, used_tokens, requests]
+        args: list[Word] = [self._now(), reservation_id, used_tokens, requests, record]
         reply = self._commit.submit(ScriptCall(_SETTLE, _tenant_keys(tenant), args), linger=True)
         reply.add_done_callback(lambda done: _warn_if_lost(reservation_id, done))
         return reply
 
+    def _note(self, tenant: str) -> None:
+        """Notes that the tenant makes calls, unless it was done just now; it goes along with the next call.
+
+        The sets span all tenants, so they are no keys of the scripts that touch a tenant's own.
+        """
+        loop_time = asyncio.get_running_loop().time()
+        if loop_time < self._noted.get(tenant, 0.0):
+            return
+        if len(self._noted) >= MAX_NOTED:
+            self._noted.clear()
+        self._noted[tenant] = loop_time + NOTED_S
+        args: list[Word] = [self._now(), tenant, int(LEASE_S * 1000)]
+        keys = [DUE_TENANTS, SEEN_TENANTS, TENANTS_WITH_RECORDS]
+        noted = self._commit.submit(ScriptCall(_NOTE, keys, args), linger=True)
+        noted.add_done_callback(lambda done: self._noted_or_not(tenant, done))
+
+    def _noted_or_not(self, tenant: str, reply: asyncio.Future[Reply]) -> None:
+        if reply.cancelled() or reply.exception() is not None:
+            self._noted.pop(tenant, None)
+
     def _give_back_unasked(self, tenant: str, reservation_id: str, reply: Reply) -> None:
         """The caller left between asking and hearing: if it was admitted, undo that."""
         if reply[0]:
-            self._submit_close(tenant, reservation_id, 0, 0)
+            self._submit_close(tenant, reservation_id, 0, 0, b"")
 
     def _now(self) -> Word:
         return "" if self._clock is None else int(self._clock() * 1000)
@@ -250,7 +296,11 @@ def _refusal(
 
 
 def _tenant_keys(tenant: str) -> list[str]:
-    return [tenant_key(tenant, "quota", "open"), tenant_key(tenant, "quota", "expiry")]
+    return [
+        tenant_key(tenant, "quota", "open"),
+        tenant_key(tenant, "quota", "expiry"),
+        records_key(tenant),
+    ]
 
 
 def _ledger_key(tenant: str, caller_id: str) -> str:

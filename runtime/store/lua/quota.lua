@@ -2,6 +2,7 @@
 --
 -- KEYS[1]  open reservations of the tenant: hash of reservation id -> packed record
 -- KEYS[2]  when they expire: sorted set of reservation id by Unix ms
+-- KEYS[3]  records of the calls that have ended: stream, field 'record'; its oldest go when it is full
 -- ARGV[1]  the time as Unix ms; '' in production, where the server's clock counts
 --
 -- A limit has a *window*: a string that holds, packed,
@@ -10,14 +11,16 @@
 -- window early. A window of W ms is cut into BUCKETS buckets; an amount counts for BUCKETS + 1 of them, so it
 -- stays between W and W + W/BUCKETS: in no interval of W ms can more than the limit be admitted.
 --
--- A record is {ledger key, tokens, {{window key, W, amount, unit, bucket, gen}, ...}}, unit 'r' or 't'.
+-- What is open is {ledger key, tokens, {{window key, W, amount, unit, bucket, gen}, ...}, record}, unit 'r' or
+-- 't'; the record is what the stream is told of the call if it expires, or ''.
 
 local call = redis.call
 local BUCKETS = 12
 local KEEP_MS = 35 * 24 * 3600 * 1000
 local REAP_PER_CALL = 16
+local MOST_RECORDS = 250000 -- hours of calls, should nobody fold them
 
-local open_key, expiry_key = KEYS[1], KEYS[2]
+local open_key, expiry_key, stream_key = KEYS[1], KEYS[2], KEYS[3]
 
 local now = server_ms()
 
@@ -107,9 +110,10 @@ local function correct(limit, final)
   save_window(key, span, w)
 end
 
--- Ends the open reservation `id` with `tokens` used and `requests` (0 or 1) counted.
-local function close(id, raw, tokens, requests)
-  local ledger, held, limits = unpack(cmsgpack.unpack(raw))
+-- Ends the open reservation `id` with `tokens` used and `requests` (0 or 1) counted. `record` is what the
+-- stream is told; where it is nil, what the reservation carries.
+local function close(id, raw, tokens, requests, record)
+  local ledger, held, limits, carried = unpack(cmsgpack.unpack(raw))
   call('HDEL', open_key, id)
   call('ZREM', expiry_key, id)
   for _, limit in ipairs(limits) do
@@ -126,6 +130,11 @@ local function close(id, raw, tokens, requests)
     call('HINCRBY', ledger, 'tokens', tokens)
   end
   keep(ledger)
+  record = record or carried
+  if record ~= '' then
+    call('XADD', stream_key, 'MAXLEN', '~', MOST_RECORDS, '*', 'record', record)
+    keep(stream_key)
+  end
   return ledger
 end
 

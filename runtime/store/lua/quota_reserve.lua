@@ -1,8 +1,8 @@
 -- Takes a request and its tokens from every limit, or from none.
 --
--- KEYS[3]     the ledger; KEYS[4..] one window for each limit
--- ARGV[2..4]  reservation id, time to live in ms, tokens
--- ARGV[5..]   for each limit: the most it admits, its span in ms, its unit ('r' or 't')
+-- KEYS[4]     the ledger; KEYS[5..] one window for each limit
+-- ARGV[2..5]  reservation id, time to live in ms, tokens, the record of the call should it expire
+-- ARGV[6..]   for each limit: the most it admits, its span in ms, its unit ('r' or 't')
 --
 -- Returns {admitted (0 or 1), {remaining, ms to wait, ms to full}, ...}, a triple for each limit. To wait is 0
 -- for a limit that would have admitted the request, -1 for one that never will.
@@ -11,13 +11,13 @@
 reap()
 
 local id, ttl, tokens = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local ledger = KEYS[3]
+local ledger = KEYS[4]
 local known = call('HEXISTS', open_key, id) == 1
 local admitted = not known
 local windows, limits, states = {}, {}, {}
 
-for i = 1, #KEYS - 3 do
-  local key, most, span, unit = KEYS[i + 3], tonumber(ARGV[3 * i + 2]), tonumber(ARGV[3 * i + 3]), ARGV[3 * i + 4]
+for i = 1, #KEYS - 4 do
+  local key, most, span, unit = KEYS[i + 4], tonumber(ARGV[3 * i + 3]), tonumber(ARGV[3 * i + 4]), ARGV[3 * i + 5]
   local amount = unit == 't' and tokens or 1
   local w, current, taken = load_window(key, span)
   local wait = 0
@@ -44,7 +44,7 @@ for i, limit in ipairs(limits) do
 end
 
 if admitted then
-  call('HSET', open_key, id, cmsgpack.pack({ledger, tokens, limits}))
+  call('HSET', open_key, id, cmsgpack.pack({ledger, tokens, limits, ARGV[5]}))
   call('ZADD', expiry_key, now + ttl, id)
   call('HINCRBY', ledger, 'requests', 1)
   call('HINCRBY', ledger, 'open', 1)

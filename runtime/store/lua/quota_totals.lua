@@ -1,4 +1,4 @@
--- The ledger KEYS[3], expired reservations settled first: requests, open, reserved, tokens, expired.
+-- The ledger KEYS[4], expired reservations settled first: requests, open, reserved, tokens, expired.
 
 local ROUNDS = 64
 
@@ -7,7 +7,7 @@ for _ = 1, ROUNDS do
     break
   end
 end
-local totals = call('HMGET', KEYS[3], 'requests', 'open', 'reserved', 'tokens', 'expired')
+local totals = call('HMGET', KEYS[4], 'requests', 'open', 'reserved', 'tokens', 'expired')
 for i = 1, #totals do
   totals[i] = tonumber(totals[i] or 0)
 end

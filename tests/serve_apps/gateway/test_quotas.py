@@ -25,7 +25,16 @@ from runtime.store.errors import InvalidName, StoreUnavailable
 from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.demand import Demand, Spent
 from serve_apps.gateway.limits import Allowance, Limits
-from serve_apps.gateway.quotas import QuotaExceeded, QuotaLedger, Reservation, Totals
+from serve_apps.gateway.quotas import (
+    DUE_TENANTS,
+    SEEN_TENANTS,
+    TENANTS_WITH_RECORDS,
+    QuotaExceeded,
+    QuotaLedger,
+    Reservation,
+    Totals,
+    records_key,
+)
 
 START = 1_900_000_000.0
 """Unix seconds, a multiple of 5: the start of a bucket."""
@@ -232,6 +241,46 @@ async def test_the_same_reservation_twice_is_taken_once(ledger: QuotaLedger) -> 
     assert await ledger.totals(key.tenant, key.id) == Totals(requests=1, open=1, reserved=50)
 
 
+async def records(store: Store, tenant: str = "acme") -> list[bytes]:
+    return [fields[1] for _, fields in await store.execute("XRANGE", records_key(tenant), "-", "+")]
+
+
+async def test_a_record_is_told_exactly_once_and_to_its_tenant_alone(
+    store: Store, ledger: QuotaLedger
+) -> None:
+    caller = Client(ledger, key_with(tokens=100))
+    reservation = await caller.reserve(10)
+    assert await records(store) == []
+    told = (ledger.settle(reservation, Spent(4), b"%d" % number) for number in range(5))
+    assert sum(await asyncio.gather(*told)) == 1
+    assert len(await records(store)) == 1
+    assert await ledger.release(await caller.reserve(10), b"released")
+    assert await ledger.settle(await caller.reserve(10), Spent(0))
+    assert (await records(store))[1:] == [b"released"]
+    assert await records(store, "other") == []
+
+
+async def test_an_orphan_is_told_by_the_record_it_carries(
+    store: Store, ledger: QuotaLedger, clock: Clock
+) -> None:
+    key = key_with(tokens=100)
+    orphan = await ledger.reserve(key, Demand("m", 9, 0), reservation_id="r", ttl_s=5, record=b"orphan")
+    clock.now += 6
+    assert (await ledger.totals(key.tenant, key.id)).expired == 1
+    assert not await ledger.settle(orphan, Spent(3), b"too late")
+    assert await records(store) == [b"orphan"]
+
+
+async def test_tenants_are_noted_before_their_calls(store: Store, ledger: QuotaLedger, clock: Clock) -> None:
+    await Client(ledger, key_with()).reserve(1)
+    await Client(ledger, Caller("other", "k")).reserve(1)
+    noted = await store.execute("ZRANGE", TENANTS_WITH_RECORDS, 0, -1, "WITHSCORES")
+    assert dict(zip(noted[::2], map(float, noted[1::2]), strict=True)) == {
+        b"acme": clock.now * 1000,
+        b"other": clock.now * 1000,
+    }
+
+
 async def test_keys_and_tenants_do_not_share_limits(ledger: QuotaLedger) -> None:
     keys = [Caller(t, k, allowance=Allowance(Limits(1, 10))) for t in ("acme", "other") for k in ("k1", "k2")]
     for key in keys:
@@ -258,11 +307,13 @@ async def test_impossible_amounts_are_refused(ledger: QuotaLedger) -> None:
 
 async def test_everything_has_a_time_to_live(store: Store, ledger: QuotaLedger) -> None:
     caller = Client(ledger, key_with(requests=10, tokens=100))
-    await ledger.settle(await caller.reserve(10), Spent(5))
+    await ledger.settle(await caller.reserve(10), Spent(5), b"record")
     await caller.reserve(10)
     keys = await store.execute("KEYS", "*")
-    assert len(keys) == 5
-    for key in keys:
+    everybodys = {DUE_TENANTS, SEEN_TENANTS, TENANTS_WITH_RECORDS}
+    own = {key.decode() for key in keys} - everybodys
+    assert len(own) == 6
+    for key in own:
         assert 0 < await store.execute("TTL", key) <= 35 * 24 * 3600, key
 
 

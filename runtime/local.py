@@ -29,6 +29,7 @@ from cluster.tokens import counter_for
 from graphs.known import Known
 from graphs.loader import load, load_file
 from graphs.pipeline import Pipeline
+from graphs.versions import by_reference
 from runtime.approvals.memory import MemoryApprovals
 from runtime.compiler.catalog import Catalog, IndexInfo
 from runtime.compiler.compile import compile_pipeline
@@ -166,9 +167,9 @@ def run_locally(
 
 
 def _loaded(sources: Source | Iterable[Source]) -> list[Pipeline]:
-    pipelines: dict[str, Pipeline] = {}
+    pipelines: dict[tuple[str, str], Pipeline] = {}
     for source in [sources] if isinstance(sources, Pipeline | Path | str) else sources:
-        known = Known(graphs=pipelines)
+        known = Known(graphs=by_reference(pipelines))
         match source:
             case Pipeline():
                 pipeline = source
@@ -176,5 +177,5 @@ def _loaded(sources: Source | Iterable[Source]) -> list[Pipeline]:
                 pipeline = load_file(source, known).pipeline
             case _:
                 pipeline = load(source, known=known).pipeline
-        pipelines = {**pipelines, pipeline.metadata.name: pipeline}
+        pipelines[pipeline.metadata.name, pipeline.metadata.version] = pipeline
     return list(pipelines.values())

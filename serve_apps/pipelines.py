@@ -94,8 +94,8 @@ def load_deployed(settings: Settings, timings: Timings | None = None) -> Loaded:
         plans[version], pipelines[version] = plan, loaded.pipeline
     if problems:
         raise PipelineError(problems)
-    usable = {name: each for name, each in by_reference(pipelines).items() if AT not in name}
-    return Loaded(by_reference(plans), Deployed(known_here, replace_fields(known, graphs=usable)))
+    usable = replace_fields(known, graphs=by_reference(pipelines))
+    return Loaded(by_reference(plans), Deployed(known_here, usable))
 
 
 def _measured(known: Catalog, version: tuple[str, str], timings: Timings) -> Catalog:

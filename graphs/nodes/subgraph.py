@@ -2,6 +2,8 @@
 
 subgraph: {graph: support-rag}
 with: {question: "${inputs.question}"}
+
+`support-rag@1.2.0` is that version of it; without one it is the newest.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from graphs.nodes.map import BODY
 from graphs.nodes.spec import NO_BODIES, BodyTypes, NodeSpec, TokenBound
 from graphs.ports import Port, PortType
 
+MAX_REFERENCE_CHARS = 256
+
 
 class Subgraph(NodeSpec, frozen=True, tag_field="kind", tag="subgraph"):
     summary: ClassVar[str] = "runs another pipeline"
@@ -23,8 +27,8 @@ class Subgraph(NodeSpec, frozen=True, tag_field="kind", tag="subgraph"):
     set_when_read: ClassVar[frozenset[str]] = frozenset({"ports"})
     closed: ClassVar[bool] = True
 
-    graph: Annotated[str, Meta(min_length=1, max_length=64)]
-    """Name of a pipeline that is deployed beside this one."""
+    graph: Annotated[str, Meta(min_length=1, max_length=MAX_REFERENCE_CHARS)]
+    """Name of a pipeline that is deployed beside this one: its newest version, or that of NAME@VERSION."""
     ports: Mapping[str, Port] = {}
     """The inputs of that pipeline. Set when it is read."""
 

@@ -173,7 +173,7 @@ def _subgraph(reader: NodeReader, data: Mapping[str, Any], at: Place, _seen: Nam
     if spec.graph in reading.known.refused:
         reading.problem("bad-graph", reading.known.refused[spec.graph], (*below.path, "graph"))
         return Parts(None, inputs)
-    graph = reading.known.graphs.get(spec.graph)
+    graph = reading.known.graph(spec.graph)
     if graph is None:
         hint = nearest(spec.graph, reading.known.graphs)
         message = f"there is no graph {spec.graph}"

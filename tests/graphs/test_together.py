@@ -172,6 +172,64 @@ def test_of_two_files_with_one_name_the_first_is_used(write):
     assert all(isinstance(outcome, Loaded) for outcome in found.values())
 
 
+def version(name, number, *uses, output="v"):
+    text = graph(name, *uses).replace("{name: ", f"{{version: '{number}', name: ")
+    return text.replace("{v: '${v}'}", f"{{{output}: '${{v}}'}}")
+
+
+def given_by(outcome, node="n0"):
+    return list(outcome.pipeline.nodes[NodeId(node)].bodies["body"].outputs)
+
+
+def test_a_version_that_is_named_is_used_and_else_the_newest(write):
+    old, new = write("old", version("b", "1.0", output="w")), write("new", version("b", "2.0"))
+    user = write("a", graph("a", "b", "b@2.0").replace("n1.v", "n0.v"))
+    both = write("c", graph("c", "b@1.0", "b").replace("n0.v", "n0.w"))
+    for paths in ([user, both, new, old], [old, new, both, user]):
+        found = load_together(paths, NOTHING_KNOWN)
+        assert (given_by(found[user]), given_by(found[user], "n1")) == (["v"], ["v"])
+        assert (given_by(found[both]), given_by(found[both], "n1")) == (["w"], ["v"])
+
+
+def test_the_only_version_can_be_named(write):
+    inner, user = write("b", version("b", "1.0")), write("a", graph("a", "b@1.0"))
+    assert given_by(load_together([user, inner], NOTHING_KNOWN)[user]) == ["v"]
+    assert given_by(load_together([user], NOTHING_KNOWN, [inner])[user]) == ["v"]
+    known = Known(graphs={"b": load(version("b", "1.0")).pipeline})
+    assert given_by(load_together([user], known)[user]) == ["v"]
+
+
+def test_a_version_that_is_not_there(write):
+    old, new = write("old", version("b", "1.0")), write("new", version("b", "2.0", "b@1.1"))
+    user = write("a", graph("a", "b@1.1"))
+    found = load_together([user, old, new], NOTHING_KNOWN)
+    message = "there is no version 1.1 of b: there is 1.0, 2.0"
+    assert messages(found[user]) == messages(found[new]) == [message]
+    assert isinstance(found[old], Loaded)
+
+
+def test_a_version_can_use_another_of_the_same_graph_but_not_itself(write):
+    old, new = write("old", version("b", "1.0")), write("new", version("b", "2.0", "b@1.0"))
+    found = load_together([new, old], NOTHING_KNOWN)
+    assert given_by(found[new]) == ["v"]
+    back = write("old", version("b", "1.0", "b"))
+    found = load_together([new, back], NOTHING_KNOWN)
+    assert messages(found[new]) == messages(found[back]) == ["graphs use each other: b → b@1.0 → b"]
+
+
+def test_a_version_with_mistakes_cannot_be_used(write):
+    bad, good = (
+        write("bad", version("b", "1.0").replace("value:", "valu:")),
+        write("good", version("b", "2.0")),
+    )
+    user, other = write("a", graph("a", "b@1.0")), write("c", graph("c", "b"))
+    found = load_together([user, other, bad, good], NOTHING_KNOWN)
+    assert messages(found[user]) == ["the graph b@1.0 has mistakes of its own"]
+    assert isinstance(found[other], Loaded)
+    alone = load_together([user, bad], NOTHING_KNOWN)
+    assert messages(alone[user]) == ["the graph b has mistakes of its own"]
+
+
 def test_graphs_that_multiply_are_refused(write):
     names = [f"g{level}" for level in range(8)]
     paths = [write("g0", graph("g0"))]

@@ -157,8 +157,9 @@ async def test_an_object_has_no_lines(start: Start) -> None:
 
 async def test_a_deployed_graph_can_be_used_as_a_subgraph(start: Start) -> None:
     site = await start_inline(start)
-    answer = await run(site, USES_HELPER)
-    assert answer.json().get("outputs") == {"text": "yes it is"}, answer.text
+    for use in ("helper", "helper@1.2.0"):
+        answer = await run(site, USES_HELPER.replace("graph: helper", f"graph: {use}"))
+        assert answer.json().get("outputs") == {"text": "yes it is"}, answer.text
 
 
 async def test_the_quota_is_reserved_as_for_other_runs(start: Start) -> None:

@@ -44,13 +44,15 @@ class Caller(msgspec.Struct, frozen=True, omit_defaults=True):
     models: list[str] | None = None
     """Models and graphs ("graph/<name>") that may be called. None is all."""
     endpoints: list[str] | None = None
-    """Paths that may be called, `*` for any part of one. None is all that the role may."""
+    """Paths that may be called, `*` for anything in one. None is all that the role may."""
     functions: bool = False
     """Whether pipelines that come with calls may reach out of the graph as those deployed may: call
     functions, web servers and MCP servers, and use prompt files."""
     organisation_allowance: Allowance = UNLIMITED
     team_allowance: Allowance = UNLIMITED
     allowance: Allowance = UNLIMITED
+    expires: float | None = None
+    """When its key ends, as Unix seconds."""
 
     def levels(self) -> Iterator[Level]:
         """Whose limits count, the widest first."""

@@ -96,6 +96,8 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     endpoints: list[str] | None = None
     functions: bool = False
     """These three as in `Caller`."""
+    created_by: str | None = None
+    """The id of the caller who made it; None where it was made in the store itself."""
 
     def caller(self) -> Caller:
         """Whoever shows this key."""

@@ -130,7 +130,8 @@ class _Folder:
             self._waited[node_id] = (*after, *owners(inputs.values()))
             return
         fresh = replace(node, inputs=inputs, after=after, when=None if holds else when)
-        if isinstance(node.spec, Branch):
+        # One that may be skipped keeps its cases: what they never give is null if it runs, else absent.
+        if isinstance(node.spec, Branch) and fresh.when is None:
             fresh = self._cases(node_id, fresh)
         if self._fold(node_id, fresh) or self._inline(node_id, fresh):
             return

@@ -7,6 +7,7 @@ from graphs.bindings import Literal, Ref
 from graphs.nodes.subgraph import Subgraph
 from graphs.pipeline import Fallback
 from graphs.ports import STRING, Port, list_of
+from runtime.compiler.compile import compile_pipeline
 from runtime.compiler.passes.prune import prune
 from runtime.compiler.passes.validate import validate
 from tests.runtime.compiler.bodies import (
@@ -57,6 +58,15 @@ def test_a_branch_without_a_case_gives_null():
     draft = pruned({"answer": branched(case("false"), case("1 > 2"))}, text="${answer.text}")
     assert draft.nodes == {}
     assert draft.outputs == {"text": Literal(None)}
+
+
+def test_a_branch_that_may_be_skipped_keeps_cases_that_never_apply():
+    """If it runs, it gives null; if it is skipped, what reads it is skipped too."""
+    skipped = msgspec.structs.replace(branched(case("false"), case("1 > 2")), when="inputs.level == 'a'")
+    given = pipeline({"answer": skipped}, text="${answer.text}")
+    plan = compile_pipeline(msgspec.structs.replace(given, defaults={"text": None}))
+    ((kept,),) = (step.nodes for step in plan.steps)
+    assert list(kept.bodies) == ["0", "1"]
 
 
 def test_an_output_that_only_a_dropped_case_had_is_null():

@@ -27,7 +27,8 @@ contracts: install ## Which package may import which
 
 unit: install ## All tests but those of the whole system
 	@scripts/test-deps
-	@env -u PYTHONDONTWRITEBYTECODE $(bin)/pytest tests --ignore tests/e2e --ignore tests/chaos --cov --cov-report=
+	@env -u PYTHONDONTWRITEBYTECODE $(bin)/pytest tests --ignore tests/e2e --ignore tests/chaos -n 2 --dist loadfile \
+		--cov --cov-report=
 
 e2e: install ## The whole system over HTTP, on the fake and on the real engine
 	@scripts/test-deps

@@ -50,6 +50,7 @@ from runtime.sealing import Sealing
 from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
 from runtime.store.errors import StoreUnavailable
+from serve_apps.audit.log import AuditLog
 from serve_apps.data_keys import load_sealing
 from serve_apps.gateway import app as gateway
 from serve_apps.gateway.deps import GatewayDeps
@@ -214,11 +215,13 @@ class GatewayReplica:
         store = connect_store(settings)
         sealing = await asyncio.to_thread(load_sealing, settings, os.environ)
         plans, deployed = await asyncio.to_thread(load_deployed, settings)
+        pepper = await asyncio.to_thread(load_or_create_pepper, settings.pepper_file)
         collect_less_often()
         return gateway.build_app(
             GatewayDeps(
                 pools=build_pools(settings, self._handles),
-                keys=KeyStore(store, await asyncio.to_thread(load_or_create_pepper, settings.pepper_file)),
+                keys=KeyStore(store, pepper),
+                audit=AuditLog(store, pepper),
                 quotas=QuotaLedger(store),
                 contexts=ContextStore(store, ttl_s=settings.context.ttl_s),
                 runs=RunStore(store, keep_s=settings.runs.keep, sealing=sealing),

@@ -11,9 +11,10 @@ from fastapi import Request as HTTPRequest
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from cluster.errors import ClusterError
-from runtime.approvals.model import MAX_COMMENT_CHARS, MAX_VALUE_BYTES, Approval, Decision
+from runtime.approvals.model import MAX_COMMENT_CHARS, MAX_VALUE_BYTES, Approval, Decision, fits
 from runtime.errors import RunEnded, RunHeld, UnknownRun
 from runtime.store.errors import StoreError
+from serve_apps.api.auditing import deed_of
 from serve_apps.api.common import caller_of, exchange_of, json_response
 from serve_apps.api.run_actions import go_on
 from serve_apps.api.runs import find_run
@@ -88,25 +89,46 @@ def router(gateway: Gateway) -> APIRouter:
     async def decide(run_id: str, node: str, request: HTTPRequest) -> Response:
         caller = await caller_of(gateway, request)
         body = _decode(await exchange_of(request).body(gateway.settings.max_body_bytes))
-        await _approvals(gateway, caller, run_id)
         decision = Decision(body.approved, body.comment, _given(body), gateway.clock(), caller.id)
-        outcome = await gateway.approvals.decide(caller.tenant, run_id, node, decision)
-        match outcome:
-            case "unknown":
-                raise NotFound(f"Nothing waits at {node[:100]!r}.", code="approval_not_found")
-            case "late":
-                raise Conflict("This was decided already.", code="already_decided")
-            case "unfit":
-                raise BadRequest(
-                    "'value' must be of the type of what was shown.", param="value", code="invalid_value"
-                )
-            case "taken":
-                asked = Request(gateway, exchange_of(request), caller)
-                return json_response(
-                    ApprovalAnswer(run_id, node, _status(decision), await _wake(asked, run_id))
-                )
+        approval = _decidable(await _approvals(gateway, caller, run_id), node, decision)
+        exchange = exchange_of(request)
+        deed = deed_of(
+            *(gateway, exchange, caller, "approval.decide", f"run/{run_id}/{node}"),
+            before=approval,
+            after=Approval(approval.asked, decision),
+        )
+        async with gateway.audit.changing(deed):
+            outcome = await gateway.approvals.decide(caller.tenant, run_id, node, decision)
+            if outcome != "taken":
+                raise _refusal(outcome, node)
+        woken = await _wake(Request(gateway, exchange, caller), run_id)
+        return json_response(ApprovalAnswer(run_id, node, _status(decision), woken))
 
     return routes
+
+
+def _decidable(found: list[Approval], node: str, decision: Decision) -> Approval:
+    """What waits at the node. Raises what is wrong with the decision, before anything is written of it."""
+    approval = next((each for each in found if each.asked.node == node), None)
+    if approval is None:
+        raise _refusal("unknown", node)
+    if approval.decision is not None:
+        raise _refusal("late", node)
+    if not fits(approval.asked, decision):
+        raise _refusal("unfit", node)
+    return approval
+
+
+def _refusal(outcome: Literal["unknown", "late", "unfit"], node: str) -> GatewayError:
+    match outcome:
+        case "unknown":
+            return NotFound(f"Nothing waits at {node[:100]!r}.", code="approval_not_found")
+        case "late":
+            return Conflict("This was decided already.", code="already_decided")
+        case "unfit":
+            return BadRequest(
+                "'value' must be of the type of what was shown.", param="value", code="invalid_value"
+            )
 
 
 async def _approvals(gateway: Gateway, caller: Caller, run_id: str) -> list[Approval]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any, Final, Literal, TypeVar, get_args
 
 from fastapi import APIRouter, Response
@@ -17,12 +17,14 @@ from runtime.errors import LeaseLost, RunCancelled, RunEnded, RunHeld, UnknownRu
 from runtime.events import RunFailed
 from runtime.records.model import Kept, RunFault, RunRecord, RunStatus, RunSummary, keep
 from runtime.records.trace import Trace
-from serve_apps.api.common import caller_of, json_response
+from serve_apps.api.auditing import deed_of
+from serve_apps.api.common import caller_of, exchange_of, json_response
 from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.deps import Gateway
 from serve_apps.gateway.errors import BadRequest, Conflict, NotFound
 from serve_apps.gateway.failures import told
 from serve_apps.gateway.following import follow
+from serve_apps.gateway.http import Exchange
 from serve_apps.gateway.rights import GRAPH_PREFIX, may_use
 from serve_apps.translators.decoding import suggestion
 
@@ -108,14 +110,24 @@ def router(gateway: Gateway) -> APIRouter:
     async def cancel_run(run_id: str, request: HTTPRequest) -> Response:
         caller = await caller_of(gateway, request)
         run = await find_run(gateway, caller, run_id)
-        if run.status == "running":
-            await gateway.runs.ask_to_cancel(caller.tenant, run_id)
-        elif run.status != "suspended":
+        if run.status != "running" and run.status != "suspended":
             return json_response(CancelAnswer(run_id, run.status))
-        ended = await _end_unattended(gateway, run)
+        async with _audited(gateway, exchange_of(request), caller, run):
+            if run.status == "running":
+                await gateway.runs.ask_to_cancel(caller.tenant, run_id)
+            ended = await _end_unattended(gateway, run)
         return json_response(CancelAnswer(run_id, "cancelled" if ended else "cancelling"))
 
     return routes
+
+
+def _audited(
+    gateway: Gateway, exchange: Exchange, caller: Caller, run: RunRecord
+) -> AbstractAsyncContextManager[object]:
+    """Around the end of a run: what those do who may end the runs of others is written down."""
+    if caller.role not in ("admin", "owner"):
+        return nullcontext()
+    return gateway.audit.changing(deed_of(gateway, exchange, caller, "run.cancel", f"run/{run.run_id}"))
 
 
 async def find_run(gateway: Gateway, caller: Caller, run_id: str) -> RunRecord:

@@ -17,6 +17,7 @@ from runtime.events import RunEvent
 from runtime.records.store import RunStore
 from runtime.request import RunRequest
 from runtime.runner import GraphInfo
+from serve_apps.audit.log import AuditLog
 from serve_apps.gateway.admission import Admission
 from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.http import Exchange
@@ -69,6 +70,7 @@ class GatewayDeps:
     pools: Mapping[str, Pool]
     """By model name."""
     keys: KeyStore
+    audit: AuditLog
     quotas: QuotaLedger
     contexts: ContextStore
     runs: RunStore
@@ -117,6 +119,7 @@ class Gateway:
         self.inline = deps.inline
         self.journals = deps.journals
         self.keys = deps.keys
+        self.audit = deps.audit
         self.contexts = deps.contexts
         self.runs = deps.runs
         self.approvals = deps.approvals

@@ -22,6 +22,7 @@ from runtime.durability.journal import Journals
 from runtime.records.store import RunStore
 from runtime.runner import GraphInfo
 from runtime.store.client import Store
+from serve_apps.audit.log import AuditLog
 from serve_apps.gateway.app import build_app
 from serve_apps.gateway.deps import GatewayDeps, Runner
 from serve_apps.gateway.http import ASGIApp
@@ -144,6 +145,7 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
             deps = GatewayDeps(
                 pools={CHAT: chat_pool(engine), EMBED: embed_pool(engine)} if pools is None else pools,
                 keys=keys,
+                audit=AuditLog(one_store, bytes(PEPPER_BYTES)),
                 quotas=QuotaLedger(one_store),
                 contexts=ContextStore(one_store),
                 runs=RunStore(one_store),

@@ -122,6 +122,9 @@ async def test_a_decision_goes_into_the_run(
     assert decided["by"] == site.key.key_id
     late = await site.http.post(f"{url}/review", json={"approved": True})
     assert (late.status_code, late.json()["error"]["code"]) == (409, "already_decided")
+    (entry,) = await site.deps.audit.newest(site.key.tenant, 10)
+    assert (entry.action, entry.object) == ("approval.decide", f"run/{run_id}/review")
+    assert (entry.actor, entry.changed, entry.outcome) == (site.key.key_id, ["decision"], "allowed")
 
 
 async def test_what_cannot_be_decided(letters: Letters, keys: KeyStore) -> None:
@@ -143,6 +146,22 @@ async def test_what_cannot_be_decided(letters: Letters, keys: KeyStore) -> None:
             assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), body
         await site.http.post(f"{url}/review", json={"approved": True})
     assert answering.result().status_code == 200
+    assert len(await site.deps.audit.newest(site.key.tenant, 10)) == 1
+
+
+async def test_what_was_decided_in_the_same_moment_is_late_and_told_of(
+    letters: Letters,
+) -> None:
+    site = await letters()
+    async with asyncio.TaskGroup() as tasks:
+        answering = tasks.create_task(send(site))
+        url = f"/v1/runs/{await asked_of(site)}/approvals/review"
+        both = await asyncio.gather(*(site.http.post(url, json={"approved": True}) for _ in range(8)))
+        assert sorted(answer.status_code for answer in both) == [200] + 7 * [409]
+    assert answering.result().status_code == 200
+    entries = await site.deps.audit.newest(site.key.tenant, 100)
+    failed = {entry.of for entry in entries if entry.outcome == "failed"}
+    assert len({entry.sequence for entry in entries if entry.outcome == "allowed"} - failed) == 1
 
 
 async def test_nobody_else_sees_or_decides(letters: Letters, keys: KeyStore) -> None:

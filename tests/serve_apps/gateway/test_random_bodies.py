@@ -16,6 +16,7 @@ from runtime.approvals.book import ApprovalBook
 from runtime.context.store import ContextStore
 from runtime.records.store import RunStore
 from runtime.store.client import Store
+from serve_apps.audit.log import AuditLog
 from serve_apps.gateway.app import build_app
 from serve_apps.gateway.deps import GatewayDeps
 from serve_apps.gateway.http import ASGIApp
@@ -96,6 +97,7 @@ def caller(valkey_url: str) -> Iterator[Caller]:
                 answers=AnswerStore(store),
                 pools={CHAT: chat_pool(engine), EMBED: embed_pool(engine)},
                 keys=keys,
+                audit=AuditLog(store, bytes(PEPPER_BYTES)),
                 quotas=QuotaLedger(store),
                 contexts=ContextStore(store),
                 runs=RunStore(store),

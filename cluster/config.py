@@ -6,6 +6,7 @@ Specs are checked when they are loaded, by name and with the field at fault; not
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -26,6 +27,25 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Dollars = Annotated[Decimal, Field(ge=0, le=1_000_000, max_digits=18)]
+
+
+class TimePrice(Spec):
+    """What the time of an engine costs."""
+
+    per_hour: Dollars
+    """US dollars for an hour of one replica. Calls that share it share its price."""
+
+
+class TokenPrice(Spec):
+    """What tokens cost, in US dollars for a million of them."""
+
+    input_per_million: Dollars
+    output_per_million: Dollars = Decimal(0)
+    cached_input_per_million: Dollars | None = None
+    """Of prompt tokens taken from the prefix cache. Default: as any other."""
+
+
 class PoolSpec(Spec):
     """What every model has, whatever serves it."""
 
@@ -35,6 +55,8 @@ class PoolSpec(Spec):
     """Tokens of prompt and output together."""
     default_max_tokens: int = Field(default=256, ge=1)
     """Output bound of a call that names none."""
+    price: TimePrice | TokenPrice | None = None
+    """What calls cost. Default: nothing; of a provider's model what the provider asks, if that is known."""
 
     @model_validator(mode="after")
     def _output_fits_context(self) -> PoolSpec:

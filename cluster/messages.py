@@ -96,6 +96,8 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True, tag="delta"):
     """OpenAI tool-call deltas."""
     logprobs: dict[str, Any] | None = None
     """OpenAI's logprobs object of these tokens."""
+    engine_ns: int = 0
+    """Now and then, the call's part of the engine's time so far: what is known of one that is cut off."""
 
 
 class Finish(msgspec.Struct, frozen=True, omit_defaults=True, tag="finish"):
@@ -112,6 +114,9 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, tag="usage"):
     completion_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens taken from the engine's prefix cache; part of `prompt_tokens`."""
+    engine_ns: int = 0
+    """The call's part of its engine's time, in nanoseconds; 0 where nobody measured it, as of a provider. All
+    parts together are the time that the engine was busy."""
 
     @property
     def total_tokens(self) -> int:
@@ -122,6 +127,15 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, tag="usage"):
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.cached_tokens + other.cached_tokens,
+            self.engine_ns + other.engine_ns,
+        )
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens - other.prompt_tokens,
+            self.completion_tokens - other.completion_tokens,
+            self.cached_tokens - other.cached_tokens,
+            self.engine_ns - other.engine_ns,
         )
 
 
@@ -156,6 +170,10 @@ class EngineStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     """Totals since the replica started, as the engine counts them."""
+    busy_ns: int = 0
+    """Nanoseconds in which there was any call."""
+    untold_ns: int = 0
+    """The part of them that belongs to calls which ended without a `Usage`: aborted and failed ones."""
 
 
 encode = msgspec.msgpack.Encoder().encode

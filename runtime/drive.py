@@ -204,7 +204,8 @@ class Drive:
         try:
             async with asyncio.timeout(left) as self._limit:
                 outputs = await execute(self._prepared.body, self.run, given)
-            last: RunEvent = RunFinished(msgspec.to_builtins(outputs), self.run.usage, self._seconds())
+            shown, usage = msgspec.to_builtins(outputs), self.run.usage
+            last: RunEvent = RunFinished(shown, usage, self._seconds(), self.run.besides)
         except NodeBroke as broke:
             last = self.failed(broke.error, broke.node)
         except TimeoutError:
@@ -218,7 +219,7 @@ class Drive:
         self._queue.put(last)
 
     def failed(self, error: ClusterError, node: str | None = None) -> RunFailed:
-        return RunFailed(error.as_failure(), self.run.usage, self._seconds(), node)
+        return RunFailed(error.as_failure(), self.run.usage, self._seconds(), node, self.run.besides)
 
     async def _next(self) -> list[RunEvent]:
         """What has happened; nothing, where it is time to look at something else."""
@@ -234,7 +235,7 @@ class Drive:
         self.suspended = sorted(self.run.waiting)
         self.run.leaving = True
         await _cancelled(driver)
-        return RunSuspended(self.suspended, self.run.usage, self._seconds())
+        return RunSuspended(self.suspended, self.run.usage, self._seconds(), self.run.besides)
 
     async def _keep(self, events: list[RunEvent], driver: asyncio.Task[None]) -> list[RunEvent]:
         """Has the events kept, and with them what was done; what is to be told, which is that, or that it

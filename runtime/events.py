@@ -16,6 +16,7 @@ batch when they come fast, and every one is JSON-able as it stands (`to_json`), 
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -26,8 +27,26 @@ Source = Literal["node", "cache", "shared"]
 """Where the outputs of a node come from. See `NodeFinished.source`."""
 
 
+_INDEX = re.compile(r"\[\d+\]")
+
+
 class _Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
     pass
+
+
+class NodeUsage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the calls of a node to one model have come to."""
+
+    node: str
+    """Its place in the graph, as `place_of` tells."""
+    model: str
+    usage: Usage
+
+
+def place_of(path: str) -> str:
+    """Where a node stands in its graph: its path without the numbers of items and passes, `search.each` of
+    `search[3].each`."""
+    return _INDEX.sub("", path) if "[" in path else path
 
 
 class RunStarted(_Event, frozen=True, tag="run_started"):
@@ -58,6 +77,8 @@ class RunSuspended(_Event, frozen=True, tag="run_suspended"):
     usage: Usage
     """So far."""
     seconds: float
+    besides: list[NodeUsage] = []
+    """The part of it that no `NodeFinished` tells: of nodes that have ended without outputs."""
 
 
 class NodeStarted(_Event, frozen=True, tag="node_started"):
@@ -102,6 +123,8 @@ class NodeFinished(_Event, frozen=True, tag="node_finished"):
     """By port. Absent when larger than `MAX_OUTPUT_BYTES`, and in runs that did not ask for a stream."""
     source: Source = "node"
     """`cache`: kept from an earlier run. `shared`: made by another run at the same time. Neither owes."""
+    models: dict[str, Usage] = {}
+    """The usage by model, where it called more than one."""
 
 
 class NodeSkipped(_Event, frozen=True, tag="node_skipped"):
@@ -157,6 +180,8 @@ class RunFinished(_Event, frozen=True, tag="run_finished"):
     usage: Usage
     """Summed over all nodes, failed tries among them."""
     seconds: float
+    besides: list[NodeUsage] = []
+    """As of `RunSuspended`."""
 
 
 class RunFailed(_Event, frozen=True, tag="run_failed"):
@@ -168,6 +193,8 @@ class RunFailed(_Event, frozen=True, tag="run_failed"):
     seconds: float
     node: str | None = None
     """Path of the node that broke; absent when the run itself was refused."""
+    besides: list[NodeUsage] = []
+    """As of `RunSuspended`."""
 
 
 RunEvent = (

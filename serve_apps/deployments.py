@@ -50,6 +50,7 @@ from runtime.sealing import Sealing
 from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
 from runtime.store.errors import StoreUnavailable
+from serve_apps.accounting.prices import prices_of
 from serve_apps.audit.log import AuditLog
 from serve_apps.data_keys import load_sealing
 from serve_apps.gateway import app as gateway
@@ -228,6 +229,7 @@ class GatewayReplica:
                 journals=journals(settings, store, sealing),
                 approvals=ApprovalBook(store, sealing=sealing),
                 answers=AnswerStore(store, sealing=sealing),
+                prices=prices_of(settings.models),
                 graphs={name: info_of(plan) for name, plan in plans.items()},
                 runner=HandleRunner(self._runner) if self._runner is not None else None,
                 inline=InlinePipelines(deployed) if self._runner is not None else None,

@@ -11,17 +11,35 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import cached_property
+from time import perf_counter_ns
 from typing import TypeVar
 
+import msgspec
+
 from cluster.engines import deadline
+from cluster.engines.sharing import SharedTime
 from cluster.errors import ClusterError, InvalidCall
-from cluster.interface import Engine
-from cluster.messages import Embed, Event, Generate, decode_call, encode
+from cluster.interface import Batch, Engine
+from cluster.messages import (
+    Delta,
+    Embed,
+    Embeddings,
+    Event,
+    Generate,
+    Usage,
+    decode_call,
+    encode,
+)
 
 T = TypeVar("T")
 
 MAX_BUFFERED_EVENTS = 512
 """Events that may wait for a slow reader before the engine's iterator is no longer drained."""
+
+TELL_NS = 250_000_000
+"""Of a stream: how often it is told its part of the engine's time, which is all that is known of one that is
+cut off."""
 
 
 class EngineEndpoint:
@@ -29,13 +47,19 @@ class EngineEndpoint:
 
     served: Engine
 
+    @cached_property
+    def _time(self) -> SharedTime:
+        return SharedTime()
+
+    _untold_ns = 0
+
     async def stream(self, payload: bytes) -> AsyncGenerator[bytes, None]:
         """Answer a `Generate`: items are msgpack lists of events, as many as came since the last item."""
         try:
             call = decode_call(payload)
             if not isinstance(call, Generate):
                 raise InvalidCall("a stream carries a Generate call", param="call")
-            async with aclosing(coalesce(deadline.generate(self.served, call))) as items:
+            async with aclosing(coalesce(self._generate(call))) as items:
                 async for events in items:
                     yield encode(events)
         except ClusterError as error:
@@ -46,9 +70,9 @@ class EngineEndpoint:
         call = decode_call(payload)
         try:
             if isinstance(call, Embed):
-                return encode(await deadline.embed(self.served, call))
+                return encode(await self._embed(call))
             events: list[Event] = []
-            async with aclosing(deadline.generate(self.served, call)) as batches:
+            async with aclosing(self._generate(call)) as batches:
                 async for batch in batches:
                     events += batch
             return encode(events)
@@ -58,11 +82,43 @@ class EngineEndpoint:
 
     async def status(self) -> bytes:
         """The replica's `EngineStatus`. Answering at all means that it is warm."""
-        return encode(await self.served.status())
+        status = await self.served.status()
+        busy_ns = self._time.busy(perf_counter_ns())
+        return encode(msgspec.structs.replace(status, busy_ns=busy_ns, untold_ns=self._untold_ns))
 
     async def check_health(self) -> None:
         """Asked by Serve; raising has the replica replaced."""
         await self.served.check_health()
+
+    async def _generate(self, call: Generate) -> AsyncGenerator[Batch, None]:
+        """The engine's batches, which tell the call's part of its time."""
+        beginning, told, open_ = self._time.begin(perf_counter_ns()), 0, True
+        try:
+            async with aclosing(deadline.generate(self.served, call)) as batches:
+                async for batch in batches:
+                    last = batch[-1]
+                    if isinstance(last, Usage):
+                        share, open_ = self._time.end(beginning, perf_counter_ns()), False
+                        batch[-1] = msgspec.structs.replace(last, engine_ns=share)
+                    elif isinstance(last, Delta):
+                        share = self._time.share(beginning, perf_counter_ns())
+                        if share >= told + TELL_NS or not told:
+                            told = share
+                            batch[-1] = msgspec.structs.replace(last, engine_ns=share)
+                    yield batch
+        finally:
+            if open_:
+                self._untold_ns += self._time.end(beginning, perf_counter_ns())
+
+    async def _embed(self, call: Embed) -> Embeddings:
+        beginning, told = self._time.begin(perf_counter_ns()), False
+        try:
+            made = await deadline.embed(self.served, call)
+            told = True
+        finally:
+            share = self._time.end(beginning, perf_counter_ns())
+            self._untold_ns += 0 if told else share
+        return Embeddings(made.vectors, msgspec.structs.replace(made.usage, engine_ns=share))
 
 
 async def coalesce(batches: AsyncGenerator[list[T], None]) -> AsyncGenerator[list[T], None]:

@@ -23,6 +23,7 @@ DRAIN_S = 600.0
 HEALTH_CHECK_PERIOD_S = 5.0
 _NOT_OF_ANSWERS = {
     *("name", "default_max_tokens", "replicas", "num_cpus", "cpu_cores", "threads", "max_connections"),
+    "price",
     *("max_ongoing_requests", "max_queued_requests", "max_num_seqs", "kv_cache_gib", "api_key_env"),
     *("max_num_batched_tokens", "block_size", "enforce_eager", "gpu_memory_utilization"),
 }
@@ -49,8 +50,8 @@ def bind(spec: ReplicatedSpec, data_dir: Path, drain_s: float = DRAIN_S) -> Appl
 def _pinned(deployment: serve.Deployment, spec: ReplicatedSpec) -> serve.Deployment:
     """The deployment under a version made of its spec. Serve gives it a random one otherwise, and an engine
     that takes minutes to load would be loaded again for a change of some graph. Serve has no public name for
-    it."""
-    said = f"{metadata.version('cluster-graph-hybrid')} {spec.model_dump_json()}"
+    it. A price is no matter of the replica's."""
+    said = f"{metadata.version('cluster-graph-hybrid')} {spec.model_dump_json(exclude={'price'})}"
     digest = hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
     return deployment.options(version=digest, _internal=True)
 

@@ -130,7 +130,7 @@ class Call:
         self._calling = model
         self._node.load.begun(model)
         self._calls += 1
-        self.ledger.called(prompt_tokens)
+        self.ledger.called(model, prompt_tokens)
         self._run.queue.put(NodeCalled(self.node, model, prompt_tokens))
 
     def rest(self) -> None:

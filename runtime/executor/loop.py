@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -43,7 +43,7 @@ from runtime.executor.call import Call
 from runtime.executor.chains import PreparedChain
 from runtime.executor.kinds.kind import Passed, Values
 from runtime.executor.prepare import PreparedBody, PreparedNode, PreparedStep
-from runtime.executor.run import NodeBroke, Run
+from runtime.executor.run import Ledger, NodeBroke, Run
 from runtime.executor.slots import ABSENT
 from runtime.executor.streams import Stream
 
@@ -234,7 +234,7 @@ class Execution:
         assert node.perform is not None
         call = Call(self._run, self, node, priority)
         self._run.opened(call.ledger)
-        began = self._begin(call.node, node)
+        began, finished = self._begin(call.node, node), False
         try:
             if node.effectful:
                 await self._run.progress.committed()
@@ -243,14 +243,17 @@ class Execution:
             if self._run.progress.keeps:
                 for slot in node.follows:
                     await self._ended(slot)
+            finished = True
         except ClusterError as error:
             raise self._broke(call.node, error) from error
         finally:
             call.rest()
             self._run.settled(call.ledger)
+            if not finished:
+                self._run.unfinished(call.node, call.ledger)
             self.spent += call.cost
             self._run.waiting.discard(call.node)
-        self._end(call.node, node, began, outputs, call.usage if call.ledger.opened else None, call.source)
+        self._end(call.node, node, began, outputs, call.ledger, call.source)
 
     async def _ended(self, slot: int) -> None:
         """Returns when a list that is read while it is made is all there."""
@@ -268,22 +271,34 @@ class Execution:
         node: PreparedNode,
         began: float,
         outputs: Values,
-        usage: Usage | None,
+        ledger: Ledger | None,
         source: Source = "node",
     ) -> None:
         self._keep(node, outputs)
         for slot in node.live.values():
             self.live.pop(slot).finish(self.values[slot])
         seconds = perf_counter() - began
+        usage, models = (None, _ONE_MODEL) if ledger is None else _owed(ledger)
         if node.perform is not None and self._run.progress.keeps:
             self._run.progress.note(Checkpoint(self.try_path + node.name, outputs, usage, seconds))
         shown = _shown(outputs) if self._shows else msgspec.UNSET
-        self._run.queue.put(NodeFinished(path, seconds, usage, shown, source))
+        self._run.queue.put(NodeFinished(path, seconds, usage, shown, source, models))
         del self._run.running[path]
 
     def _broke(self, path: str, error: ClusterError) -> NodeBroke:
         self._run.queue.put(NodeFailed(path, error.as_failure()))
         return NodeBroke(path, error)
+
+
+_ONE_MODEL: Final[dict[str, Usage]] = {}
+
+
+def _owed(ledger: Ledger) -> tuple[Usage | None, dict[str, Usage]]:
+    """What a node owes, and by model where it called more than one."""
+    if not ledger.opened:
+        return None, _ONE_MODEL
+    models = ledger.by_model
+    return ledger.usage, models if len(models) > 1 else _ONE_MODEL
 
 
 def _shown(outputs: Values) -> Values | msgspec.UnsetType:

@@ -9,6 +9,7 @@ import msgspec
 from cluster.errors import ClusterError
 from cluster.messages import Usage
 from runtime.errors import BudgetExceeded
+from runtime.events import NodeUsage, place_of
 from runtime.executor.progress import Progress
 from runtime.executor.queue import EventQueue
 
@@ -48,12 +49,15 @@ class RunScope(msgspec.Struct, frozen=True):
 class Ledger:
     """What one node owes for its model calls."""
 
-    __slots__ = ("_before", "_earlier", "_last", "_noted", "opened")
+    __slots__ = ("_before", "_earlier", "_last", "_model", "_models", "_noted", "opened")
 
     def __init__(self) -> None:
         self.opened = False
         """Whether it has made any."""
         self._before = self._earlier = self._last = self._noted = Usage()
+        self._model = ""
+        self._models: dict[str, Usage] = {}
+        """What calls before the last have come to, by model."""
 
     @property
     def usage(self) -> Usage:
@@ -63,6 +67,13 @@ class Ledger:
     def fresh(self) -> Usage:
         """Of this attempt alone."""
         return self._earlier + self._last
+
+    @property
+    def by_model(self) -> dict[str, Usage]:
+        """What `fresh` is made of."""
+        if not self._model:
+            return {}
+        return {**self._models, self._model: self._models.get(self._model, Usage()) + self._last}
 
     @property
     def noted(self) -> Usage:
@@ -78,15 +89,13 @@ class Ledger:
         """What was owed since this was last asked: of one more part of the node's work, which is done."""
         fresh, before = self.fresh, self._noted
         self._noted = fresh
-        return Usage(
-            fresh.prompt_tokens - before.prompt_tokens,
-            fresh.completion_tokens - before.completion_tokens,
-            fresh.cached_tokens - before.cached_tokens,
-        )
+        return fresh - before
 
-    def called(self, prompt_tokens: int) -> None:
+    def called(self, model: str, prompt_tokens: int) -> None:
         """One more call has begun."""
         self.opened = True
+        self._models = self.by_model
+        self._model = model
         self._earlier += self._last
         self._last = Usage(prompt_tokens)
 
@@ -123,6 +132,7 @@ class Run:
         in, empty where it is in none."""
         self._settled = owed
         self._open: dict[Ledger, None] = {}
+        self._unfinished: dict[tuple[str, str], Usage] = {}
 
     @property
     def usage(self) -> Usage:
@@ -156,6 +166,17 @@ class Run:
         """The node will owe no more."""
         self._settled += ledger.fresh
         del self._open[ledger]
+
+    def unfinished(self, node: str, ledger: Ledger) -> None:
+        """The node has ended without outputs: no event of its own tells what it owes."""
+        for model, usage in ledger.by_model.items():
+            at = (place_of(node), model)
+            self._unfinished[at] = self._unfinished.get(at, Usage()) + usage
+
+    @property
+    def besides(self) -> list[NodeUsage]:
+        """What is owed by nodes that have ended without outputs."""
+        return [NodeUsage(*at, usage) for at, usage in self._unfinished.items() if usage != Usage()]
 
     def at_work(self) -> list[str]:
         """The paths of the nodes that run, without those that only wait for nodes inside them."""

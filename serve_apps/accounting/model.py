@@ -20,15 +20,17 @@ class Share(msgspec.Struct, frozen=True, omit_defaults=True):
 
     model: str
     node: str = ""
-    """Its path in the graph; empty outside of graphs."""
+    """Its place in the graph, whatever item or pass; empty outside of graphs."""
     input_tokens: int = 0
     """Of the prompt, cached ones included."""
     cached_tokens: int = 0
     output_tokens: int = 0
-    engine_s: float = 0.0
+    engine_ns: int = 0
     """Of the engine's time: a call that shares its engine with others is told its part, and all parts
     together are the time that the engine was busy."""
     nanodollars: int = 0
+    priced_by: str = ""
+    """Whose prices: `config`, or a price list by name and version. Empty: the model has none."""
 
 
 class CallRecord(msgspec.Struct, frozen=True, omit_defaults=True):

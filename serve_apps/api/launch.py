@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated
@@ -18,6 +18,7 @@ from runtime.durability.journal import Journals
 from runtime.events import RunEvent
 from runtime.request import RunRequest
 from runtime.runner import GraphInfo
+from serve_apps.accounting.prices import highest
 from serve_apps.api.run_answers import Keeping, tell_accepted, tell_answer, tell_events, tell_numbered
 from serve_apps.gateway.background import Begun, begin
 from serve_apps.gateway.charging import charged
@@ -61,7 +62,7 @@ async def launch(
         background=bool(options.background),
         token_budget=options.token_budget,
     )
-    demand = demand_of(run, tokens_of(info, options), exchange.seconds)
+    demand = demand_of(gateway, run, info.models, tokens_of(info, options), exchange.seconds)
     exchange.added_headers.append((b"x-run-id", run.run_id.encode()))
     if run.background:
         if keeping is not None:
@@ -79,7 +80,7 @@ async def launch(
 async def _attached(
     request: Request, run: RunRequest, info: GraphInfo, demand: Demand, keeping: Keeping | None
 ) -> None:
-    meter = RunMeter()
+    meter = RunMeter(request.gateway.prices)
     async with charged(request, meter, demand):
         events = run_events(request.gateway, run, meter)
         if run.stream:
@@ -116,10 +117,13 @@ async def _events(journals: Journals, run: RunRequest) -> AsyncGenerator[list[Ru
             yield [each.event for each in batch]
 
 
-def demand_of(run: RunRequest, tokens: int, seconds: float) -> Demand:
-    """What a run that uses so many tokens at most, in so many seconds, may come to."""
+def demand_of(
+    gateway: Gateway, run: RunRequest, models: Iterable[str], tokens: int, seconds: float
+) -> Demand:
+    """What a run that uses so many tokens of these models at most, in so many seconds, may come to."""
     name = GRAPH_PREFIX + run.graph.partition(AT)[0]
-    return Demand(name, input_tokens=0, output_tokens=tokens, seconds=seconds)
+    price = highest(gateway.prices, models)
+    return Demand(name, input_tokens=0, output_tokens=tokens, price=price, seconds=seconds)
 
 
 def tokens_of(info: GraphInfo, options: RunOptions) -> int:

@@ -83,8 +83,10 @@ async def embeddings(request: Request) -> None:
         tokens = await asyncio.to_thread(_embed_tokens, pool, call)
     else:
         tokens = _embed_tokens(pool, call)
-    meter = EmbedMeter(tokens)
-    async with charged(request, meter, Demand(body.model, tokens, 0, seconds=exchange.seconds)):
+    price = gateway.price(body.model)
+    meter = EmbedMeter(body.model, tokens, price)
+    demand = Demand(body.model, tokens, 0, price=price, seconds=exchange.seconds)
+    async with charged(request, meter, demand):
         result = await pool.embed(call)
         meter.usage = result.usage
         base64 = body.encoding_format == "base64"

@@ -96,7 +96,8 @@ async def go_on(request: Request, kept: Kept, deadline: float | None, seconds: f
     begun = await so_far(journals_of(gateway), run.tenant, run.run_id)
     await gateway.runs.cancel_no_more(run.tenant, run.run_id)
     start = partial(runner.resume, run.tenant, run.run_id, deadline)
-    await begin(request, begun, demand_of(run, tokens_of(kept, run.token_budget), seconds), start)
+    demand = demand_of(gateway, run, kept.plan.models, tokens_of(kept, run.token_budget), seconds)
+    await begin(request, begun, demand, start)
     return begun
 
 
@@ -132,7 +133,8 @@ async def fork_run(request: Request) -> None:
     exchange.added_headers.append((b"x-run-id", run.run_id.encode()))
     begun = Begun(run.tenant, run.run_id)
     start = partial(runner.start, run, list(done.values()))
-    demand = demand_of(run, tokens_of(kept, body.token_budget), exchange.seconds)
+    tokens = tokens_of(kept, body.token_budget)
+    demand = demand_of(gateway, run, kept.plan.models, tokens, exchange.seconds)
     await begin(request, begun, demand, start)
     if body.background:
         await tell_begun(request, begun, run.graph, run.stream)

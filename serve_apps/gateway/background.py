@@ -39,13 +39,13 @@ _log = structlog.get_logger(__name__)
 class Begun:
     """A run that was begun or resumed, and where its journal goes on."""
 
-    def __init__(self, tenant: str, run_id: str, after: int = 0, before: int = 0) -> None:
+    def __init__(self, tenant: str, run_id: str, after: int = 0, before: RunMeter | None = None) -> None:
         self.tenant = tenant
         self.run_id = run_id
         self.after = after
         """Number of the last event before."""
         self.before = before
-        """Tokens that were settled before."""
+        """Has counted what was settled before."""
 
 
 async def begin(request: Request, run: Begun, demand: Demand, start: Callable[[], Awaitable[None]]) -> None:
@@ -54,7 +54,7 @@ async def begin(request: Request, run: Begun, demand: Demand, start: Callable[[]
     Raises `RateLimited`, `ClusterError`, `StoreUnavailable`.
     """
     gateway, exchange, caller = request
-    meter = RunMeter(run.before)
+    meter = RunMeter(gateway.prices, run.before)
     ticket = await gateway.admission.reserve(
         caller, exchange.id, msgspec.structs.replace(demand, seconds=demand.seconds + GRACE_S)
     )
@@ -131,4 +131,4 @@ async def so_far(journals: Journals, tenant: str, run_id: str) -> Begun:
         async for batch in batches:
             meter.count(each.event for each in batch)
             number = batch[-1].number
-    return Begun(tenant, run_id, number, meter.owed)
+    return Begun(tenant, run_id, number, meter)

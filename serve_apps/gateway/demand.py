@@ -12,6 +12,11 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True):
     cached_input: int = 0
     output: int = 0
     second: int = 0
+    by: str = ""
+    """Who says so: `config`, or the price list by name and version."""
+
+
+FREE = Price()
 
 
 class Demand(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -20,6 +20,7 @@ from runtime.runner import GraphInfo
 from serve_apps.audit.log import AuditLog
 from serve_apps.gateway.admission import Admission
 from serve_apps.gateway.callers import Caller
+from serve_apps.gateway.demand import FREE, Price
 from serve_apps.gateway.http import Exchange
 from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.inline import InlinePipelines
@@ -78,6 +79,8 @@ class GatewayDeps:
     answers: AnswerStore
     graphs: Mapping[str, GraphInfo] = field(default_factory=dict)
     """By graph name; not empty only when there is a runner."""
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    """By model name; one that has none is free."""
     runner: Runner | None = None
     journals: Journals | None = None
     """Of the runs in the background and the durable ones; there where a runner is."""
@@ -115,6 +118,7 @@ class Gateway:
     def __init__(self, deps: GatewayDeps) -> None:
         self.pools = deps.pools
         self.graphs = deps.graphs
+        self.prices = deps.prices
         self.runner = deps.runner
         self.inline = deps.inline
         self.journals = deps.journals
@@ -133,6 +137,10 @@ class Gateway:
             parts[RUNNER] = deps.runner.ready
         parts.update(deps.parts)
         self.readiness = Readiness(parts)
+
+    def price(self, model: str) -> Price:
+        """What a model costs."""
+        return self.prices.get(model, FREE)
 
 
 class Request(NamedTuple):

@@ -18,6 +18,7 @@ from cluster.messages import Generate, Message, Sampling
 from graphs.versions import AT
 from runtime.request import RunRequest
 from runtime.runner import validate_inputs
+from serve_apps.accounting.prices import highest
 from serve_apps.gateway.charging import charged
 from serve_apps.gateway.conversation import Conversation, open_conversation
 from serve_apps.gateway.demand import Demand
@@ -98,8 +99,10 @@ async def _with_model(request: Request, asked: Asked, dialect: Dialect) -> None:
     )
     prompt_tokens = await count(pool, call, asked.size + (conversation.size if conversation else 0))
     call = fitted(pool, call, prompt_tokens, asked.wanted)
-    meter = GenerateMeter(pool, call, prompt_tokens)
-    demand = Demand(asked.model, prompt_tokens, call.max_tokens * call.sampling.n, seconds=exchange.seconds)
+    price = request.gateway.price(asked.model)
+    meter = GenerateMeter(pool, call, prompt_tokens, price)
+    most = call.max_tokens * call.sampling.n
+    demand = Demand(asked.model, prompt_tokens, most, price=price, seconds=exchange.seconds)
     async with charged(request, meter, demand):
         await _tell(exchange, pool.generate(call), meter, dialect(conversation))
 
@@ -144,11 +147,12 @@ async def _with_graph(request: Request, asked: Asked, messages: list[Message], d
         stream=asked.stream,
         durability=info.durability,
     )
-    meter = RunMeter()
+    meter = RunMeter(gateway.prices)
     demand = Demand(
         GRAPH_PREFIX + name.partition(AT)[0],
         input_tokens=0,
         output_tokens=info.token_bound,
+        price=highest(gateway.prices, info.models),
         seconds=exchange.seconds,
     )
     async with charged(request, meter, demand):

@@ -1,12 +1,14 @@
-"""How many tokens a call owes, known at every moment of it.
+"""What a call owes, known at every moment of it: tokens, the engine's time, money.
 
 What is exact stays exact: once the engine's `Usage` arrives, that is what is owed. A call that is cut off
-before owes an upper bound of what was done for it, never more than was reserved.
+before owes an upper bound of the tokens it had, never more than was reserved, and the part of the engine's
+time that it had been told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from time import perf_counter
 from typing import Protocol
 
 import msgspec
@@ -14,7 +16,11 @@ import msgspec
 from cluster.errors import ClusterError
 from cluster.interface import Batch, Pool
 from cluster.messages import Delta, Generate, Usage
-from runtime.events import RunEvent, RunFailed, RunFinished, RunSuspended, Tally
+from runtime.events import NodeDelta, RunEvent, RunFailed, RunFinished, RunSuspended, Tally
+from serve_apps.accounting.model import Share
+from serve_apps.accounting.prices import NANOSECONDS, nanodollars
+from serve_apps.accounting.splitting import NodeTally, fitted, since
+from serve_apps.gateway.demand import FREE, Price
 
 
 class Meter(Protocol):
@@ -35,18 +41,31 @@ class Meter(Protocol):
         """Tokens to settle if the call ended now."""
         ...
 
+    @property
+    def first_token_s(self) -> float | None:
+        """Seconds until the first of the reply came; None where nothing has, or all comes at once."""
+        ...
+
+    def shares(self) -> list[Share]:
+        """What each model did for the call, as of now: together what is owed."""
+        ...
+
     def observe(self, batch: Batch) -> None: ...
 
 
 class GenerateMeter:
     """Counts a call of one model."""
 
-    def __init__(self, pool: Pool, call: Generate, prompt_tokens: int) -> None:
+    def __init__(self, pool: Pool, call: Generate, prompt_tokens: int, price: Price = FREE) -> None:
         self._pool = pool
         self._call = call
         self._prompt_tokens = prompt_tokens
+        self._price = price
+        self._began = perf_counter()
         self._deltas: list[Delta] = []
+        self._engine_ns = 0
         self.usage: Usage | None = None
+        self.first_token_s: float | None = None
 
     @property
     def begun(self) -> bool:
@@ -54,20 +73,32 @@ class GenerateMeter:
 
     @property
     def owed(self) -> int:
-        """A stream owes its prompt and what it has sent. A call that is not streamed was counted by nobody
-        when it is cut off: it owes all it might have generated."""
-        if self.usage is not None:
-            return self.usage.total_tokens
-        if not self._call.stream:
-            return self._prompt_tokens + self._call.max_tokens * self._call.sampling.n
-        return self._prompt_tokens + self._observed_tokens()
+        return self._owed().total_tokens
+
+    def shares(self) -> list[Share]:
+        return [share_of(self._call.model, "", self._owed(), self._price)]
 
     def observe(self, batch: Batch) -> None:
         for event in batch:
             if isinstance(event, Delta):
+                if self.first_token_s is None and self._call.stream:
+                    self.first_token_s = perf_counter() - self._began
+                self._engine_ns = event.engine_ns or self._engine_ns
                 self._deltas.append(event)
             elif isinstance(event, Usage):
                 self.usage = event
+
+    def _owed(self) -> Usage:
+        """A stream owes its prompt and what it has sent. A call that is not streamed was counted by nobody
+        when it is cut off: it owes all it might have generated, and all the time that it had, where that
+        costs something."""
+        if self.usage is not None:
+            return self.usage
+        if self._call.stream:
+            return Usage(self._prompt_tokens, self._observed_tokens(), engine_ns=self._engine_ns)
+        waited = perf_counter() - self._began if self._price.second else 0.0
+        most = self._call.max_tokens * self._call.sampling.n
+        return Usage(self._prompt_tokens, most, engine_ns=int(waited * NANOSECONDS))
 
     def _observed_tokens(self) -> int:
         """A delta may hold several tokens: its text is counted with the model's own tokenizer."""
@@ -84,8 +115,12 @@ class GenerateMeter:
 class EmbedMeter:
     """Counts a call for embeddings: its prompt is all there is."""
 
-    def __init__(self, prompt_tokens: int) -> None:
+    first_token_s: float | None = None
+
+    def __init__(self, model: str, prompt_tokens: int, price: Price = FREE) -> None:
+        self._model = model
         self._prompt_tokens = prompt_tokens
+        self._price = price
         self.usage: Usage | None = None
 
     @property
@@ -94,20 +129,32 @@ class EmbedMeter:
 
     @property
     def owed(self) -> int:
-        return self._prompt_tokens if self.usage is None else self.usage.total_tokens
+        return self._owed().total_tokens
+
+    def shares(self) -> list[Share]:
+        return [share_of(self._model, "", self._owed(), self._price)]
 
     def observe(self, batch: Batch) -> None:
         """Embeddings come in no batches; whoever gets them sets `usage`."""
+
+    def _owed(self) -> Usage:
+        return Usage(self._prompt_tokens) if self.usage is None else self.usage
 
 
 class RunMeter:
     """Counts a run of a graph from its events."""
 
-    def __init__(self, before: int = 0) -> None:
-        """`before`: tokens in the run's totals that somebody was charged for already."""
-        self._before = before
-        self._tally = Tally()
+    def __init__(self, prices: Mapping[str, Price] | None = None, before: RunMeter | None = None) -> None:
+        """`before` has counted the run up to here, and somebody was charged for it already. It counts no
+        more."""
+        self._prices = prices or {}
+        self._tally: Tally = Tally() if before is None else before._tally
+        self._nodes: NodeTally = NodeTally() if before is None else before._nodes
+        self._before = self._tally.usage
+        self._split_before = self._nodes.split
+        self._began = perf_counter()
         self.usage: Usage | None = None
+        self.first_token_s: float | None = None
 
     @property
     def begun(self) -> bool:
@@ -115,13 +162,43 @@ class RunMeter:
 
     @property
     def owed(self) -> int:
-        return max(0, self._tally.usage.total_tokens - self._before)
+        return max(0, self._owed().total_tokens)
+
+    def shares(self) -> list[Share]:
+        """One for each node and model, whatever item or pass."""
+        if not self.owed:
+            return []
+        split = fitted(since(self._nodes.split, self._split_before), self._owed())
+        return [
+            share_of(place.model, place.node, usage, self._prices.get(place.model, FREE))
+            for place, usage in sorted(split.items())
+        ]
 
     def count(self, events: Iterable[RunEvent]) -> None:
         for event in events:
             self._tally.add(event)
+            self._nodes.add(event)
             if isinstance(event, RunFinished | RunFailed | RunSuspended):
                 self.usage = event.usage
+            elif self.first_token_s is None and isinstance(event, NodeDelta):
+                self.first_token_s = perf_counter() - self._began
 
     def observe(self, batch: Batch) -> None:
         """The batches of a reply repeat the run's events, which are counted already."""
+
+    def _owed(self) -> Usage:
+        return self._tally.usage - self._before
+
+
+def share_of(model: str, node: str, usage: Usage, price: Price) -> Share:
+    """What a model did, and what it costs."""
+    return Share(
+        model=model,
+        node=node,
+        input_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        output_tokens=usage.completion_tokens,
+        engine_ns=usage.engine_ns,
+        nanodollars=nanodollars(price, usage),
+        priced_by=price.by,
+    )

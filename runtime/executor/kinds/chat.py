@@ -57,12 +57,14 @@ async def _collect(
     pieces: list[list[str]] = [[] for _ in range(request.sampling.n)]
     reasons = ["stop"] * len(pieces)
     usage: Usage | None = None
+    engine_ns = 0
     try:
         async with aclosing(_closable(pool.generate(request))) as batches:
             async for batch in batches:
                 for event in batch:
                     if isinstance(event, Delta):
                         pieces[event.index].append(event.text)
+                        engine_ns = event.engine_ns or engine_ns
                     elif isinstance(event, Finish):
                         reasons[event.index] = event.reason
                     else:
@@ -73,17 +75,19 @@ async def _collect(
         usage = usage or (None if any(map(any, pieces)) else Usage())
         raise
     finally:
-        call.owe(usage if usage is not None else _observed(pool, request, prompt_tokens, pieces))
+        call.owe(usage if usage is not None else _observed(pool, request, prompt_tokens, pieces, engine_ns))
     return [Answer("".join(text), reason) for text, reason in zip(pieces, reasons, strict=True)]
 
 
-def _observed(pool: Pool, request: Generate, prompt_tokens: int, pieces: list[list[str]]) -> Usage:
-    """What a call had used when it ended before the engine could say."""
+def _observed(
+    pool: Pool, request: Generate, prompt_tokens: int, pieces: list[list[str]], engine_ns: int
+) -> Usage:
+    """What a call had used when it ended before the engine could say; of its time, what it had said last."""
     completion = 0
     for text in filter(None, map("".join, pieces)):
         again = msgspec.structs.replace(request, messages=None, prompt=text)
         completion += min(request.max_tokens, pool.count_tokens(again))
-    return Usage(prompt_tokens, completion)
+    return Usage(prompt_tokens, completion, engine_ns=engine_ns)
 
 
 def _closable(batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:

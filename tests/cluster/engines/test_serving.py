@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import Any
 
+import msgspec
 import pytest
 
 from cluster.engines import serving
@@ -56,6 +58,11 @@ class Source:
 
 async def _next(items: AsyncGenerator[Batch, None]) -> Batch:
     return await anext(items)
+
+
+def timeless(event: Any) -> Any:
+    """The event without the time of the engine, which is never twice the same."""
+    return msgspec.structs.replace(event, engine_ns=0)
 
 
 async def settle() -> None:
@@ -198,20 +205,19 @@ async def test_a_stream_and_a_whole_answer_carry_the_same() -> None:
     streamed = await stream_of(replica, chat(stream=True))
     whole = decode_events(await replica.call(encode(chat())))
     assert "".join(texts(streamed)) == "".join(texts(whole)) == "Hello to you."
-    assert streamed[-1] == whole[-1] == Usage(1, 3)
+    assert timeless(streamed[-1]) == timeless(whole[-1]) == Usage(1, 3)
 
 
 async def test_embeddings_are_called() -> None:
     reply = decode_embeddings(await endpoint().call(encode(embed("a b", "c"))))
     assert isinstance(reply, Embeddings)
+    reply = msgspec.structs.replace(reply, usage=timeless(reply.usage))
     assert reply == await FakeEngine().embed(embed("a b", "c"))
 
 
 async def test_a_failure_is_the_last_event_of_a_stream() -> None:
-    assert await stream_of(endpoint(FULL), chat(stream=True)) == [
-        Delta("one"),
-        Failure("Overloaded", "full", retry_after_s=2.0),
-    ]
+    first, failure = await stream_of(endpoint(FULL), chat(stream=True))
+    assert (timeless(first), failure) == (Delta("one"), Failure("Overloaded", "full", retry_after_s=2.0))
 
 
 async def test_a_whole_answer_that_fails_is_the_failure_alone() -> None:
@@ -233,7 +239,7 @@ async def test_a_passed_deadline_is_a_failure_everywhere(late_s: float) -> None:
 async def test_a_surprise_tells_its_kind_only() -> None:
     replica = Endpoint(Broken())
     first, failure = await stream_of(replica, chat(stream=True))
-    assert first == Delta("one")
+    assert timeless(first) == Delta("one")
     [whole] = decode_events(await replica.call(encode(chat())))
     embedded = decode_embeddings(await replica.call(encode(embed("a"))))
     for told in (failure, whole, embedded):
@@ -266,3 +272,26 @@ async def test_a_replica_says_how_it_is() -> None:
     replica.served.check_health = broken  # type: ignore[method-assign]
     with pytest.raises(EngineFailed, match="dead"):
         await replica.check_health()
+
+
+async def test_calls_that_share_an_engine_are_told_parts_that_add_up_to_its_time() -> None:
+    endpoint = Endpoint(FakeEngine(FakeScript(output_tokens=4, token_s=0.02)))
+    calls = [chat(f"question {number}", stream=False) for number in range(3)]
+    replies = await asyncio.gather(
+        *(endpoint.call(encode(call)) for call in calls), endpoint.call(encode(embed("a")))
+    )
+    parts = [decode_events(reply)[-1].engine_ns for reply in replies[:3]]
+    parts.append(decode_embeddings(replies[3]).usage.engine_ns)
+    status = decode_status(await endpoint.status())
+    assert all(parts)
+    assert 0 <= status.busy_ns - sum(parts) < 4
+    assert status.untold_ns == 0
+
+
+async def test_the_time_of_a_stream_that_is_cut_off_is_told_on_the_way_and_counted() -> None:
+    endpoint = Endpoint(FakeEngine(FakeScript(output_tokens=1000, first_token_s=0.01, token_s=30)))
+    async with aclosing(endpoint.stream(encode(chat("a", stream=True)))) as items:
+        first = decode_events(await anext(items))[-1]
+    assert isinstance(first, Delta)
+    status = decode_status(await endpoint.status())
+    assert 0 < first.engine_ns <= status.untold_ns == status.busy_ns

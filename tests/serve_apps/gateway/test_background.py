@@ -50,6 +50,7 @@ class Desk:
             admission=Admission(self.ledger),
             attending=Attending(),
             journals=self.journals,
+            prices={},
             approvals=SimpleNamespace(any_decided=self.any_decided),
             runner=SimpleNamespace(resume=self.resume),
         )
@@ -103,7 +104,8 @@ async def test_a_suspended_run_is_settled_and_the_rest_by_whoever_resumes_it(des
     await desk.tell(RunSuspended(["ask"], Usage(2, 3), 1.0))
     assert (await desk.settled()).tokens == 5
     run = await so_far(desk.journals, "acme", "run-1")
-    assert (run.after, run.before) == (3, 5)
+    assert run.before is not None
+    assert (run.after, run.before.owed) == (3, 5)
 
     desk.exchange.id = "call-2"
     await desk.begin(partial(desk.resume, "acme", "run-1"), run)

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from cluster.engines.fake import FakeEngine, FakeTokenCounter
 from cluster.errors import InvalidCall
-from cluster.messages import Delta, Embed, Finish, Generate, Sampling, Usage
-from runtime.events import NodeCalled, NodeDelta, NodeFinished, RunFinished, RunResumed, RunSuspended
+from cluster.messages import Delta, Embed, Failure, Finish, Generate, Sampling, Usage
+from runtime.events import (
+    NodeCalled,
+    NodeDelta,
+    NodeFinished,
+    NodeUsage,
+    RunFailed,
+    RunFinished,
+    RunResumed,
+    RunSuspended,
+)
+from serve_apps.accounting.model import Share
+from serve_apps.gateway.demand import FREE, Price
 from serve_apps.gateway.metering import EmbedMeter, GenerateMeter, RunMeter
 from tests.serve_apps.conftest import CHAT, chat_pool
 
@@ -50,7 +61,7 @@ def test_where_text_cannot_be_counted_bytes_bound_it() -> None:
 
 
 def test_embeddings() -> None:
-    meter = EmbedMeter(5)
+    meter = EmbedMeter("minilm", 5)
     assert (meter.owed, meter.begun) == (5, False)
     meter.usage = Usage(4)
     assert (meter.owed, meter.begun) == (4, True)
@@ -79,7 +90,76 @@ def test_a_run_that_was_suspended_owes_what_came_since() -> None:
     first = RunMeter()
     first.count([NodeFinished("a", 0.1, Usage(5, 5)), RunSuspended(["ask"], Usage(5, 5), 1.0)])
     assert (first.owed, first.usage) == (10, Usage(5, 5))
-    then = RunMeter(before=10)
+    then = RunMeter(before=first)
     assert (then.owed, then.begun) == (0, False)
     then.count([RunResumed("r", 2, 1), RunFinished({}, Usage(9, 8), 0.1)])
+    assert then.owed == 7
+
+
+def test_a_stream_that_is_cut_off_owes_the_time_it_was_told_and_what_both_cost() -> None:
+    meter = GenerateMeter(
+        POOL, call(stream=True), 3, Price(input=2_000, output=10_000, second=10**9, by="config")
+    )
+    assert meter.first_token_s is None
+    meter.observe([Delta("one"), Delta(" two", engine_ns=500_000_000)])
+    assert meter.first_token_s is not None
+    [share] = meter.shares()
+    assert share == Share(
+        CHAT,
+        input_tokens=3,
+        output_tokens=2,
+        engine_ns=500_000_000,
+        nanodollars=6 + 20 + 500_000,
+        priced_by="config",
+    )
+    assert share.input_tokens + share.output_tokens == meter.owed
+
+
+def test_a_call_that_is_not_streamed_owes_the_time_it_waited_where_that_costs_something() -> None:
+    free, dear = (GenerateMeter(POOL, call(), 3, price) for price in (FREE, Price(second=10**12)))
+    assert free.shares()[0].engine_ns == 0
+    assert dear.shares()[0].engine_ns > 0
+    dear.observe([Usage(3, 2, engine_ns=7)])
+    assert dear.shares()[0].engine_ns == 7
+
+
+def test_a_run_owes_by_node_and_model() -> None:
+    prices = {"small": Price(input=1_000, output=1_000), "embed": Price(second=1_000_000, by="config")}
+    meter = RunMeter(prices)
+    meter.count(
+        [
+            NodeCalled("search[0].each", "embed", 5),
+            NodeCalled("search[1].each", "embed", 7),
+            NodeFinished("search[0].each", 0.1, Usage(5, engine_ns=2_000_000_000)),
+            NodeFinished("search[1].each", 0.1, Usage(7, engine_ns=1_000_000_000)),
+            NodeCalled("answer", "small", 30),
+            NodeDelta("answer", "123456"),
+        ]
+    )
+    searched = Share(
+        "embed", "search.each", 12, engine_ns=3_000_000_000, nanodollars=3_000, priced_by="config"
+    )
+    assert meter.shares() == [Share("small", "answer", 30, output_tokens=2, nanodollars=32), searched]
+    assert meter.owed == 12 + 32
+    besides = [NodeUsage("answer", "small", Usage(30, 9))]
+    meter.count(
+        [
+            RunFailed(
+                Failure("EngineFailed", "x"), Usage(42, 9, engine_ns=3_000_000_000), 1.0, "answer", besides
+            )
+        ]
+    )
+    assert meter.shares() == [Share("small", "answer", 30, output_tokens=9, nanodollars=39), searched]
+
+
+def test_a_run_that_goes_on_owes_by_node_what_came_since() -> None:
+    first = RunMeter()
+    first.count([NodeCalled("a", "m", 5), NodeFinished("a", 0.1, Usage(5, 5)), NodeCalled("b", "m", 3)])
+    first.count([RunSuspended(["ask"], Usage(8, 5), 1.0, [NodeUsage("b", "m", Usage(3))])])
+    assert first.shares() == [Share("m", "a", 5, output_tokens=5), Share("m", "b", 3)]
+    then = RunMeter(before=first)
+    assert then.shares() == []
+    then.count([RunResumed("r", 2, 1), NodeCalled("b", "m", 3), NodeFinished("b", 0.1, Usage(6, 4))])
+    then.count([RunFinished({}, Usage(11, 9), 0.1)])
+    assert then.shares() == [Share("m", "b", 3, output_tokens=4)]
     assert then.owed == 7

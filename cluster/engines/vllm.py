@@ -26,6 +26,7 @@ from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
 
 from cluster.config import VllmSpec
+from cluster.engines import cpu
 from cluster.errors import InvalidCall
 from cluster.interface import Batch
 from cluster.messages import Embed, Embeddings, EngineStatus, Generate, Usage
@@ -106,9 +107,7 @@ async def start(spec: VllmSpec, folder: Path | None, cores: str | None) -> VllmE
     engine_cls = None
     if cores is not None:
         # The engine process reads these from its environment, which it inherits from this one.
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(spec.kv_cache_gib)
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = cores
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        os.environ.update(cpu.environment(spec, cores))
         engine_cls = OneProcessEngine
     engine: VllmEngine = VllmEngine.sync_init(
         LLMConfig(**llm_config_fields(spec, folder)), engine_cls=engine_cls

@@ -59,6 +59,7 @@ from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.inline import InlinePipelines
 from serve_apps.gateway.keys import KeyStore, load_or_create_pepper
 from serve_apps.gateway.quotas import QuotaLedger
+from serve_apps.gateway.responses import ResponseStore
 from serve_apps.metrics import SavingsMetrics
 from serve_apps.pipelines import load_deployed, load_plans
 from serve_apps.settings import Settings
@@ -230,6 +231,7 @@ class GatewayReplica:
                 approvals=ApprovalBook(store, sealing=sealing),
                 answers=AnswerStore(store, sealing=sealing),
                 prices=prices_of(settings.models),
+                responses=ResponseStore(store, sealing=sealing),
                 graphs={name: info_of(plan) for name, plan in plans.items()},
                 runner=HandleRunner(self._runner) if self._runner is not None else None,
                 inline=InlinePipelines(deployed) if self._runner is not None else None,

@@ -23,11 +23,14 @@ from serve_apps.api.graphs import GraphList, GraphObject, RunBody
 from serve_apps.api.health import Health, ReadinessReport
 from serve_apps.api.inline import InlineBody
 from serve_apps.api.models import ModelList, ModelObject
+from serve_apps.api.responses import ITEMS_PARAMETERS
 from serve_apps.api.run_actions import EVENTS_PARAMETERS, ForkBody, ResumeBody
 from serve_apps.api.run_answers import RunAccepted, RunAnswer
 from serve_apps.api.runs import LIST_PARAMETERS, RUN_PARAMETERS, CancelAnswer, RunList, RunWithOutputs
 from serve_apps.translators.openai import ChatBody, CompletionBody, EmbeddingBody
 from serve_apps.translators.openai_replies import ChatCompletion, Completion, EmbeddingList
+from serve_apps.translators.responses import ResponseBody
+from serve_apps.translators.responses_replies import InputItems, ResponseDeleted, ResponseObject
 
 VERSION = version("cluster-graph-hybrid")
 DESCRIPTION = """Models and graphs of models, in OpenAI's dialect. Point the official SDK here.
@@ -98,6 +101,24 @@ ROUTES: dict[tuple[str, str], Described] = {
     ),
     ("/v1/embeddings", "post"): Described(
         "Embed texts", EmbeddingList, EmbeddingBody, "openai", False, _CALL_ERRORS
+    ),
+    ("/v1/responses", "post"): Described(
+        "Have a model or graph respond, and keep the response to continue it",
+        ResponseObject,
+        ResponseBody,
+        "openai",
+        True,
+        _CALL_ERRORS,
+    ),
+    ("/v1/responses/{response_id}", "get"): Described("A kept response", ResponseObject, errors=_READ_ERRORS),
+    ("/v1/responses/{response_id}", "delete"): Described(
+        "Forget a response", ResponseDeleted, errors=_READ_ERRORS
+    ),
+    ("/v1/responses/{response_id}/input_items", "get"): Described(
+        "The input of a kept response", InputItems, errors=(400, *_READ_ERRORS), query=ITEMS_PARAMETERS
+    ),
+    ("/v1/responses/{response_id}/cancel", "post"): Described(
+        "Refused: no response is made in the background", None, errors=(400, *_READ_ERRORS)
     ),
     ("/v1/graphs/{name}/runs", "post"): Described(
         "Run a graph", RunAnswer, RunBody, "graphs", True, (*_CALL_ERRORS, 409), accepts=True

@@ -65,6 +65,7 @@ async def completions(request: Request) -> None:
         wanted=body.max_tokens,
         size=len(raw),
         prompt=bodies.check_completion(body),
+        field="prompt",
     )
     label = replies.Label(f"cmpl-{exchange.id}", body.model, int(gateway.clock()))
     writer = replies.CompletionStream(label, include_usage=_include_usage(body)) if body.stream else None

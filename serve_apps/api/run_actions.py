@@ -17,8 +17,9 @@ from runtime.plan import encode_plan
 from runtime.request import RunRequest
 from runtime.runner import info_of, validate_inputs
 from serve_apps.api.launch import RunOptions, demand_of, journals_of, runner_of, tell_begun, tell_followed
+from serve_apps.api.parameters import unknown_parameter
 from serve_apps.api.run_answers import tell_numbered
-from serve_apps.api.runs import find_run, nothing_kept, unknown_parameter
+from serve_apps.api.runs import find_run, nothing_kept
 from serve_apps.gateway.background import Begun, begin, so_far
 from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.deps import Gateway, Request

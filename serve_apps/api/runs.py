@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any, Final, Literal, TypeVar, get_args
 
@@ -19,14 +19,14 @@ from runtime.records.model import Kept, RunFault, RunRecord, RunStatus, RunSumma
 from runtime.records.trace import Trace
 from serve_apps.api.auditing import deed_of
 from serve_apps.api.common import caller_of, exchange_of, json_response
+from serve_apps.api.parameters import asked_of, limit_of, one_of
 from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.deps import Gateway
-from serve_apps.gateway.errors import BadRequest, Conflict, NotFound
+from serve_apps.gateway.errors import Conflict, NotFound
 from serve_apps.gateway.failures import told
 from serve_apps.gateway.following import follow
 from serve_apps.gateway.http import Exchange
 from serve_apps.gateway.rights import GRAPH_PREFIX, may_use
-from serve_apps.translators.decoding import suggestion
 
 MAX_LISTED = 100
 DEFAULT_LISTED = 20
@@ -47,7 +47,6 @@ RUN_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 R = TypeVar("R", bound=RunSummary)
-T = TypeVar("T")
 
 
 class RunList(Struct, frozen=True):
@@ -81,14 +80,14 @@ def router(gateway: Gateway) -> APIRouter:
     @routes.get("/v1/runs")
     async def list_runs(request: HTTPRequest) -> Response:
         caller = await caller_of(gateway, request)
-        asked = _asked(request, LIST_PARAMETERS)
+        asked = asked_of(request, LIST_PARAMETERS)
         graph = asked.get("graph")
         page = await gateway.runs.newest(
             caller.tenant,
-            _limit(asked.get("limit")),
+            limit_of(asked.get("limit"), DEFAULT_LISTED, MAX_LISTED),
             gateway.clock(),
             wanted=lambda name: graph in (None, name) and may_use(caller, GRAPH_PREFIX + name),
-            status=_one_of("status", asked.get("status"), get_args(RunStatus)),
+            status=one_of("status", asked.get("status"), get_args(RunStatus)),
             after=asked.get("after"),
         )
         last = page.runs[-1].run_id if page.runs else None
@@ -97,9 +96,9 @@ def router(gateway: Gateway) -> APIRouter:
     @routes.get("/v1/runs/{run_id}")
     async def get_run(run_id: str, request: HTTPRequest) -> Response:
         caller = await caller_of(gateway, request)
-        asked = _asked(request, RUN_PARAMETERS)
+        asked = asked_of(request, RUN_PARAMETERS)
         run = _public(await find_run(gateway, caller, run_id))
-        if _one_of("outputs", asked.get("outputs"), ("true", "false")) != "true":
+        if one_of("outputs", asked.get("outputs"), ("true", "false")) != "true":
             return json_response(run)
         shown = {name: getattr(run, name) for name in run.__struct_fields__}
         return json_response(
@@ -214,38 +213,6 @@ async def _end_unattended(gateway: Gateway, run: RunRecord) -> bool:
     fault = RunFault(failure.kind, failure.message)
     await gateway.runs.write([structs.replace(run, status="cancelled", seconds=seconds, error=fault)])
     return True
-
-
-def _asked(request: HTTPRequest, known: Mapping[str, Any]) -> Mapping[str, str]:
-    """The parameters after the `?`. Raises `BadRequest` for one that is not known."""
-    for name in request.query_params:
-        if name not in known:
-            raise unknown_parameter(name, known)
-    return request.query_params
-
-
-def unknown_parameter(name: str, known: Mapping[str, Any]) -> BadRequest:
-    hint = suggestion(name, known)
-    return BadRequest(f"There is no parameter {name[:100]!r}.{hint}", param=name[:100], code="unknown_field")
-
-
-def _one_of(name: str, given: str | None, allowed: Collection[T]) -> T | None:
-    for each in allowed:
-        if given == each:
-            return each
-    if given is None:
-        return None
-    raise BadRequest(
-        f"{name!r} must be one of {', '.join(map(str, allowed))}.", param=name, code="invalid_value"
-    )
-
-
-def _limit(given: str | None) -> int:
-    if given is None:
-        return DEFAULT_LISTED
-    if not (given.isascii() and given.isdigit() and len(given) <= 9 and 1 <= int(given) <= MAX_LISTED):
-        raise BadRequest(f"'limit' must be 1 to {MAX_LISTED}.", param="limit", code="invalid_value")
-    return int(given)
 
 
 def _public(run: R) -> R:

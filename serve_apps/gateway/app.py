@@ -26,6 +26,7 @@ from serve_apps.api import (
     inline,
     models,
     openai,
+    responses,
     run_actions,
     runs,
 )
@@ -66,6 +67,7 @@ HOT_ROUTES: Mapping[str, Route] = {
     "/v1/chat/completions": Route("POST", openai.chat_completions),
     "/v1/completions": Route("POST", openai.completions),
     "/v1/embeddings": Route("POST", openai.embeddings),
+    "/v1/responses": Route("POST", responses.create_response),
     "/v1/graphs/*/runs": Route("POST", graphs.run_graph),
     "/v1/runs": Route("POST", inline.run_inline, alone=False),
     "/v1/runs/*/events": Route("GET", run_actions.run_events),
@@ -137,7 +139,9 @@ async def _refuse(exchange: Exchange, answer: GatewayError) -> None:
     """Answers with an error; on a stream that has begun, as its last event, without `[DONE]`."""
     with suppress(ClientGone, TimeoutError):
         async with asyncio.timeout(REFUSAL_S):
-            if exchange.streaming:
+            if exchange.streaming and exchange.broken_off is not None:
+                await exchange.end(exchange.broken_off(answer))
+            elif exchange.streaming:
                 await exchange.end(b"%bdata: %b\n\n" % (exchange.error_event, answer.body()))
             elif not exchange.started:
                 await exchange.respond(answer.status, answer.body(), [JSON_TYPE, *answer.headers()])
@@ -164,7 +168,7 @@ def _api(gateway: Gateway) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
     )
-    for part in (models, graphs, runs, approvals, contexts, health):
+    for part in (models, responses, graphs, runs, approvals, contexts, health):
         api.include_router(part.router(gateway))
     install_error_handlers(api)
     documentation.install(api)

@@ -27,6 +27,7 @@ from serve_apps.gateway.inline import InlinePipelines
 from serve_apps.gateway.keys import KeyStore
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.gateway.readiness import RUNNER, Ask, Readiness, model_part
+from serve_apps.gateway.responses import ResponseStore
 from serve_apps.settings import GatewaySettings
 
 
@@ -77,6 +78,7 @@ class GatewayDeps:
     runs: RunStore
     approvals: ApprovalBook
     answers: AnswerStore
+    responses: ResponseStore
     graphs: Mapping[str, GraphInfo] = field(default_factory=dict)
     """By graph name; not empty only when there is a runner."""
     prices: Mapping[str, Price] = field(default_factory=dict)
@@ -128,6 +130,7 @@ class Gateway:
         self.runs = deps.runs
         self.approvals = deps.approvals
         self.answers = deps.answers
+        self.responses = deps.responses
         self.settings = deps.settings
         self.clock = deps.clock
         self.admission = Admission(deps.quotas)

@@ -53,6 +53,8 @@ class Asked:
     """Instead of messages."""
     context_id: str | None = None
     """The conversation that the call continues."""
+    field: str = "messages"
+    """What the client calls its prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ async def _with_model(request: Request, asked: Asked, dialect: Dialect) -> None:
         tenant=caller.tenant,
     )
     prompt_tokens = await count(pool, call, asked.size + (conversation.size if conversation else 0))
-    call = fitted(pool, call, prompt_tokens, asked.wanted)
+    call = fitted(pool, call, prompt_tokens, asked)
     price = request.gateway.price(asked.model)
     meter = GenerateMeter(pool, call, prompt_tokens, price)
     most = call.max_tokens * call.sampling.n
@@ -114,12 +116,11 @@ async def count(pool: Pool, call: Generate, size: int) -> int:
     return pool.count_tokens(call)
 
 
-def fitted(pool: Pool, call: Generate, prompt_tokens: int, wanted: int | None) -> Generate:
+def fitted(pool: Pool, call: Generate, prompt_tokens: int, asked: Asked) -> Generate:
     """The call, its output cut to what the model has room for. Raises `BadRequest`."""
     left = pool.info.max_context - prompt_tokens
-    if left < (wanted or 1):
-        param = "prompt" if call.messages is None else "messages"
-        raise context_length_exceeded(pool.info.max_context, prompt_tokens, wanted, param)
+    if left < (asked.wanted or 1):
+        raise context_length_exceeded(pool.info.max_context, prompt_tokens, asked.wanted, asked.field)
     if call.max_tokens > left:
         return msgspec.structs.replace(call, max_tokens=left)
     return call
@@ -169,5 +170,6 @@ async def _tell(
     events = await collect(batches, meter)
     if telling.remember is not None:
         context = await telling.remember(events)
-        exchange.added_headers.append((b"x-context-version", b"%d" % context.version))
+        if context is not None:
+            exchange.added_headers.append((b"x-context-version", b"%d" % context.version))
     await exchange.respond(200, telling.whole(events))

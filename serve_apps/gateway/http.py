@@ -22,6 +22,7 @@ from serve_apps.gateway.errors import (
     BadRequest,
     BodyTooLarge,
     ClientGone,
+    GatewayError,
     Header,
     RequestTimedOut,
     UnsupportedMediaType,
@@ -106,6 +107,7 @@ class Exchange:
         "_sent_at",
         "_watcher",
         "added_headers",
+        "broken_off",
         "deadline",
         "error_event",
         "gone",
@@ -139,6 +141,8 @@ class Exchange:
         """How long the request may take in all."""
         self.deadline = 0.0
         """Unix seconds."""
+        self.broken_off: Callable[[GatewayError], bytes] | None = None
+        """The last event of this stream where it breaks off, if that is not an error as such."""
         self.error_event = b""
         """What precedes the data of an error on this stream."""
         self.started = False

@@ -18,8 +18,8 @@ from serve_apps.gateway.http import Exchange
 from serve_apps.gateway.metering import Meter
 from serve_apps.translators.openai_replies import ContextVersion
 
-Remember = Callable[[Batch], Awaitable[ContextVersion]]
-"""Keeps the whole reply as a turn of its conversation."""
+Remember = Callable[[Batch], Awaitable[ContextVersion | None]]
+"""Keeps the whole reply, before the client hears that it is whole."""
 
 
 class Writer(Protocol):

@@ -24,6 +24,8 @@ _INT64 = 2**63
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`")
 _MISSING = re.compile(r"Object missing required field `(?P<field>[^`]*)`")
+_NOTHING_ELSE = ("Expected `null`, got",)
+"""Of fields that are known, and may only say nothing."""
 _STEP = re.compile(r"[^.\[\]]+|\[[^\]]*\]")
 
 
@@ -59,6 +61,10 @@ class BodyDecoder(Generic[Body]):
         if missing := _MISSING.match(reason):
             name = _join(path, missing["field"])
             return BadRequest(f"Missing required field {name!r}.", param=name, code="missing_field")
+        if reason.startswith(_NOTHING_ELSE):
+            return BadRequest(
+                f"{path!r} is not supported; leave it out.", param=path, code="unsupported_parameter"
+            )
         where = f" at {path!r}" if path else ""
         return BadRequest(f"Invalid value{where}: {reason[:300]}.", param=path or None, code="invalid_value")
 

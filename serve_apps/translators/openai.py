@@ -10,6 +10,7 @@ extra sampling fields. `openai_replies.py` has the way back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -288,7 +289,12 @@ def _check_decoding(body: _Decoding, max_tokens: int | None) -> None:
     for token in body.logit_bias or ():
         if not (token.isascii() and token.isdigit() and len(token) <= 9):
             raise BadRequest("The keys of 'logit_bias' must be token ids.", param="logit_bias")
-    for key, value in (body.metadata or {}).items():
+    check_metadata(body.metadata)
+
+
+def check_metadata(metadata: Mapping[str, str] | None) -> None:
+    """Raises `BadRequest` for what is longer than OpenAI allows."""
+    for key, value in (metadata or {}).items():
         if len(key) > 64 or len(value) > 512:
             raise BadRequest("'metadata' holds a key or value that is too long.", param="metadata")
 

@@ -31,6 +31,7 @@ from serve_apps.gateway.inline import InlinePipelines
 from serve_apps.gateway.keys import PEPPER_BYTES, KeyRecord, KeyStore
 from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.gateway.quotas import QuotaLedger, Totals
+from serve_apps.gateway.responses import ResponseStore
 from serve_apps.settings import GatewaySettings
 
 CHAT = "tiny-chat"
@@ -151,6 +152,7 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
                 runs=RunStore(one_store),
                 approvals=ApprovalBook(one_store),
                 answers=AnswerStore(one_store),
+                responses=ResponseStore(one_store),
                 graphs=graphs or {},
                 runner=runner,
                 journals=journals,

@@ -23,6 +23,7 @@ from serve_apps.gateway.http import ASGIApp
 from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.keys import PEPPER_BYTES, KeyStore
 from serve_apps.gateway.quotas import QuotaLedger
+from serve_apps.gateway.responses import ResponseStore
 from serve_apps.translators import openai as bodies
 from tests.serve_apps.conftest import CHAT, EMBED, chat_pool, embed_pool
 
@@ -95,6 +96,7 @@ def caller(valkey_url: str) -> Iterator[Caller]:
             GatewayDeps(
                 approvals=ApprovalBook(store),
                 answers=AnswerStore(store),
+                responses=ResponseStore(store),
                 pools={CHAT: chat_pool(engine), EMBED: embed_pool(engine)},
                 keys=keys,
                 audit=AuditLog(store, bytes(PEPPER_BYTES)),

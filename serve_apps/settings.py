@@ -105,8 +105,8 @@ class RunsSettings(Spec):
     lease: Annotated[float, BeforeValidator(parse_duration), Field(ge=1, le=60)] = LEASE_S
     """How long a runner that says nothing still owns its durable runs; then another goes on with them."""
     sealed: list[SealedName] = Field(default_factory=list)
-    """Tenants of whose runs the store keeps everything encrypted: inputs, outputs, events, records, approvals
-    and answers to idempotency keys. `*` is all tenants."""
+    """Tenants of whose runs the store keeps everything encrypted: inputs, outputs, events, records,
+    approvals, answers to idempotency keys, and responses. `*` is all tenants."""
 
 
 class Settings(Spec):

@@ -55,9 +55,11 @@ from serve_apps.audit.log import AuditLog
 from serve_apps.data_keys import load_sealing
 from serve_apps.gateway import app as gateway
 from serve_apps.gateway.deps import GatewayDeps
+from serve_apps.gateway.directory import Directory
 from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.inline import InlinePipelines
-from serve_apps.gateway.keys import KeyStore, load_or_create_pepper
+from serve_apps.gateway.key_tokens import load_or_create_pepper
+from serve_apps.gateway.keys import KeyStore
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.gateway.responses import ResponseStore
 from serve_apps.metrics import SavingsMetrics
@@ -224,6 +226,7 @@ class GatewayReplica:
                 pools=build_pools(settings, self._handles),
                 keys=KeyStore(store, pepper),
                 audit=AuditLog(store, pepper),
+                directory=Directory(store),
                 quotas=QuotaLedger(store),
                 contexts=ContextStore(store, ttl_s=settings.context.ttl_s),
                 runs=RunStore(store, keep_s=settings.runs.keep, sealing=sealing),

@@ -29,7 +29,8 @@ from benchmarks.serve_host import READY, App, HostPlan, environment
 from cluster.config import FakeSpec, OpenAISpec
 from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
-from serve_apps.gateway.keys import KeyStore, load_or_create_pepper
+from serve_apps.gateway.key_tokens import load_or_create_pepper
+from serve_apps.gateway.keys import KeyStore
 from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.settings import Settings, load_settings
 

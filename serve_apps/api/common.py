@@ -12,7 +12,6 @@ from starlette.exceptions import HTTPException
 from cluster.errors import ClusterError
 from runtime.context.errors import ContextError
 from runtime.store.errors import StoreError
-from serve_apps.gateway.authentication import authenticate
 from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.deps import Gateway
 from serve_apps.gateway.errors import (
@@ -34,8 +33,11 @@ def exchange_of(request: HTTPRequest) -> Exchange:
 
 
 async def caller_of(gateway: Gateway, request: HTTPRequest) -> Caller:
-    """The record of the request's key. Raises `Unauthorized`, `StoreUnavailable`."""
-    return await authenticate(gateway.keys, exchange_of(request).headers)
+    """Whoever sent the request, if it may call its path.
+
+    Raises `Unauthorized`, `Forbidden`, `StoreUnavailable`.
+    """
+    return await gateway.callers.admit(exchange_of(request))
 
 
 def json_response(content: Any, status: int = 200) -> Response:

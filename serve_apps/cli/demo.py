@@ -10,7 +10,8 @@ from rich.console import Console
 from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
 from serve_apps.cli.environment import write_secret
-from serve_apps.gateway.keys import KeyRejected, KeyStore, load_or_create_pepper
+from serve_apps.gateway.key_tokens import load_or_create_pepper
+from serve_apps.gateway.keys import KeyRejected, KeyStore
 from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.settings import Settings
 

@@ -17,7 +17,8 @@ from rich.table import Table
 from runtime.store.client import Store
 from serve_apps.cli.demo import store_url
 from serve_apps.cli.options import CONFIG, QUICKSTART
-from serve_apps.gateway.keys import KeyRecord, KeyStore, load_or_create_pepper
+from serve_apps.gateway.key_tokens import load_or_create_pepper
+from serve_apps.gateway.keys import KeyRecord, KeyStore
 from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.settings import load_settings
 

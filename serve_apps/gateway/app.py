@@ -31,7 +31,6 @@ from serve_apps.api import (
     runs,
 )
 from serve_apps.api.common import EXCHANGE, install_error_handlers
-from serve_apps.gateway.authentication import authenticate
 from serve_apps.gateway.deps import Gateway, GatewayDeps, Request
 from serve_apps.gateway.errors import ClientGone, GatewayError, MethodNotAllowed
 from serve_apps.gateway.failures import answer_to
@@ -113,7 +112,7 @@ class Front:
                         f"Use {route.method}.", headers=[(b"allow", route.method.encode())]
                     )
                 else:
-                    caller = await authenticate(self._gateway.keys, exchange.headers)
+                    caller = await self._gateway.callers.admit(exchange)
                     request = Request(self._gateway, exchange, caller)
                     if route.method == "GET" or not await answered_before(request):
                         await route.endpoint(request)
@@ -154,6 +153,7 @@ def _api(gateway: Gateway) -> FastAPI:
         await gateway.readiness.refresh()
         gateway.attending.add(gateway.readiness.watch())
         gateway.attending.add(gateway.answers.renew())
+        gateway.attending.add(gateway.keys.note_uses())
         yield
         await gateway.attending.stop()
         if gateway.inline is not None:

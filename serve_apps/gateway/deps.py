@@ -19,8 +19,10 @@ from runtime.request import RunRequest
 from runtime.runner import GraphInfo
 from serve_apps.audit.log import AuditLog
 from serve_apps.gateway.admission import Admission
+from serve_apps.gateway.authentication import Authenticator
 from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.demand import FREE, Price
+from serve_apps.gateway.directory import Directory
 from serve_apps.gateway.http import Exchange
 from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.inline import InlinePipelines
@@ -73,6 +75,7 @@ class GatewayDeps:
     """By model name."""
     keys: KeyStore
     audit: AuditLog
+    directory: Directory
     quotas: QuotaLedger
     contexts: ContextStore
     runs: RunStore
@@ -126,6 +129,8 @@ class Gateway:
         self.journals = deps.journals
         self.keys = deps.keys
         self.audit = deps.audit
+        self.directory = deps.directory
+        self.callers = Authenticator(deps.keys, deps.directory)
         self.contexts = deps.contexts
         self.runs = deps.runs
         self.approvals = deps.approvals

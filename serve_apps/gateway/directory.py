@@ -97,6 +97,9 @@ class Standing(msgspec.Struct, frozen=True):
     """Why their callers are refused: `organisation_suspended` and the like."""
 
 
+UNBOUND: Final = Standing()
+
+
 _decode_organisation = msgspec.msgpack.Decoder(Organisation).decode
 _decode_team = msgspec.msgpack.Decoder(Team).decode
 _Read = tuple[bytes | None, bytes | None]

@@ -48,7 +48,7 @@ _STREAM_HEADERS: Sequence[Header] = (
 _READ = frozenset(
     (
         *(b"accept", b"authorization", b"content-length", b"content-type"),
-        *(b"idempotency-key", b"last-event-id", b"x-request-id", b"x-request-timeout"),
+        *(b"idempotency-key", b"last-event-id", b"x-api-key", b"x-request-id", b"x-request-timeout"),
     )
 )
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")

@@ -1,58 +1,71 @@
 """API keys: who is asking.
 
-    cgh_9f86d081884c7d659a2feaa0c55ad015_Zm9v...        cgh_<key id>_<secret>
-        └─ 8 random bytes ┘└─ 8 of MAC ─┘
+    create ──► authenticate ... ──► rotate (a new secret; the old one goes on for a while) ──► revoke
 
-The store holds a keyed BLAKE2b of the secret, never the secret; the key of that hash, the *pepper*, is in
-a file of its own, so a stolen store gives no key away. The key id carries a MAC under the same pepper: an
-invented id is refused without asking the store, so guessing costs the guesser more than us.
+    cgh:apikey:<key id>     hash: record, digest, revoked, old_digest, old_until, used
+    cgh:{acme}:apikeys      sorted set by age: the keys of the organisation acme, for lists
+    cgh:admins              sorted set by age: keys that were once made or changed to be of an admin
 
-A record is cached for `cache_ttl_s`, and so is the absence of one: a revocation is seen by every gateway
-within that time, and the store answers at most once in that time for each key and gateway.
+What the store says of a key, or that there is none, is kept for `cache_ttl_s` and read again in time
+(`refreshing.py`): a change is seen by every gateway within that time, and a key in steady use waits for
+nothing.
 
     KeyRejected
     ├── InvalidKey    malformed, unknown, or the wrong secret: deliberately the same to the caller
     ├── ExpiredKey    the right secret of a key past its end
     └── RevokedKey    the right secret of a revoked key
-    PepperError       the pepper's file is unusable
+    NoSuchKey         nothing to change
+    InvalidEndpoint   a path that can be none
+    AdminExists       there is somebody already who can make keys
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
-import re
-import secrets
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
 
 import msgspec
+import structlog
 
-from runtime.secret_files import SecretFileError, load_or_create
-from runtime.store.client import Script, Store
+from runtime.store.client import Script, ScriptCall, Store
+from runtime.store.errors import StoreError
 from runtime.store.naming import check_name, tenant_key
 from serve_apps.gateway.callers import DEFAULT_TEAM, Caller, Role
+from serve_apps.gateway.directory import UNBOUND, Standing
+from serve_apps.gateway.key_tokens import KeyTokens
 from serve_apps.gateway.limits import UNLIMITED, Allowance
+from serve_apps.gateway.refreshing import Refreshing
+from serve_apps.gateway.rights import wrong_endpoint
 
-PREFIX = "cgh"
-PEPPER_BYTES = 32
-CACHE_SIZE = 10_000
-"""Records, and absences, kept by a gateway."""
-FORGET_AFTER_S = 90 * 24 * 3600
+CACHE_TTL_S: Final = 1.5
+"""How long after a change a gateway may still go by what was before."""
+CACHE_SIZE: Final = 10_000
+"""Keys, and absences of keys, known to a gateway."""
+FORGET_AFTER_S: Final = 90 * 24 * 3600
 """A revoked or expired key stays listed this long, then leaves the store."""
+USED_EVERY_S: Final = 60
+"""How exact `last_used` is."""
+MAX_OVERLAP_S: Final = 30 * 24 * 3600
+"""Longest that an old secret may go on."""
+MAX_ENDPOINTS: Final = 100
 
-_SECRET_BYTES = 32
-_ID_BYTES = 8
-_CREATION_S = 60.0
+_FLUSH_S: Final = 1.0
+_CREATION_S: Final = 60.0
 """An index entry this young may belong to a key that is being written."""
-_PAGE = 500
-_MAX_TOKEN_LENGTH = 256
-_TOKEN = re.compile(rf"{PREFIX}_(?P<key_id>[0-9a-f]{{{4 * _ID_BYTES}}})_(?P<secret>[A-Za-z0-9_-]+)")
+_PAGE: Final = 500
+_ADMINS: Final = "cgh:admins"
+_BOOTSTRAP: Final = "cgh:bootstrap"
+_BOOTSTRAP_MS: Final = 30_000
+_FIELDS: Final = ("record", "digest", "revoked", "old_digest", "old_until", "used")
 _REVOKE = Script("key_revoke")
+_CHANGE = Script("key_change")
+_ROTATE = Script("key_rotate")
+_USED = Script("key_used")
+
+_log = structlog.get_logger(__name__)
 
 
 class KeyRejected(Exception):
@@ -74,8 +87,16 @@ class RevokedKey(KeyRejected):
         super().__init__(message)
 
 
-class PepperError(Exception):
-    """The file that holds the pepper cannot be used."""
+class NoSuchKey(Exception):
+    """There is no such key, or it is revoked and what was asked needs one that is not."""
+
+
+class InvalidEndpoint(ValueError):
+    """What is to be an endpoint of a key is no pattern of paths."""
+
+
+class AdminExists(Exception):
+    """A key of an admin exists, which can make all others."""
 
 
 class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -98,9 +119,13 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """These three as in `Caller`."""
     created_by: str | None = None
     """The id of the caller who made it; None where it was made in the store itself."""
+    last_used: float | None = None
+    """Unix seconds, to a minute or so."""
+    old_secret_until: float | None = None
+    """Unix seconds until which the secret before the last rotation goes on."""
 
-    def caller(self) -> Caller:
-        """Whoever shows this key."""
+    def caller(self, standing: Standing = UNBOUND) -> Caller:
+        """Whoever shows this key, given what its organisation and team allow."""
         return Caller(
             self.tenant,
             self.key_id,
@@ -109,28 +134,42 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
             models=self.models,
             endpoints=self.endpoints,
             functions=self.functions,
+            organisation_allowance=standing.organisation,
+            team_allowance=standing.team,
             allowance=self.allowance,
+            expires=self.expires,
         )
 
 
 _decode_record = msgspec.msgpack.Decoder(KeyRecord).decode
+_Reply = list[bytes | None]
 
 
-class _Stored(NamedTuple):
-    record: KeyRecord
-    digest: bytes
+class _Known:
+    """What the store said of a key."""
 
+    __slots__ = ("digest", "note_at", "old_digest", "record", "reply")
 
-class _Cached(NamedTuple):
-    stored: _Stored | None
-    until: float
+    def __init__(self, reply: _Reply) -> None:
+        record, digest, revoked, self.old_digest, old_until, used = self.reply = reply
+        self.digest = digest or b""
+        self.record = None
+        self.note_at = float(used or 0) + USED_EVERY_S
+        """From when on a use is noted in the store."""
+        if record is not None and digest is not None:
+            self.record = msgspec.structs.replace(
+                _decode_record(record),
+                revoked=revoked is not None,
+                last_used=float(used) if used is not None else None,
+                old_secret_until=float(old_until) if old_until is not None else None,
+            )
 
 
 class KeyStore:
-    """Issues, checks and revokes keys.
+    """Issues, checks, changes and revokes keys.
 
-    `pepper` is 32 bytes that never reach the store. `clock` gives Unix seconds and decides on expiry;
-    `monotonic` ages the cache.
+    `pepper` is 32 bytes that never reach the store. `grace_s` is how long beyond `cache_ttl_s` a key counts
+    while the store is out. `clock` gives Unix seconds and decides on expiry; `monotonic` ages what is kept.
     """
 
     def __init__(
@@ -138,72 +177,140 @@ class KeyStore:
         store: Store,
         pepper: bytes,
         *,
-        cache_ttl_s: float = 1.0,
+        cache_ttl_s: float = CACHE_TTL_S,
+        grace_s: float = 0.0,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        if len(pepper) != PEPPER_BYTES:
-            raise PepperError(f"the pepper must be {PEPPER_BYTES} bytes, not {len(pepper)}")
         self._store = store
-        self._pepper = pepper
-        self._cache_ttl_s = cache_ttl_s
+        self._tokens = KeyTokens(pepper)
         self._clock = clock
-        self._monotonic = monotonic
-        self._cache: OrderedDict[str, _Cached] = OrderedDict()
-        self._reads: dict[str, asyncio.Task[_Stored | None]] = {}
+        self._known = Refreshing(
+            self._read, ttl_s=cache_ttl_s, grace_s=grace_s, size=CACHE_SIZE, monotonic=monotonic
+        )
+        self._uses: dict[str, int] = {}
+
+    async def authenticate(self, token: str) -> KeyRecord:
+        """The record of the key that `token` is. Raises `KeyRejected`, `StoreUnavailable`."""
+        parsed = self._tokens.parse(token)
+        if parsed is None:
+            raise InvalidKey
+        key_id, secret = parsed
+        known = await self._known.get(key_id)
+        record, now = known.record, self._clock()
+        if record is None or not _fits(known, self._tokens.digest(key_id, secret), record, now):
+            raise InvalidKey
+        if record.revoked:
+            raise RevokedKey
+        if record.expires is not None and now >= record.expires:
+            raise ExpiredKey
+        if now >= known.note_at:
+            known.note_at = now + USED_EVERY_S
+            self._uses[key_id] = int(now)
+        return record
 
     async def create(
         self,
         tenant: str,
         name: str,
         *,
+        team: str = DEFAULT_TEAM,
+        role: Role = "service",
         allowance: Allowance = UNLIMITED,
         expires: float | None = None,
         models: list[str] | None = None,
+        endpoints: list[str] | None = None,
         functions: bool = False,
+        created_by: str | None = None,
     ) -> tuple[str, KeyRecord]:
         """A new key: its token, which is not kept and cannot be shown again, and its record.
 
-        Raises `InvalidName` (tenant), `StoreUnavailable`.
+        Raises `InvalidName` (tenant, team), `InvalidEndpoint`, `StoreUnavailable`.
         """
-        random = secrets.token_bytes(_ID_BYTES)
         record = KeyRecord(
-            key_id=(random + self._id_mac(random)).hex(),
+            key_id=self._tokens.new_id(),
             tenant=check_name("tenant", tenant),
             name=name,
             created=self._clock(),
             expires=expires,
+            team=check_name("team", team),
+            role=role,
             allowance=allowance,
             models=models,
+            endpoints=_checked(endpoints),
             functions=functions,
+            created_by=created_by,
         )
-        secret = secrets.token_urlsafe(_SECRET_BYTES)
+        token, digest = self._tokens.new_token(record.key_id)
         # The index first: an entry without a key is skipped, a key without an entry could not be found.
         await self._store.execute("ZADD", _index(tenant), str(record.created), record.key_id)
+        await self._list_admin(record)
         key = _key(record.key_id)
-        fields = ("record", msgspec.msgpack.encode(record), "digest", self._digest(record.key_id, secret))
-        await self._store.execute("HSET", key, *fields)
+        await self._store.execute("HSET", key, "record", msgspec.msgpack.encode(record), "digest", digest)
         if expires is not None:
-            await self._store.execute("PEXPIREAT", key, int((expires + FORGET_AFTER_S) * 1000))
-        return f"{PREFIX}_{record.key_id}_{secret}", record
+            await self._store.execute("PEXPIREAT", key, _forgotten_at(expires))
+        return token, record
 
-    async def authenticate(self, token: str) -> KeyRecord:
-        """The record of the key that `token` is. Raises `KeyRejected`, `StoreUnavailable`."""
-        key_id, secret = self._parse(token)
-        stored = await self._cached(key_id)
-        if stored is None or not hmac.compare_digest(stored.digest, self._digest(key_id, secret)):
-            raise InvalidKey
-        record = stored.record
-        if record.revoked:
-            raise RevokedKey
-        if record.expires is not None and self._clock() >= record.expires:
-            raise ExpiredKey
-        return record
+    async def bootstrap(self, tenant: str, name: str) -> tuple[str, KeyRecord]:
+        """The first key of an admin, as `create`. Raises `AdminExists` where there is one that works."""
+        if not await self._store.execute("SET", _BOOTSTRAP, "1", "NX", "PX", _BOOTSTRAP_MS):
+            raise AdminExists("a key of an admin is being made at this moment")
+        try:
+            for key_id in await self._store.execute("ZRANGE", _ADMINS, 0, -1):
+                record = await self.get(key_id.decode())
+                if record is not None and record.role == "admin" and self._is_live(record):
+                    raise AdminExists(
+                        f"there is a key of an admin: {record.key_id} ({record.name!r}, of {record.tenant}). "
+                        f"Make others with it; if it is lost, revoke it first"
+                    )
+            return await self.create(tenant, name, role="admin")
+        finally:
+            await self._store.execute("DEL", _BOOTSTRAP)
 
     async def get(self, key_id: str) -> KeyRecord | None:
         """The record as the store has it now. Raises `InvalidName`, `StoreUnavailable`."""
-        stored = await self._read(check_name("key id", key_id))
-        return stored.record if stored else None
+        return (await self._read(check_name("key id", key_id))).record
+
+    async def change(
+        self, key_id: str, change: Callable[[KeyRecord], KeyRecord]
+    ) -> tuple[KeyRecord, KeyRecord]:
+        """Applies a change to a key as it is: before and after. Every gateway goes by it within
+        `cache_ttl_s`; this one at once.
+
+        `change` may be called again where somebody else changes the key meanwhile. It cannot give the key to
+        another organisation, nor undo a revocation. Raises `NoSuchKey`, `InvalidName`, `InvalidEndpoint`,
+        `StoreUnavailable`, and what `change` raises.
+        """
+        while True:
+            known = await self._read(check_name("key id", key_id))
+            before, held = known.record, known.reply[0]
+            if before is None or held is None:
+                raise NoSuchKey(f"there is no key {key_id}")
+            after = _kept(change(before), before)
+            await self._list_admin(after)
+            forgotten = "" if after.expires is None else _forgotten_at(after.expires)
+            bare = msgspec.structs.replace(after, revoked=False, last_used=None, old_secret_until=None)
+            args = [held, msgspec.msgpack.encode(bare), forgotten]
+            if await self._store.run(_CHANGE, [_key(key_id)], args):
+                self._known.forget(key_id)
+                return before, after
+
+    async def rotate(self, key_id: str, *, overlap_s: float = 0.0) -> tuple[str, KeyRecord]:
+        """A new secret for the key: its token, which cannot be shown again, and its record.
+
+        The secret so far goes on for `overlap_s`; the one before it ends now. Raises `NoSuchKey` also for a
+        revoked key, `InvalidName`, `ValueError` (overlap), `StoreUnavailable`.
+        """
+        if not 0 <= overlap_s <= MAX_OVERLAP_S:
+            raise ValueError(f"an old secret may go on for 0 to {MAX_OVERLAP_S} s")
+        token, digest = self._tokens.new_token(check_name("key id", key_id))
+        until = str(self._clock() + overlap_s)
+        rotated = await self._store.run(_ROTATE, [_key(key_id)], [digest, until])
+        self._known.forget(key_id)
+        record = await self.get(key_id) if rotated else None
+        if record is None:
+            raise NoSuchKey(f"there is no key {key_id}, or it is revoked")
+        return token, record
 
     async def revoke(self, key_id: str) -> bool:
         """Whether there was such a key. Every gateway refuses it within `cache_ttl_s`; this one at once.
@@ -212,67 +319,8 @@ class KeyStore:
         """
         key = _key(check_name("key id", key_id))
         found = await self._store.run(_REVOKE, [key], [FORGET_AFTER_S * 1000])
-        self._cache.pop(key_id, None)
-        self._reads.pop(key_id, None)
+        self._known.forget(key_id)
         return bool(found)
-
-    async def _cached(self, key_id: str) -> _Stored | None:
-        """The key as it was at most `cache_ttl_s` ago. Calls that miss together share one read."""
-        cached = self._cache.get(key_id)
-        if cached is not None and self._monotonic() < cached.until:
-            self._cache.move_to_end(key_id)
-            return cached.stored
-        read = self._reads.get(key_id)
-        if read is None:
-            read = asyncio.get_running_loop().create_task(self._read_into_cache(key_id))
-            self._reads[key_id] = read
-            read.add_done_callback(lambda done: self._forget_read(key_id, done))
-        # Shielded: a caller that leaves must not take the others' answer along.
-        return await asyncio.shield(read)
-
-    async def _read_into_cache(self, key_id: str) -> _Stored | None:
-        # Aged from before the read, so that a revocation during it cannot hide for longer.
-        until = self._monotonic() + self._cache_ttl_s
-        stored = await self._read(key_id)
-        if self._reads.get(key_id) is asyncio.current_task():
-            self._cache[key_id] = _Cached(stored, until)
-            self._cache.move_to_end(key_id)
-            if len(self._cache) > CACHE_SIZE:
-                self._cache.popitem(last=False)
-        return stored
-
-    def _forget_read(self, key_id: str, read: asyncio.Task[_Stored | None]) -> None:
-        if self._reads.get(key_id) is read:
-            del self._reads[key_id]
-        if not read.cancelled():
-            read.exception()  # seen by those who waited, if any still did
-
-    async def _read(self, key_id: str) -> _Stored | None:
-        record, digest, revoked = await self._store.execute(
-            "HMGET", _key(key_id), "record", "digest", "revoked"
-        )
-        if record is None or digest is None:
-            return None
-        decoded = _decode_record(record)
-        return _Stored(msgspec.structs.replace(decoded, revoked=revoked is not None), digest)
-
-    def _parse(self, token: str) -> tuple[str, str]:
-        if len(token) > _MAX_TOKEN_LENGTH:
-            raise InvalidKey
-        match = _TOKEN.fullmatch(token)
-        if match is None:
-            raise InvalidKey
-        raw = bytes.fromhex(match["key_id"])
-        if not hmac.compare_digest(raw[_ID_BYTES:], self._id_mac(raw[:_ID_BYTES])):
-            raise InvalidKey
-        return match["key_id"], match["secret"]
-
-    def _id_mac(self, random: bytes) -> bytes:
-        return hashlib.blake2b(random, key=self._pepper, digest_size=_ID_BYTES, person=b"cgh-key-id").digest()
-
-    def _digest(self, key_id: str, secret: str) -> bytes:
-        text = f"{key_id}:{secret}".encode()
-        return hashlib.blake2b(text, key=self._pepper, digest_size=32, person=b"cgh-key-secret").digest()
 
     async def list(self, tenant: str) -> AsyncIterator[KeyRecord]:
         """The tenant's keys, oldest first, a page at a time. Raises `InvalidName`, `StoreUnavailable`."""
@@ -280,27 +328,79 @@ class KeyStore:
         while page := await self._store.execute("ZRANGE", index, start, start + _PAGE - 1, "WITHSCORES"):
             gone = 0
             for key_id, created in zip(page[::2], page[1::2], strict=True):
-                stored = await self._read(key_id.decode())
-                if stored is not None:
-                    yield stored.record
+                record = (await self._read(key_id.decode())).record
+                if record is not None:
+                    yield record
                 elif float(created) < self._clock() - _CREATION_S:
                     gone += await self._store.execute("ZREM", index, key_id)
             start += _PAGE - gone
 
+    async def note_uses(self) -> None:
+        """Writes, until cancelled, when keys were last used: a second late, and once a minute and key."""
+        while True:
+            await asyncio.sleep(_FLUSH_S)
+            if self._uses:
+                await self._flush_uses()
 
-def load_or_create_pepper(path: Path) -> bytes:
-    """The pepper in the file `path`, made first (mode 0600) if there is none.
+    async def _flush_uses(self) -> None:
+        uses, self._uses = self._uses, {}
+        calls = [ScriptCall(_USED, [_key(key_id)], [used, USED_EVERY_S]) for key_id, used in uses.items()]
+        try:
+            await self._store.run_many(calls)
+        except StoreError as error:
+            # Not worth repeating: whoever is used goes on being used.
+            _log.info("uses_not_noted", keys=len(uses), error=type(error).__name__)
 
-    Any number of processes may call it at once: all get the same bytes, and none sees half a file.
-    Raises `PepperError` if the file is not 32 bytes that only its owner can read.
-    """
-    try:
-        pepper = load_or_create(path, PEPPER_BYTES)
-    except SecretFileError as error:
-        raise PepperError(str(error)) from None
-    if len(pepper) != PEPPER_BYTES:
-        raise PepperError(f"{path} holds {len(pepper)} bytes, not {PEPPER_BYTES}: it is no pepper of ours")
-    return pepper
+    async def _read(self, key_id: str, known: _Known | None = None) -> _Known:
+        reply: _Reply = await self._store.execute("HMGET", _key(key_id), *_FIELDS)
+        # Mostly nothing has changed: then nothing is decoded.
+        return known if known is not None and known.reply == reply else _Known(reply)
+
+    async def _list_admin(self, record: KeyRecord) -> None:
+        if record.role == "admin":
+            await self._store.execute("ZADD", _ADMINS, str(record.created), record.key_id)
+
+    def _is_live(self, record: KeyRecord) -> bool:
+        return not record.revoked and (record.expires is None or self._clock() < record.expires)
+
+
+def _fits(known: _Known, digest: bytes, record: KeyRecord, now: float) -> bool:
+    """Whether the digest is that of the key's secret, or of the one before it, which still goes on."""
+    if hmac.compare_digest(known.digest, digest):
+        return True
+    if known.old_digest is None or record.old_secret_until is None:
+        return False
+    return hmac.compare_digest(known.old_digest, digest) and now < record.old_secret_until
+
+
+def _kept(after: KeyRecord, before: KeyRecord) -> KeyRecord:
+    """The changed record, with what no change may touch as it was."""
+    check_name("team", after.team)
+    _checked(after.endpoints)
+    return msgspec.structs.replace(
+        after,
+        key_id=before.key_id,
+        tenant=before.tenant,
+        created=before.created,
+        created_by=before.created_by,
+        revoked=before.revoked,
+        last_used=before.last_used,
+        old_secret_until=before.old_secret_until,
+    )
+
+
+def _checked(endpoints: Sequence[str] | None) -> list[str] | None:
+    if endpoints is None:
+        return None
+    wrong = next(filter(None, map(wrong_endpoint, endpoints)), None)
+    if wrong is not None or len(endpoints) > MAX_ENDPOINTS:
+        raise InvalidEndpoint(wrong or f"a key may have {MAX_ENDPOINTS} endpoints at most")
+    return [*endpoints]
+
+
+def _forgotten_at(expires: float) -> int:
+    """Unix ms."""
+    return int((expires + FORGET_AFTER_S) * 1000)
 
 
 def _key(key_id: str) -> str:

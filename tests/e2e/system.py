@@ -24,7 +24,8 @@ from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
 from serve_apps.cli.environment import system_environment
 from serve_apps.cli.processes import of_system
-from serve_apps.gateway.keys import KeyRecord, KeyStore, load_or_create_pepper
+from serve_apps.gateway.key_tokens import load_or_create_pepper
+from serve_apps.gateway.keys import KeyRecord, KeyStore
 from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.gateway.quotas import QuotaLedger, Totals
 from serve_apps.settings import Settings, load_settings

@@ -25,10 +25,12 @@ from runtime.store.client import Store
 from serve_apps.audit.log import AuditLog
 from serve_apps.gateway.app import build_app
 from serve_apps.gateway.deps import GatewayDeps, Runner
+from serve_apps.gateway.directory import Directory
 from serve_apps.gateway.http import ASGIApp
 from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.inline import InlinePipelines
-from serve_apps.gateway.keys import PEPPER_BYTES, KeyRecord, KeyStore
+from serve_apps.gateway.key_tokens import PEPPER_BYTES
+from serve_apps.gateway.keys import KeyRecord, KeyStore
 from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.gateway.quotas import QuotaLedger, Totals
 from serve_apps.gateway.responses import ResponseStore
@@ -147,6 +149,7 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
                 pools={CHAT: chat_pool(engine), EMBED: embed_pool(engine)} if pools is None else pools,
                 keys=keys,
                 audit=AuditLog(one_store, bytes(PEPPER_BYTES)),
+                directory=Directory(one_store),
                 quotas=QuotaLedger(one_store),
                 contexts=ContextStore(one_store),
                 runs=RunStore(one_store),

@@ -19,9 +19,11 @@ from runtime.store.client import Store
 from serve_apps.audit.log import AuditLog
 from serve_apps.gateway.app import build_app
 from serve_apps.gateway.deps import GatewayDeps
+from serve_apps.gateway.directory import Directory
 from serve_apps.gateway.http import ASGIApp
 from serve_apps.gateway.idempotency import AnswerStore
-from serve_apps.gateway.keys import PEPPER_BYTES, KeyStore
+from serve_apps.gateway.key_tokens import PEPPER_BYTES
+from serve_apps.gateway.keys import KeyStore
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.gateway.responses import ResponseStore
 from serve_apps.translators import openai as bodies
@@ -100,6 +102,7 @@ def caller(valkey_url: str) -> Iterator[Caller]:
                 pools={CHAT: chat_pool(engine), EMBED: embed_pool(engine)},
                 keys=keys,
                 audit=AuditLog(store, bytes(PEPPER_BYTES)),
+                directory=Directory(store),
                 quotas=QuotaLedger(store),
                 contexts=ContextStore(store),
                 runs=RunStore(store),

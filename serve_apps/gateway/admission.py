@@ -1,7 +1,7 @@
-"""A call's tokens, reserved before it and settled after it exactly once, whatever its end.
+"""A call's tokens and money, reserved before it and settled after it exactly once, whatever its end.
 
     ticket = await admission.reserve(...)          RateLimited headers, or QuotaExceeded
-    with ticket.charged(meter):                    the call runs inside
+    with ticket.charged(meter):                    the call runs inside; the store hears of it now and then
         ...
     done             ─► settle what the engine counted
     cut off          ─► settle what the meter owes (deadline, client gone, server stopping)
@@ -9,12 +9,14 @@
     our failure      ─► release, if nothing had come back yet; else settle what had
 
 Settling runs beside the response: no client waits for it, and nothing that cancels a request cancels it.
+Until it has gone through, the reservation is held on to, with what it is to be charged.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -24,19 +26,32 @@ import structlog
 from cluster.errors import ClusterError, DeadlineExceeded, InvalidCall
 from runtime.errors import InvalidInputs
 from runtime.store.errors import StoreError, StoreUnavailable
+from serve_apps.accounting.model import CallEnd
+from serve_apps.gateway.bill import UNBILLED, Bill
 from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.demand import Demand, Spent
-from serve_apps.gateway.errors import Header, RateLimited
+from serve_apps.gateway.errors import ClientGone, Header, RateLimited
 from serve_apps.gateway.metering import Meter
-from serve_apps.gateway.quotas import LimitState, QuotaExceeded, QuotaLedger, Reservation
+from serve_apps.gateway.quotas import Observed, QuotaLedger, Reservation
+from serve_apps.gateway.rate_headers import limit_headers
+from serve_apps.gateway.refusals import QuotaExceeded
 
-SETTLE_MARGIN_S: Final = 60.0
-"""How long beyond its deadline a reservation lives, for the retries of its settlement."""
-
+RENEW_S: Final = 4.0
+"""How often open reservations are held on to: three times in a lease."""
+LOOK_S: Final = 0.5
+"""How often a gateway looks for reservations that have expired."""
+SETTLE_FOR_S: Final = 600.0
+"""How long a settlement is tried: longer than a store is out."""
 GIVE_BACK_AFTER_S: Final = 1.0
+MAX_UNHEARD: Final = 1000
+"""Reservations without a reply that are given back at a time; others expire."""
+HOLD_MARGIN_S: Final = 60.0
+"""How long beyond its call's time a reservation is held on to: one that nobody closes is no leak."""
+METERS_AT_ONCE: Final = 16
+"""Meters read in one turn of the event loop: some count the tokens of all that was said."""
 
 _settle_again = stamina.AsyncRetryingCaller(
-    attempts=8, timeout=SETTLE_MARGIN_S / 2, wait_initial=0.1, wait_max=5.0
+    attempts=None, timeout=SETTLE_FOR_S, wait_initial=0.1, wait_max=2.0
 ).on(StoreUnavailable)
 
 _log = structlog.get_logger(__name__)
@@ -47,93 +62,170 @@ class Admission:
 
     def __init__(self, ledger: QuotaLedger) -> None:
         self._ledger = ledger
+        self._open: dict[str, Ticket] = {}
+        """Not settled yet, by reservation id."""
         self._settling: set[asyncio.Task[None]] = set()
+        self._unheard = 0
 
-    async def reserve(self, caller: Caller, call_id: str, demand: Demand) -> Ticket:
+    async def reserve(self, caller: Caller, call_id: str, demand: Demand, bill: Bill = UNBILLED) -> Ticket:
         """Takes one request, and what it may come to, from the caller's limits.
 
         Raises `RateLimited`, `StoreUnavailable`.
         """
+        record = bill.record("expired", Spent(0))
         try:
-            reservation = await self._ledger.reserve(
-                caller, demand, reservation_id=call_id, ttl_s=demand.seconds + SETTLE_MARGIN_S
-            )
+            reservation = await self._ledger.reserve(caller, demand, reservation_id=call_id, record=record)
         except QuotaExceeded as refusal:
             raise _refused(refusal) from None
         except StoreUnavailable:
-            # It may have been taken all the same, and would hold the key's tokens until it expires.
-            self._background(self._give_back(caller, call_id, demand))
+            # It may have been taken all the same, and would hold the caller's tokens until it expires.
+            if self._unheard < MAX_UNHEARD:
+                self._background(self._give_back(caller, call_id, demand))
             raise
-        return Ticket(self, reservation)
+        ticket = self._open[call_id] = Ticket(self, reservation, bill)
+        return ticket
 
-    def close(self, reservation: Reservation, owed: int | None) -> None:
-        """Settles what is owed, or with None releases, in a task of its own."""
-        self._background(self._close(reservation, owed))
+    def close(self, ticket: Ticket) -> None:
+        """Settles a call that has ended, or releases it, in a task of its own."""
+        self._background(self._close(ticket))
 
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+    async def hold(self) -> None:
+        """Renews what is open, until it is cancelled. Whether the store is out is told elsewhere."""
+        while True:
+            await asyncio.sleep(RENEW_S)
+            try:
+                await self.renew()
+            except StoreError as error:
+                _log.debug("reservations_not_renewed", error=type(error).__name__)
+
+    async def look(self) -> None:
+        """Settles what gateways have left behind that are gone, until it is cancelled.
+
+        After the store was out, gateways that live are given the time to renew what they have open.
+        """
+        loop = asyncio.get_running_loop()
+        not_before = 0.0
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                if loop.time() < not_before:
+                    continue
+                settled = await self._ledger.settle_due()
+            except StoreError:
+                not_before = loop.time() + 2 * RENEW_S
+            else:
+                if settled:
+                    _log.warning("orphans_settled", count=settled)
+
+    async def renew(self) -> None:
+        """Holds on to all that is open, and tells what it has come to. Raises `StoreError`."""
+        observed: dict[str, list[Observed]] = defaultdict(list)
+        now = asyncio.get_running_loop().time()
+        for number, (call_id, ticket) in enumerate(list(self._open.items())):
+            if ticket.overdue(now):
+                self._open.pop(call_id, None)
+                continue
+            if number % METERS_AT_ONCE == METERS_AT_ONCE - 1:
+                await asyncio.sleep(0)
+            if call_id in self._open:
+                observed[ticket.reservation.tenant].append(ticket.observed())
+        for tenant, several in observed.items():
+            lost = await self._ledger.renew(tenant, several)
+            gone = [call_id for call_id in lost if call_id in self._open]
+            if gone:
+                _log.warning("reservations_expired", tenant=tenant, count=len(gone))
 
     async def drain(self, seconds: float) -> None:
         """Waits, at most so long, until all is settled."""
         if self._settling:
             await asyncio.wait(self._settling, timeout=seconds)
 
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
     async def _give_back(self, caller: Caller, call_id: str, demand: Demand) -> None:
         """Releases what a reserve without a reply may have taken; if it took nothing, nothing happens."""
-        await asyncio.sleep(GIVE_BACK_AFTER_S)  # the lost command may still be on its way
-        unheard = Reservation(call_id, caller.tenant, caller.id, demand, limits=())
-        await self._close(unheard, None)
-
-    async def _close(self, reservation: Reservation, owed: int | None) -> None:
+        self._unheard += 1
         try:
-            await self._close_in_time(reservation, owed)
+            await asyncio.sleep(GIVE_BACK_AFTER_S)  # the lost command may still be on its way
+            await self._ledger.release(Reservation(call_id, caller.tenant, caller.id, demand, limits=()))
         except StoreError as error:
-            # The reservation expires: its request counts, its tokens are lost to the ledger.
+            _log.debug("not_given_back", reservation_id=call_id, error=type(error).__name__)
+        finally:
+            self._unheard -= 1
+
+    async def _close(self, ticket: Ticket) -> None:
+        try:
+            await self._close_in_time(ticket)
+        except StoreError as error:
+            # It expires, and is charged what was seen of it.
             _log.error(
                 "settlement_lost",
-                reservation_id=reservation.reservation_id,
-                caller_id=reservation.caller_id,
-                owed=owed,
+                reservation_id=ticket.reservation.reservation_id,
+                caller_id=ticket.reservation.caller_id,
+                owed=ticket.owed,
                 error=type(error).__name__,
             )
+        finally:
+            self._open.pop(ticket.reservation.reservation_id, None)
 
-    async def _close_in_time(self, reservation: Reservation, owed: int | None) -> None:
+    async def _close_in_time(self, ticket: Ticket) -> None:
         try:
-            await self._close_once(reservation, owed)
+            await self._close_once(ticket)
         except StoreUnavailable:
-            await _settle_again(self._close_once, reservation, owed)
+            await _settle_again(self._close_once, ticket)
 
-    async def _close_once(self, reservation: Reservation, owed: int | None) -> None:
-        if owed is None:
-            await self._ledger.release(reservation)
+    async def _close_once(self, ticket: Ticket) -> None:
+        if ticket.owed is None:
+            await self._ledger.release(ticket.reservation, ticket.record)
         else:
-            await self._ledger.settle(reservation, Spent(owed))
+            await self._ledger.settle(ticket.reservation, ticket.spent, ticket.record)
 
 
 class Ticket:
     """One admitted call."""
 
-    __slots__ = ("_admission", "_reservation", "owed")
+    __slots__ = (
+        "_admission",
+        "_bill",
+        "_ended",
+        "_meter",
+        "_until",
+        "owed",
+        "record",
+        "reservation",
+        "spent",
+    )
 
-    def __init__(self, admission: Admission, reservation: Reservation) -> None:
+    def __init__(self, admission: Admission, reservation: Reservation, bill: Bill) -> None:
         self._admission = admission
-        self._reservation = reservation
+        self._bill = bill
+        self._meter: Meter | None = None
+        self._ended = False
+        seconds = reservation.granted.seconds
+        self._until = asyncio.get_running_loop().time() + seconds + HOLD_MARGIN_S
+        self.reservation = reservation
         self.owed: int | None = None
         """Tokens that the call has come to, once it has ended; None for one that is not charged at all."""
+        self.spent = Spent(0)
+        """What it is charged, once it has ended."""
+        self.record = b""
+        """What is told of it, once it has ended."""
 
     @property
     def granted(self) -> Demand:
         """What the call may come to."""
-        return self._reservation.granted
+        return self.reservation.granted
 
     def headers(self) -> list[Header]:
-        return limit_headers(self._reservation.limits)
+        return limit_headers(self.reservation.limits)
 
     @contextmanager
     def charged(self, meter: Meter) -> Iterator[None]:
         """Closes the reservation at the end of the block. Use once."""
+        self._meter = meter
         try:
             yield
         except BaseException as error:
@@ -143,21 +235,23 @@ class Ticket:
 
     def close(self, meter: Meter, error: BaseException | None = None) -> None:
         """Settles what is owed after a call that has ended, with an error or not. Use once."""
+        self._ended = True
         self.owed = meter.owed if error is None else _owed_after(error, meter, self.granted.tokens)
-        self._admission.close(self._reservation, self.owed)
+        self.spent = self._bill.spent(self.owed or 0)
+        self.record = self._bill.record(_end_of(error, self.owed), self.spent)
+        self._admission.close(self)
 
+    def observed(self) -> Observed:
+        """What the call has come to so far."""
+        if self._ended:
+            return Observed(self.reservation.reservation_id, self.spent, self.record)
+        owed = 0 if self._meter is None else self._meter.owed
+        spent = self._bill.spent(min(owed, self.granted.tokens))
+        return Observed(self.reservation.reservation_id, spent, self._bill.record("expired", spent))
 
-def limit_headers(limits: Sequence[LimitState]) -> list[Header]:
-    """`x-ratelimit-limit-*`, `-remaining-*` and `-reset-*` (as `12.3s`) of each limit."""
-    headers: list[Header] = []
-    for state in limits:
-        unit = state.name.encode()
-        headers += (
-            (b"x-ratelimit-limit-" + unit, b"%d" % state.limit),
-            (b"x-ratelimit-remaining-" + unit, b"%d" % state.remaining),
-            (b"x-ratelimit-reset-" + unit, b"%.1fs" % state.reset_s),
-        )
-    return headers
+    def overdue(self, now: float) -> bool:
+        """Whether its call should have ended long ago and has not. `now` is the event loop's time."""
+        return not self._ended and now > self._until
 
 
 def _owed_after(error: BaseException, meter: Meter, reserved: int) -> int | None:
@@ -171,19 +265,26 @@ def _owed_after(error: BaseException, meter: Meter, reserved: int) -> int | None
     return min(meter.owed, reserved)
 
 
+def _end_of(error: BaseException | None, owed: int | None) -> CallEnd:
+    match error:
+        case None:
+            return "done"
+        case InvalidCall() | InvalidInputs():
+            return "refused"
+        case asyncio.CancelledError() | ClientGone() | DeadlineExceeded() | TimeoutError() if (
+            owed is not None
+        ):
+            return "cut"
+    return "failed"
+
+
 def _refused(refusal: QuotaExceeded) -> RateLimited:
     headers = limit_headers(refusal.limits)
     if refusal.retry_after_s is None:
         # OpenAI's SDKs retry a 429 unless told not to.
         return RateLimited(
-            f"The request needs {refusal.requested} {refusal.limit_name}, more than the {refusal.limit} a "
-            "minute that this API key has: it can never be admitted. Make it smaller.",
+            f"{refusal} Make it smaller.",
             code="request_exceeds_limit",
             headers=[*headers, (b"x-should-retry", b"false")],
         )
-    return RateLimited(
-        f"Rate limit reached: {refusal.limit} {refusal.limit_name} a minute, of which {refusal.remaining} "
-        f"are left and {refusal.requested} are needed. Try again in {refusal.retry_after_s:.1f} s.",
-        retry_after_s=refusal.retry_after_s,
-        headers=headers,
-    )
+    return RateLimited(str(refusal), retry_after_s=refusal.retry_after_s, headers=headers)

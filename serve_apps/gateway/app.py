@@ -154,6 +154,8 @@ def _api(gateway: Gateway) -> FastAPI:
         gateway.attending.add(gateway.readiness.watch())
         gateway.attending.add(gateway.answers.renew())
         gateway.attending.add(gateway.keys.note_uses())
+        gateway.attending.add(gateway.admission.hold())
+        gateway.attending.add(gateway.admission.look())
         yield
         await gateway.attending.stop()
         if gateway.inline is not None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
+
+PICODOLLARS = 1000
+"""In a nanodollar."""
 
 
 class Price(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -32,10 +37,24 @@ class Demand(msgspec.Struct, frozen=True, omit_defaults=True):
     price: Price = Price()
     seconds: float = 0.0
     """Longest the call may take, which bounds what the seconds of the engine may cost."""
+    choices: int = 1
+    """Outputs that the call asks for, of the same length at most."""
 
     @property
     def tokens(self) -> int:
         return self.input_tokens + self.output_tokens
+
+    @property
+    def fixed_nanodollars(self) -> int:
+        """Most that all but the output may cost, rounded up."""
+        dearest = max(self.price.input, self.price.cached_input)
+        picodollars = self.input_tokens * dearest + math.ceil(self.seconds * self.price.second)
+        return _in_nanodollars(picodollars)
+
+    @property
+    def output_nanodollars(self) -> int:
+        """What the output may cost, rounded up."""
+        return _in_nanodollars(self.output_tokens * self.price.output)
 
 
 class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -43,3 +62,7 @@ class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
 
     tokens: int
     nanodollars: int = 0
+
+
+def _in_nanodollars(picodollars: int) -> int:
+    return -(-picodollars // PICODOLLARS)

@@ -1,49 +1,59 @@
-"""Quotas: reserved before a call, settled after it, never over the limit.
+"""Quotas: reserved before a call, settled after it, never over any limit.
 
     reserve ──► call ──► settle (what was used)      or  release (it never reached a model)
-       └── QuotaExceeded                              or  nothing: the reservation expires
+       │          └► renew, every few seconds: what it has come to so far
+       └── QuotaExceeded                              or  nothing: it expires, charged what was seen of it
 
-Every limit that applies is checked and charged by one script, for all or nothing, on the store's clock, so
-any number of gateways may reserve at once. Windows slide and are counted in twelfths, rounded up: in no 60 s
-is more admitted than the limit, and what was admitted counts for 60 to 65 s (`runtime/store/lua/quota.lua`).
+Every limit that applies (of key, team and organisation, for everything and for the model) is checked and
+charged by one script, for all or nothing, on the store's clock, so any number of gateways may reserve at
+once. Minutes slide and are counted in twelfths, rounded up: in no 60 s is more admitted than the limit, and
+what was admitted counts for 60 to 65 s. Days and months are those of the calendar, UTC. A limit counts what
+is taken from when it is set (`runtime/store/lua/quota.lua`).
 
 What a call did not use goes back at once to the time it was taken from. What it used beyond its reservation
-(an engine that ignores `max_tokens`) is charged when it settles, limit or no limit. A reservation whose
-gateway died expires: its request counts, its tokens do not. When the store is out nothing is admitted.
+(an engine that ignores `max_tokens`) is charged when it settles, limit or no limit. A reservation lives
+`LEASE_S` unless its gateway renews it; gateways look for those of dead ones. One that expired though its
+gateway lived (the store could not be reached) is charged the rest when it settles. The record of a call goes
+to its tenant's stream in the very step that closes its reservation.
 
 The clock that counts is the store's. It may step back: time then stands still until it catches up with
 itself. A step forward cannot be told from time passing.
-
-    QuotaExceeded
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from runtime.store.client import Reply, Script, ScriptCall, Store, Word
+from runtime.store.errors import CommandFailed
 from runtime.store.group_commit import GroupCommit
 from runtime.store.naming import check_name, tenant_key
+from serve_apps.gateway.applied import LETTERS, Applied, applied_limits, every_limit
 from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.demand import Demand, Spent
+from serve_apps.gateway.refusals import LimitState, QuotaExceeded
+from serve_apps.gateway.rights import GRAPH_PREFIX
 
-MINUTE_S = 60
 MAX_TOKENS = 10**9
 """Of one call. Numbers in Lua are doubles: the scripts stay far from where these lose integers."""
-
-LimitName = Literal["requests", "tokens"]
-
+MAX_NANODOLLARS = 8 * 10**12
+"""That one call may cost, input and output each: 8,000 dollars."""
 LEASE_S = 15.0
 """How long a reservation lives that nobody renews."""
 NOTED_S = 5.0
 """How often a ledger notes that a tenant makes calls."""
 MAX_NOTED = 10_000
 """Tenants that a ledger remembers to have noted."""
+MAX_LOOKED_AT = 64
+"""Tenants, and reservations of each, that one script looks at."""
+RENEWED_AT_ONCE = 32
+"""Reservations that one script renews."""
 
 DUE_TENANTS = "cgh:quota:due"
 SEEN_TENANTS = "cgh:quota:seen"
@@ -52,60 +62,26 @@ TENANTS_WITH_RECORDS = "cgh:usage:tenants"
 least every `NOTED_S` while they do. Whoever folds removes those that made none for long and whose stream is
 empty."""
 
+_SHARED = ("clock", "quota_calendar", "quota")
 _NOTE = Script("clock", "quota_note")
-_RESERVE = Script("clock", "quota", "quota_reserve")
-_SETTLE = Script("clock", "quota", "quota_settle")
-_TOTALS = Script("clock", "quota", "quota_totals")
+_DUE_TENANTS = Script("clock", "leases_due")
+_LOOK = Script("clock", "quota_look")
+_RESERVE = Script(*_SHARED, "quota_limit", "quota_reserve")
+_LEFT = Script(*_SHARED, "quota_limit", "quota_left")
+_SETTLE = Script(*_SHARED, "quota_settle")
+_RENEW = Script(*_SHARED, "quota_renew")
+_DUE = Script(*_SHARED, "quota_due")
 
 _log = logging.getLogger(__name__)
 
 
 def records_key(tenant: str) -> str:
-    """Of the tenant's stream of records: entries with the field `record`, an encoded `CallRecord` each."""
+    """Of the tenant's stream of records. Each entry has the field `record`, an encoded `CallRecord`.
+
+    An entry with a field `before` takes the place of that earlier record: of a call that expired and was
+    settled after all. What is not read in time makes room: the newest 250,000 are kept.
+    """
     return tenant_key(tenant, "usage", "records")
-
-
-class LimitState(msgspec.Struct, frozen=True):
-    """A limit as the last decision left it: what the x-ratelimit headers say."""
-
-    name: LimitName
-    limit: int
-    """Most in any 60 s."""
-    remaining: int
-    reset_s: float
-    """Seconds until all of it is free again, if nothing more is taken."""
-
-
-class QuotaExceeded(Exception):
-    """A limit does not admit the call. Nothing was taken from any limit."""
-
-    def __init__(
-        self,
-        limit_name: LimitName,
-        limit: int,
-        remaining: int,
-        requested: int,
-        retry_after_s: float | None,
-        limits: tuple[LimitState, ...] = (),
-    ) -> None:
-        super().__init__(limit_name, limit, remaining, requested, retry_after_s, limits)
-        self.limit_name: LimitName = limit_name
-        self.limit = limit
-        self.remaining = remaining
-        self.requested = requested
-        self.retry_after_s = retry_after_s
-        """Seconds until the call would be admitted; None if it asks for more than the limit."""
-        self.limits = limits
-        """All limits of the key, for the response headers."""
-
-    def __str__(self) -> str:
-        allowed = f"{self.limit} {self.limit_name} a minute"
-        if self.retry_after_s is None:
-            return f"the call asks for {self.requested} {self.limit_name}, the key may spend {allowed}"
-        return (
-            f"the key may spend {allowed}; {self.remaining} are left and the call asks for "
-            f"{self.requested}: try again in {self.retry_after_s:.1f} s"
-        )
 
 
 class Reservation(msgspec.Struct, frozen=True):
@@ -117,6 +93,15 @@ class Reservation(msgspec.Struct, frozen=True):
     granted: Demand
     """What was reserved: the demand, its output cut to what was left where it may be."""
     limits: tuple[LimitState, ...]
+
+
+class Observed(NamedTuple):
+    """What an open reservation has come to so far."""
+
+    reservation_id: str
+    spent: Spent
+    record: bytes = b""
+    """Of the call, should it expire now."""
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -132,91 +117,178 @@ class Totals(msgspec.Struct, frozen=True):
     """Used, as settled."""
     expired: int = 0
     """Reservations that nobody settled in time."""
-
-
-class _Limit(NamedTuple):
-    name: LimitName
-    most: int
-    window_key: str
-    requested: int
+    nanodollars: int = 0
+    """Spent, as settled."""
 
 
 class QuotaLedger:
     """Reserves and settles, in group commit: calls of one turn of the event loop share a round trip, and a
     settlement, which no client waits for, goes along with the next reservation if one comes soon.
 
-    `clock` gives Unix seconds in place of the store's clock. For tests: several gateways agree on none.
+    `clock` gives Unix seconds in place of the store's clock, for tests: several gateways agree on none.
+    `monotonic` ages what the ledger remembers to have noted.
     """
 
-    def __init__(self, store: Store, *, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Callable[[], float] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        lease_s: float = LEASE_S,
+    ) -> None:
         self._store = store
         self._commit = GroupCommit(store)
         self._clock = clock
+        self._monotonic = monotonic
+        self._lease_ms = int(lease_s * 1000)
         self._noted: dict[str, float] = {}
 
     async def reserve(
-        self, caller: Caller, demand: Demand, *, reservation_id: str, ttl_s: float, record: bytes = b""
+        self, caller: Caller, demand: Demand, *, reservation_id: str, record: bytes = b""
     ) -> Reservation:
-        """Takes one request and what it may come to from all limits of `caller`, or from none.
+        """Takes one request and what it may come to from all limits of `caller`, or from none. Where the
+        output may be cut, as much of it as is left.
 
-        It must be settled within `ttl_s`; else it expires, and `record`, where it is not empty, is what the
+        It expires after the lease unless it is renewed, and `record`, where it is not empty, is then what the
         tenant's stream of records is told of the call. A `reservation_id` that is open already is not taken
         twice. A caller cancelled here leaves nothing taken. Raises `QuotaExceeded`, and `StoreUnavailable`,
         after which it may be taken, and then expires.
         """
-        tokens = demand.tokens
-        _check_tokens(tokens)
-        limits = _limits_of(caller, tokens)
+        _check(Spent(demand.tokens, max(demand.fixed_nanodollars, demand.output_nanodollars)))
+        limits = applied_limits(caller, demand.model)
         keys = [
             *_tenant_keys(caller.tenant),
             _ledger_key(caller.tenant, caller.id),
-            *(limit.window_key for limit in limits),
+            *(limit.key for limit in limits),
         ]
-        args: list[Word] = [self._now(), reservation_id, int(ttl_s * 1000), tokens, record]
+        least = demand.output_tokens if demand.least_output_tokens is None else demand.least_output_tokens
+        args: list[Word] = [
+            *(self._now(), reservation_id, self._lease_ms, record),
+            *(demand.input_tokens, demand.output_tokens, min(least, demand.output_tokens)),
+            *(demand.fixed_nanodollars, demand.price.output),
+        ]
         for limit in limits:
-            args += (limit.most, MINUTE_S * 1000, limit.name[0])
+            args += (LETTERS[limit.kind], limit.most)
         self._note(caller.tenant)
         reply = await self._commit.run(
             ScriptCall(_RESERVE, keys, args),
             abandoned=lambda reply: self._give_back_unasked(caller.tenant, reservation_id, reply),
         )
-        states = _states(limits, reply[1:])
-        if not reply[0]:
-            raise _refusal(limits, states, [wait for _, wait, _ in reply[1:]])
-        return Reservation(reservation_id, caller.tenant, caller.id, demand, states)
+        admitted, output, *replies = reply
+        states = tuple(
+            _state(limit, remaining, full_ms)
+            for limit, (remaining, _, full_ms) in zip(limits, replies, strict=True)
+        )
+        if not admitted:
+            raise _refusal(demand, states, [wait_ms for _, wait_ms, _ in replies], output)
+        granted = demand
+        if output != demand.output_tokens:
+            granted = msgspec.structs.replace(demand, output_tokens=output)
+        return Reservation(reservation_id, caller.tenant, caller.id, granted, states)
 
     async def settle(self, reservation: Reservation, spent: Spent, record: bytes = b"") -> bool:
         """Charges what was spent, frees the rest, and adds `record`, an encoded `CallRecord`, to the tenant's
         stream of records, all in one step. Goes through even if the caller is cancelled here.
 
-        False, and nothing changes, if the reservation is settled already or has expired; so it may be
-        repeated after `StoreUnavailable`, which it raises.
+        False, and nothing changes, if the reservation is settled already; so it may be repeated after
+        `StoreUnavailable`, which it raises. One that has expired is charged what was not seen of it.
         """
-        _check_tokens(spent.tokens)
-        return await self._close(reservation.tenant, reservation.reservation_id, spent.tokens, 1, record)
+        _check(spent)
+        return await self._close(reservation.tenant, reservation.reservation_id, spent, 1, record)
 
     async def release(self, reservation: Reservation, record: bytes = b"") -> bool:
-        """Gives tokens and request back: for a call that, through no doing of the caller, reached no model.
+        """Gives everything and the request back: for a call that, through no doing of the caller, reached no
+        model. One that has expired keeps its request.
 
         As `settle` otherwise.
         """
-        return await self._close(reservation.tenant, reservation.reservation_id, 0, 0, record)
+        return await self._close(reservation.tenant, reservation.reservation_id, Spent(0), 0, record)
+
+    async def renew(self, tenant: str, observed: Sequence[Observed]) -> list[str]:
+        """Holds on to open reservations of a tenant for another lease, and notes what each has come to: that
+        is what it is charged should it expire. The ids that are not open any more. Raises `StoreUnavailable`.
+        """
+        calls = []
+        for start in range(0, len(observed), RENEWED_AT_ONCE):
+            args: list[Word] = [self._now(), self._lease_ms]
+            for each in observed[start : start + RENEWED_AT_ONCE]:
+                _check(each.spent)
+                args += (each.reservation_id, each.spent.tokens, each.spent.nanodollars, each.record)
+            call = ScriptCall(_RENEW, _tenant_keys(tenant), args)
+            calls.append(self._commit.submit(call, linger=True))
+        held = [one for reply in await asyncio.gather(*calls) for one in reply]
+        return [each.reservation_id for each, still in zip(observed, held, strict=True) if not still]
+
+    async def settle_due(self) -> int:
+        """Ends what has expired, of any tenant, and says how much that was. Any gateway may do so at any
+        time. Raises `StoreUnavailable`.
+        """
+        _, found = await self._store.run(_DUE_TENANTS, [DUE_TENANTS], [self._now(), MAX_LOOKED_AT])
+        if not found:
+            return 0
+        tenants: list[bytes] = found[::2]
+        settled, again = 0, dict.fromkeys(tenants, 0)
+        more = tenants
+        while more:
+            replies = await self._store.run_many([self._due(tenant.decode()) for tenant in more])
+            ended = dict(zip(more, replies, strict=True))
+            more = []
+            for tenant, reply in ended.items():
+                if isinstance(reply, CommandFailed):
+                    raise reply
+                settled += reply[0]
+                again[tenant] = reply[1]
+                if reply[0] == MAX_LOOKED_AT:
+                    more.append(tenant)
+        looked = [
+            word
+            for tenant, due in zip(tenants, found[1::2], strict=True)
+            for word in (tenant, due, again[tenant])
+        ]
+        args: list[Word] = [self._now(), int(2 * NOTED_S * 1000), self._lease_ms, *looked]
+        await self._store.run(_LOOK, [DUE_TENANTS, SEEN_TENANTS], args)
+        return settled
+
+    def _due(self, tenant: str) -> ScriptCall:
+        return ScriptCall(_DUE, _tenant_keys(tenant), [self._now(), MAX_LOOKED_AT])
 
     async def totals(self, tenant: str, caller_id: str) -> Totals:
-        """A caller's ledger, what its tenant let expire settled first. Raises `StoreUnavailable`."""
-        keys = [*_tenant_keys(tenant), _ledger_key(tenant, caller_id)]
-        return Totals(*await self._store.run(_TOTALS, keys, [self._now()]))
+        """A caller's ledger. Raises `StoreUnavailable`."""
+        fields = Totals.__struct_fields__
+        found = await self._store.execute("HMGET", _ledger_key(tenant, caller_id), *fields)
+        return Totals(*(int(value or 0) for value in found))
+
+    async def left(self, caller: Caller) -> tuple[LimitState, ...]:
+        """All limits of a caller, those of single models among them, and what is left of each now.
+
+        Raises `StoreUnavailable`.
+        """
+        limits = every_limit(caller)
+        states: list[LimitState] = []
+        for start in range(0, len(limits), MAX_LOOKED_AT):
+            some = limits[start : start + MAX_LOOKED_AT]
+            args: list[Word] = [self._now()]
+            for limit in some:
+                args += (LETTERS[limit.kind], limit.most)
+            keys = [*_tenant_keys(caller.tenant), *(limit.key for limit in some)]
+            reply = await self._store.run(_LEFT, keys, args)
+            states += (_state(limit, *pair) for limit, pair in zip(some, reply, strict=True))
+        return tuple(states)
 
     async def _close(
-        self, tenant: str, reservation_id: str, used_tokens: int, requests: int, record: bytes
+        self, tenant: str, reservation_id: str, spent: Spent, requests: int, record: bytes
     ) -> bool:
-        reply = self._submit_close(tenant, reservation_id, used_tokens, requests, record)
+        reply = self._submit_close(tenant, reservation_id, spent, requests, record)
         return bool(await asyncio.shield(reply))
 
     def _submit_close(
-        self, tenant: str, reservation_id: str, used_tokens: int, requests: int, record: bytes
+        self, tenant: str, reservation_id: str, spent: Spent, requests: int, record: bytes
     ) -> asyncio.Future[Reply]:
-        args: list[Word] = [self._now(), reservation_id, used_tokens, requests, record]
+        args: list[Word] = [
+            *(self._now(), reservation_id),
+            *(spent.tokens, spent.nanodollars, requests, record),
+        ]
         reply = self._commit.submit(ScriptCall(_SETTLE, _tenant_keys(tenant), args), linger=True)
         reply.add_done_callback(lambda done: _warn_if_lost(reservation_id, done))
         return reply
@@ -226,13 +298,13 @@ class QuotaLedger:
 
         The sets span all tenants, so they are no keys of the scripts that touch a tenant's own.
         """
-        loop_time = asyncio.get_running_loop().time()
-        if loop_time < self._noted.get(tenant, 0.0):
+        now = self._monotonic()
+        if now < self._noted.get(tenant, 0.0):
             return
         if len(self._noted) >= MAX_NOTED:
             self._noted.clear()
-        self._noted[tenant] = loop_time + NOTED_S
-        args: list[Word] = [self._now(), tenant, int(LEASE_S * 1000)]
+        self._noted[tenant] = now + NOTED_S
+        args: list[Word] = [self._now(), tenant, self._lease_ms]
         keys = [DUE_TENANTS, SEEN_TENANTS, TENANTS_WITH_RECORDS]
         noted = self._commit.submit(ScriptCall(_NOTE, keys, args), linger=True)
         noted.add_done_callback(lambda done: self._noted_or_not(tenant, done))
@@ -244,7 +316,7 @@ class QuotaLedger:
     def _give_back_unasked(self, tenant: str, reservation_id: str, reply: Reply) -> None:
         """The caller left between asking and hearing: if it was admitted, undo that."""
         if reply[0]:
-            self._submit_close(tenant, reservation_id, 0, 0, b"")
+            self._submit_close(tenant, reservation_id, Spent(0), 0, b"")
 
     def _now(self) -> Word:
         return "" if self._clock is None else int(self._clock() * 1000)
@@ -255,44 +327,55 @@ def _warn_if_lost(reservation_id: str, reply: asyncio.Future[Reply]) -> None:
         _log.warning("reservation %s is left to expire unless settled again: %s", reservation_id, error)
 
 
-def _check_tokens(tokens: int) -> None:
-    if not 0 <= tokens <= MAX_TOKENS:
-        raise ValueError(f"tokens must be between 0 and {MAX_TOKENS}, not {tokens}")
+def _check(spent: Spent) -> None:
+    if not 0 <= spent.tokens <= MAX_TOKENS:
+        raise ValueError(f"tokens must be between 0 and {MAX_TOKENS}, not {spent.tokens}")
+    if not 0 <= spent.nanodollars <= MAX_NANODOLLARS:
+        raise ValueError(f"nanodollars must be between 0 and {MAX_NANODOLLARS}, not {spent.nanodollars}")
 
 
-def _limits_of(caller: Caller, tokens: int) -> list[_Limit]:
-    wanted: tuple[tuple[LimitName, int | None, int], ...] = (
-        ("requests", caller.allowance.limits.requests_per_minute, 1),
-        ("tokens", caller.allowance.limits.tokens_per_minute, tokens),
-    )
-    return [
-        _Limit(name, most, tenant_key(caller.tenant, "quota", "window", "key", caller.id, name), requested)
-        for name, most, requested in wanted
-        if most is not None
-    ]
-
-
-def _states(limits: Sequence[_Limit], replies: Sequence[Sequence[int]]) -> tuple[LimitState, ...]:
-    return tuple(
-        LimitState(limit.name, limit.most, remaining, full_ms / 1000)
-        for limit, (remaining, _, full_ms) in zip(limits, replies, strict=True)
-    )
+def _state(limit: Applied, remaining: int, full_ms: int) -> LimitState:
+    reset_s = None if full_ms < 0 else full_ms / 1000
+    return LimitState(limit.level, limit.level_id, limit.model, limit.kind, limit.most, remaining, reset_s)
 
 
 def _refusal(
-    limits: Sequence[_Limit], states: tuple[LimitState, ...], waits_ms: Sequence[int]
+    demand: Demand, states: tuple[LimitState, ...], waits_ms: Sequence[int], fits: int
 ) -> QuotaExceeded:
     """The limit that refuses for longest speaks for all."""
-    worst = max(range(len(limits)), key=lambda i: float("inf") if waits_ms[i] < 0 else waits_ms[i])
+    worst = max(range(len(states)), key=lambda i: float("inf") if waits_ms[i] < 0 else waits_ms[i])
     wait_ms = waits_ms[worst]
     return QuotaExceeded(
-        limit_name=limits[worst].name,
-        limit=limits[worst].most,
-        remaining=states[worst].remaining,
-        requested=limits[worst].requested,
-        retry_after_s=None if wait_ms < 0 else wait_ms / 1000,
-        limits=states,
+        states[worst],
+        _requested(demand, states[worst]),
+        None if wait_ms < 0 else wait_ms / 1000,
+        _hint(demand, fits),
+        states,
     )
+
+
+def _requested(demand: Demand, state: LimitState) -> int:
+    """What the call asks for, in the unit of a limit: the least it asks for, where it may be cut."""
+    least = demand
+    if demand.least_output_tokens is not None:
+        output = min(demand.least_output_tokens, demand.output_tokens)
+        least = msgspec.structs.replace(demand, output_tokens=output)
+    match state.kind:
+        case "money_per_month":
+            return least.fixed_nanodollars + least.output_nanodollars
+        case "tokens_per_minute" | "tokens_per_day":
+            return least.tokens
+        case _:
+            return 1
+
+
+def _hint(demand: Demand, fits: int) -> str | None:
+    """What the client may bound its output by, to be admitted now."""
+    each = fits // demand.choices
+    if demand.least_output_tokens is not None or not 0 < each < demand.output_tokens // demand.choices:
+        return None
+    name = "token_budget" if demand.model.startswith(GRAPH_PREFIX) else "max_tokens"
+    return f"{name} up to {each}"
 
 
 def _tenant_keys(tenant: str) -> list[str]:

@@ -1,23 +1,30 @@
--- What the quota scripts share. Prepended to each of them.
+-- What the quota scripts share. Prepended to each of them, after clock and quota_calendar.
 --
--- KEYS[1]  open reservations of the tenant: hash of reservation id -> packed record
--- KEYS[2]  when they expire: sorted set of reservation id by Unix ms
--- KEYS[3]  records of the calls that have ended: stream, field 'record'; its oldest go when it is full
+-- KEYS[1]  open reservations of the tenant: hash. 'ID' is what is open, 'ID:seen' what it had come to when it
+--          was last renewed, 'ID:was' what one that expired was charged
+-- KEYS[2]  when they expire, and when those that have are forgotten: sorted set of reservation id by Unix ms
+-- KEYS[3]  records of the calls that have ended: stream, field 'record', and 'before' where it takes the place
+--          of an earlier one; its oldest go when it is full
 -- ARGV[1]  the time as Unix ms; '' in production, where the server's clock counts
 --
--- A limit has a *window*: a string that holds, packed,
---     {v = greatest virtual ms seen, off = virtual - server ms, gen = ms of creation, b = {[bucket] = amount}}
+-- A limit is of a kind, and has a key for what is taken of it:
+--   'r', 't'  requests and tokens in any 60 s: a sliding window, packed,
+--             {v = greatest virtual ms seen, off = virtual - server ms, gen = ms of creation, b = {[bucket] = amount}}
+--   'd', 'm'  tokens of a day, nanodollars of a month: packed {period, amount}
+--   'c'       requests at the same time: how many are open
 -- Virtual time follows the server's clock and stands still when that steps back, so no amount ever leaves a
--- window early. A window of W ms is cut into BUCKETS buckets; an amount counts for BUCKETS + 1 of them, so it
--- stays between W and W + W/BUCKETS: in no interval of W ms can more than the limit be admitted.
+-- window early; a day or month that has begun never ends by such a step. The 60 s are cut into BUCKETS buckets;
+-- an amount counts for BUCKETS + 1 of them, so it stays between 60 and 65 s: in no 60 s can more than the limit
+-- be admitted. All numbers stay far below 2^53, where doubles lose integers: Python sees to it.
 --
--- What is open is {ledger key, tokens, {{window key, W, amount, unit, bucket, gen}, ...}, record}, unit 'r' or
--- 't'; the record is what the stream is told of the call if it expires, or ''.
+-- What is open is {ledger key, tokens, nanodollars, output tokens granted, limits, record}, each limit a
+-- {key, kind, amount, bucket or period, gen}. The record is what the stream is told if the call expires, or ''.
 
-local call = redis.call
-local BUCKETS = 12
+local call, pack = redis.call, cmsgpack.pack
+local SPAN, BUCKETS = 60 * 1000, 12
+local WIDTH = SPAN / BUCKETS
 local KEEP_MS = 35 * 24 * 3600 * 1000
-local REAP_PER_CALL = 16
+local REMEMBER_MS = 600 * 1000
 local MOST_RECORDS = 250000 -- hours of calls, should nobody fold them
 
 local open_key, expiry_key, stream_key = KEYS[1], KEYS[2], KEYS[3]
@@ -31,12 +38,8 @@ local function keep(key)
   end
 end
 
-local function width(span)
-  return math.ceil(span / BUCKETS)
-end
-
--- The window as of now, and what is taken of it. Buckets that are over are dropped.
-local function load_window(key, span)
+-- The sliding window as of now, its bucket, and what is taken of it. Buckets that are over are dropped.
+local function load_window(key)
   local raw = call('GET', key)
   local w
   if raw then
@@ -44,14 +47,14 @@ local function load_window(key, span)
     local v = now + w.off
     if v < w.v then
       w.off = w.v - now
-      call('SET', key, cmsgpack.pack(w), 'KEEPTTL')
+      call('SET', key, pack(w), 'KEEPTTL')
     else
       w.v = v
     end
   else
     w = {v = now, off = 0, gen = now, b = {}}
   end
-  local current = math.floor(w.v / width(span))
+  local current = math.floor(w.v / WIDTH)
   local taken = 0
   for bucket, amount in pairs(w.b) do
     if bucket < current - BUCKETS then
@@ -63,91 +66,106 @@ local function load_window(key, span)
   return w, current, taken
 end
 
-local function save_window(key, span, w)
-  call('SET', key, cmsgpack.pack(w), 'PX', span + 2 * width(span))
+local function save_window(key, w)
+  call('SET', key, pack(w), 'PX', SPAN + 2 * WIDTH)
 end
 
--- ms until `excess` has left the window.
-local function wait_for(w, span, excess)
-  local buckets = {}
-  for bucket in pairs(w.b) do
-    buckets[#buckets + 1] = bucket
-  end
-  table.sort(buckets)
-  for _, bucket in ipairs(buckets) do
-    excess = excess - w.b[bucket]
-    if excess <= 0 then
-      return (bucket + BUCKETS + 1) * width(span) - w.v
+-- The day or month as of now, and what is taken of it.
+local function load_period(key, kind)
+  local period, taken = period_at(kind, now), 0
+  local raw = call('GET', key)
+  if raw then
+    local kept = cmsgpack.unpack(raw)
+    if kept[1] >= period then
+      period, taken = kept[1], kept[2]
     end
   end
-  return 0
+  return period, taken
 end
 
--- ms until nothing is taken of the window.
-local function wait_for_all(w, span)
-  local newest
-  for bucket, amount in pairs(w.b) do
-    if amount > 0 and (not newest or bucket > newest) then
-      newest = bucket
-    end
+local function save_period(key, kind, period, taken)
+  call('SET', key, pack({period, taken}), 'PX', math.max(0, end_of(kind, period) - now) + DAY_MS)
+end
+
+local function change_gauge(key, by)
+  local taken = math.max(0, tonumber(call('GET', key) or 0) + by)
+  if taken == 0 then
+    call('DEL', key)
+  else
+    call('SET', key, string.format('%.0f', taken), 'PX', KEEP_MS)
   end
-  return newest and (newest + BUCKETS + 1) * width(span) - w.v or 0
 end
 
--- What was held becomes what was used. Less goes back to the bucket it was taken from, if that still
--- counts; more is charged now.
+-- Charges `amount` to a limit at this moment, whatever is left of it.
+local function charge(key, kind, amount)
+  if kind == 'r' or kind == 't' then
+    local w, current = load_window(key)
+    w.b[current] = (w.b[current] or 0) + amount
+    save_window(key, w)
+  elseif kind ~= 'c' then
+    local period, taken = load_period(key, kind)
+    save_period(key, kind, period, taken + amount)
+  end
+end
+
+-- What was held becomes what was used. Less goes back to the time it was taken from, if that still counts; more
+-- is charged now.
 local function correct(limit, final)
-  local key, span, amount, bucket, gen = limit[1], limit[2], limit[3], limit[5], limit[6]
-  if final == amount then
-    return
+  local key, kind, amount, at, gen = unpack(limit)
+  if kind == 'c' then
+    change_gauge(key, -1)
+  elseif final > amount then
+    charge(key, kind, final - amount)
+  elseif final < amount and kind ~= 'd' and kind ~= 'm' then
+    local w = load_window(key)
+    if w.gen == gen and w.b[at] then
+      w.b[at] = w.b[at] - (amount - final)
+      save_window(key, w)
+    end
+  elseif final < amount then
+    local period, taken = load_period(key, kind)
+    if period == at then
+      save_period(key, kind, period, math.max(0, taken - (amount - final)))
+    end
   end
-  local w, current = load_window(key, span)
-  if final > amount then
-    w.b[current] = (w.b[current] or 0) + final - amount
-  elseif w.gen == gen and w.b[bucket] then
-    w.b[bucket] = w.b[bucket] - (amount - final)
-  end
-  save_window(key, span, w)
 end
 
--- Ends the open reservation `id` with `tokens` used and `requests` (0 or 1) counted. `record` is what the
--- stream is told; where it is nil, what the reservation carries.
-local function close(id, raw, tokens, requests, record)
-  local ledger, held, limits, carried = unpack(cmsgpack.unpack(raw))
-  call('HDEL', open_key, id)
-  call('ZREM', expiry_key, id)
-  for _, limit in ipairs(limits) do
-    correct(limit, limit[4] == 't' and tokens or requests)
+local UNIT = {r = 'requests', t = 'tokens', d = 'tokens', m = 'nanodollars', c = 'requests'}
+
+local function tell(record, before)
+  if record == '' then
+    return
+  elseif before and before ~= '' then
+    call('XADD', stream_key, 'MAXLEN', '~', MOST_RECORDS, '*', 'record', record, 'before', before)
+  else
+    call('XADD', stream_key, 'MAXLEN', '~', MOST_RECORDS, '*', 'record', record)
   end
-  call('HINCRBY', ledger, 'open', -1)
-  if held > 0 then -- the negative of 0 is '-0' in Lua, no integer to the store
-    call('HINCRBY', ledger, 'reserved', -held)
-  end
-  if requests == 0 then
-    call('HINCRBY', ledger, 'requests', -1)
-  end
-  if tokens > 0 then
-    call('HINCRBY', ledger, 'tokens', tokens)
+  keep(stream_key)
+end
+
+-- Only what is not 0: the negative of 0 is '-0' in Lua, no integer to the store.
+local function add(ledger, changes)
+  for i = 1, #changes, 2 do
+    if changes[i + 1] ~= 0 then
+      call('HINCRBY', ledger, changes[i], string.format('%.0f', changes[i + 1]))
+    end
   end
   keep(ledger)
-  record = record or carried
-  if record ~= '' then
-    call('XADD', stream_key, 'MAXLEN', '~', MOST_RECORDS, '*', 'record', record)
-    keep(stream_key)
-  end
-  return ledger
 end
 
--- Ends reservations whose gateway did not come back: a request counts, no token was observed.
-local function reap()
-  local ids = call('ZRANGEBYSCORE', expiry_key, '-inf', now, 'LIMIT', 0, REAP_PER_CALL)
-  for _, id in ipairs(ids) do
-    local raw = call('HGET', open_key, id)
-    if raw then
-      call('HINCRBY', close(id, raw, 0, 1), 'expired', 1)
-    else
-      call('ZREM', expiry_key, id)
-    end
+-- Ends the open reservation `id`, of which `spent` is {tokens, nanodollars, requests (0 or 1)}. `record` is what
+-- the stream is told; where it is nil, what the reservation carries.
+local function close(id, raw, spent, record)
+  local ledger, tokens, _, _, limits, carried = unpack(cmsgpack.unpack(raw))
+  call('HDEL', open_key, id, id .. ':seen')
+  call('ZREM', expiry_key, id)
+  for _, limit in ipairs(limits) do
+    correct(limit, spent[UNIT[limit[2]]])
   end
-  return #ids
+  add(ledger, {
+    'open', -1, 'reserved', -tokens, 'requests', spent.requests - 1, 'tokens', spent.tokens,
+    'nanodollars', spent.nanodollars,
+  })
+  tell(record or carried)
+  return ledger, limits, carried
 end

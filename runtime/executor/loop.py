@@ -214,7 +214,8 @@ class Execution:
         if not chain.repeatable:
             await self._run.progress.committed()
         try:
-            made = await chain.stages.run(chain.inputs(self.values))
+            whole = self._shows or self._run.progress.keeps
+            made = await chain.stages.run(chain.inputs(self.values), whole=whole)
         except StageFailed as failed:
             raise self._broke(paths[failed.stage], failed.error) from failed
         except ReplicaLost as lost:
@@ -227,7 +228,8 @@ class Execution:
         except ClusterError as error:
             raise self._broke(paths[0], error) from error
         for path, node, each in zip(paths, nodes, made, strict=True):
-            self._end(path, node, perf_counter() - each.seconds, each.outputs, None)
+            outputs = dict.fromkeys(port for port, _ in node.outputs) | each.outputs
+            self._end(path, node, perf_counter() - each.seconds, outputs, None)
         return True
 
     async def _await(self, node: PreparedNode, priority: int) -> None:

@@ -175,7 +175,7 @@ def _steps(body: PlannedBody, slots: Slots, resources: Resources) -> tuple[Prepa
             followers[index_of[followed]].append(index)
     return tuple(
         PreparedStep(
-            *_run_by(step, [body.steps[each] for each in followers[index]], slots, resources),
+            *_run_by(step, [body.steps[each] for each in followers[index]], body, slots, resources),
             inline=step.backend == "inline",
             waits_for=len(step.depends_on) + len(step.follows),
             successors=tuple(reversed(successors[index])),
@@ -189,7 +189,11 @@ def _steps(body: PlannedBody, slots: Slots, resources: Resources) -> tuple[Prepa
 
 
 def _run_by(
-    step: ExecutionStep, followers: Sequence[ExecutionStep], slots: Slots, resources: Resources
+    step: ExecutionStep,
+    followers: Sequence[ExecutionStep],
+    body: PlannedBody,
+    slots: Slots,
+    resources: Resources,
 ) -> tuple[tuple[PreparedNode, ...], PreparedChain | None]:
     """The nodes of a step, and the chain that runs them where there is one."""
     if step.backend != "compiled" or len(step.nodes) == 1:
@@ -199,7 +203,10 @@ def _run_by(
     nodes = tuple(_node(node, step, slots, alone) for node in step.nodes)
     may_skip = any(node.guard is not None for node in nodes)
     getters = [dict(node.inputs) for node in nodes]
-    return nodes, None if may_skip else chain_of(step, getters, resources.open_chain)
+    if may_skip:
+        return nodes, None
+    rest = PlannedBody(tuple(each for each in body.steps if each is not step), body.outputs, until=body.until)
+    return nodes, chain_of(step, getters, set(rest.references()), resources.open_chain)
 
 
 def _followed(node: PreparedNode, followers: Sequence[ExecutionStep], slots: Slots) -> PreparedNode:

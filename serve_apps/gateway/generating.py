@@ -34,6 +34,8 @@ from serve_apps.translators.openai import context_length_exceeded
 
 LARGE_PROMPT_CHARS = 64 * 1024
 """From here on a prompt is counted in a thread: its tokenizer would hold up everybody else's requests."""
+LEAST_OUTPUT_TOKENS = 16
+"""Of each choice: where less is left of a limit, a call that named no bound is refused rather than cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +105,20 @@ async def _with_model(request: Request, asked: Asked, dialect: Dialect) -> None:
     call = fitted(pool, call, prompt_tokens, asked)
     price = request.gateway.price(asked.model)
     meter = GenerateMeter(pool, call, prompt_tokens, price)
-    most = call.max_tokens * call.sampling.n
-    demand = Demand(asked.model, prompt_tokens, most, price=price, seconds=exchange.seconds)
-    async with charged(request, meter, demand):
+    choices = call.sampling.n
+    demand = Demand(
+        asked.model,
+        prompt_tokens,
+        output_tokens=call.max_tokens * choices,
+        least_output_tokens=None if asked.wanted else min(LEAST_OUTPUT_TOKENS, call.max_tokens) * choices,
+        price=price,
+        seconds=exchange.seconds,
+        choices=choices,
+    )
+    async with charged(request, meter, demand) as ticket:
+        if ticket.granted != demand:
+            call = msgspec.structs.replace(call, max_tokens=ticket.granted.output_tokens // choices)
+            meter.cut(call)
         await _tell(exchange, pool.generate(call), meter, dialect(conversation))
 
 
@@ -149,6 +162,7 @@ async def _with_graph(request: Request, asked: Asked, messages: list[Message], d
         durability=info.durability,
     )
     meter = RunMeter(gateway.prices)
+    # Never cut: a run that ends in the middle has cost what it has cost and has no outputs.
     demand = Demand(
         GRAPH_PREFIX + name.partition(AT)[0],
         input_tokens=0,

@@ -67,6 +67,10 @@ class GenerateMeter:
         self.usage: Usage | None = None
         self.first_token_s: float | None = None
 
+    def cut(self, call: Generate) -> None:
+        """Counts this call instead, which is the same with less output; before it is made."""
+        self._call = call
+
     @property
     def begun(self) -> bool:
         return self.usage is not None or bool(self._deltas)

@@ -205,6 +205,34 @@ async def test_a_call_that_can_never_fit(start: Start) -> None:
     assert "retry-after" not in response.headers
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_that_named_no_bound_is_cut_to_what_is_left(start: Start, stream: bool) -> None:
+    site = await start(FakeScript(output_tokens=100), limits=Limits(tokens_per_day=60, tokens_per_minute=100))
+    assert (await site.chat("one two three four", stream=stream)).status_code == 200
+    assert (await site.settled()).tokens == 4 + 32
+    assert (await site.chat("one two", stream=stream)).status_code == 200
+    assert (await site.settled()).tokens == 36 + 2 + 22
+    refused = await site.chat("one", stream=stream)
+    assert refused.headers["ratelimit-policy"] == '"key-tokens-day";q=60;w=86400;qu="tokens"'
+    assert error_of(refused)["code"] == "rate_limit_exceeded"
+
+
+async def test_choices_are_cut_alike(start: Start) -> None:
+    site = await start(FakeScript(output_tokens=100), limits=Limits(tokens_per_minute=80))
+    answer = (await site.chat("one two", n=4)).json()
+    assert answer["usage"]["completion_tokens"] == 4 * 19
+    assert [choice["finish_reason"] for choice in answer["choices"]] == ["length"] * 4
+    assert (await site.settled()).tokens == 2 + 4 * 19
+
+
+async def test_a_bound_that_the_client_named_is_refused_with_what_would_fit(start: Start) -> None:
+    site = await start(limits=Limits(tokens_per_minute=50))
+    refused = await site.chat("one two", max_tokens=60)
+    assert "max_tokens up to 48 would fit" in error_of(refused)["message"]
+    assert refused.headers["ratelimit"] == '"key-tokens-minute";r=50;t=0'
+    assert (await site.chat("one two", max_tokens=48)).status_code == 200
+
+
 async def test_no_overspend_at_once(start: Start) -> None:
     site = await start(limits=Limits(tokens_per_minute=500))
     calls = [site.chat("one two three", max_tokens=72) for _ in range(20)]

@@ -14,7 +14,7 @@ _HEAD = (
 
 def dot(picture: Picture) -> str:
     """A cluster for each step of several nodes, and around each node with nodes inside it; the critical path
-    is bold, order and conditions dashed."""
+    is bold, what is read while it is made dashed, order and conditions dotted."""
     lines = [f"digraph {_text(picture.title)} {{", *_HEAD, *_scope(picture, "  ")]
     return "\n".join([*lines, "}"]) + "\n"
 
@@ -65,8 +65,8 @@ def _box(box: Box) -> str:
 
 def _arrow(arrow: Arrow) -> str:
     looks = [f"label={_text(arrow.label)}"] if arrow.label else []
-    if not arrow.data:
-        looks.append("style=dashed")
+    if arrow.live or not arrow.data:
+        looks.append("style=dashed" if arrow.live else "style=dotted")
     if arrow.critical:
         looks.append("penwidth=3")
     return f"{arrow.source} -> {arrow.target}" + (f" [{', '.join(looks)}]" if looks else "")

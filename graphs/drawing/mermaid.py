@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from graphs.drawing.heat import LIGHT
-from graphs.drawing.picture import Box, Picture
+from graphs.drawing.picture import Arrow, Box, Picture
 
 
 def mermaid(picture: Picture) -> str:
-    """Nodes with kinds, edges with port and type, order and conditions dotted. What is outside is rounded.
+    """Nodes with kinds, edges with port and type, order and conditions dotted, what is read while it is made
+    dashed. What is outside is rounded.
 
     A node with nodes inside it is a frame around them.
     """
     every = list(picture.everything())
     lines = ["flowchart LR", *_scope(picture, "  ")]
+    live = [str(number) for number, arrow in enumerate(_arrows(picture)) if arrow.live]
+    if live:
+        lines.append(f"  linkStyle {','.join(live)} stroke-dasharray:8 4")
     lines += _class("critical", "stroke-width:3px", [box for box in every if box.critical])
     lines += _class("skipped", "stroke-dasharray:4 4", [box for box in every if box.skipped])
     for heat, shade in enumerate(LIGHT):
@@ -20,6 +26,14 @@ def mermaid(picture: Picture) -> str:
         style = f"fill:{shade.fill},color:{shade.ink}"
         lines += _class(f"heat{heat}", style, [box for box in every if box.heat == heat])
     return "\n".join(lines) + "\n"
+
+
+def _arrows(picture: Picture) -> Iterator[Arrow]:
+    """In the order in which they are written, by which Mermaid numbers them."""
+    for box in picture.boxes:
+        for inner in box.inside:
+            yield from _arrows(inner)
+    yield from picture.arrows
 
 
 def _scope(picture: Picture, indent: str, begin: str = "") -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Literal
 
 import msgspec
@@ -44,6 +44,8 @@ class Arrow(msgspec.Struct, frozen=True):
     data: bool = True
     """Whether a value flows; else it is order or a condition."""
     critical: bool = False
+    live: bool = False
+    """Whether the value is read while it is made."""
 
 
 class Picture(msgspec.Struct, frozen=True):
@@ -69,6 +71,8 @@ class NodeLook(msgspec.Struct, frozen=True):
     looks_at: Iterable[Ref] = ()
     """What its conditions refer to."""
     after: Iterable[str] = ()
+    follows: Container[str] = ()
+    """Nodes of which it reads what they give while they run."""
     lines: tuple[str, ...] = ()
     group: str | None = None
     calls_model: bool = False
@@ -176,7 +180,8 @@ def _picture(
         for ref in dict.fromkeys(ref for binding in look.inputs for ref in references(binding)):
             owner = scope.nodes.get(NodeId(ref.owner))
             critical = owner is not None and owner.critical and look.critical
-            arrows += _arrow(source(ref), ids[name], label(ref), critical=critical)
+            live = ref.owner in look.follows
+            arrows += _arrow(source(ref), ids[name], label(ref), critical=critical, live=live)
         for ref in dict.fromkeys(look.looks_at):
             arrows += _arrow(source(ref), ids[name], f"when {ref.port}", data=False)
         for other in look.after:
@@ -205,7 +210,13 @@ def _box(box_id: str, path: str, look: NodeLook) -> Box:
 
 
 def _arrow(
-    source: str | None, target: str, label: str = "", *, data: bool = True, critical: bool = False
+    source: str | None,
+    target: str,
+    label: str = "",
+    *,
+    data: bool = True,
+    critical: bool = False,
+    live: bool = False,
 ) -> list[Arrow]:
     """None where what is taken comes from around the picture: there it goes to the box that this is in."""
-    return [] if source is None else [Arrow(source, target, label, data, critical)]
+    return [] if source is None else [Arrow(source, target, label, data, critical, live)]

@@ -37,7 +37,8 @@ _STYLE = """
   .outside { fill: var(--outside); stroke: var(--outside-edge); stroke-width: 1.2 }
   .skipped { stroke-dasharray: 5 4 }
   .hot { stroke: var(--hot); stroke-width: 2.2 }
-  .edge { fill: none; stroke: var(--line); stroke-width: 1.4 } .dashed { stroke-dasharray: 4 4 }
+  .edge { fill: none; stroke: var(--line); stroke-width: 1.4 } .dotted { stroke-dasharray: 2 4 }
+  .dashed { stroke-dasharray: 9 5 }
   .edge.hot { stroke: var(--hot); stroke-width: 2.2 }
   .tip { fill: var(--line) } .tip.hot { fill: var(--hot); stroke: none }
   .group { fill: var(--group); stroke: var(--group); stroke-width: 18; stroke-linejoin: round }
@@ -163,7 +164,8 @@ def _path(
 
 
 def _edge(arrow: Arrow, path: str) -> str:
-    looks = ["edge", *(["hot"] if arrow.critical else []), *([] if arrow.data else ["dashed"])]
+    looks = ["edge", *(["hot"] if arrow.critical else []), *([] if arrow.data else ["dotted"])]
+    looks += ["dashed"] if arrow.live else []
     x, y = path.split()[-2:]
     tip = "tip hot" if arrow.critical else "tip"
     return (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from graphs.bindings import references
 from graphs.conditions import operands_of
 from graphs.drawing.picture import NodeLook, Picture, ScopeLook, assemble, captured
@@ -11,6 +13,7 @@ from graphs.inference import Typed
 from graphs.pipeline import NodeId
 from runtime.compiler.colocation import colocated
 from runtime.compiler.draft import Draft, DraftNode, Scope
+from runtime.compiler.live import live_edges
 
 
 def picture_of_draft(draft: Draft) -> Picture:
@@ -24,6 +27,9 @@ def _scope(
 ) -> ScopeLook:
     """`near` says of which other pool a pool takes most; `hot`, whether the scope is on the critical path."""
     critical = _critical_path(scope) if hot else set()
+    follows: dict[NodeId, set[NodeId]] = {}
+    for maker, taker in live_edges(scope):
+        follows.setdefault(taker, set()).add(maker)
     looks = {}
     for node_id, node in scope.nodes.items():
         written = {} if types is None else types.bodies.get(node_id, {})
@@ -33,7 +39,8 @@ def _scope(
             longest = node_id in critical and lengths[key] == max(lengths.values())
             own_names = tuple(node.spec.locals(key, {}))
             bodies[key] = _scope(body, written.get(key), own_names, near, hot=longest)
-        looks[node_id] = _look(node, bodies, near, critical=node_id in critical)
+        look = _look(node, bodies, near, critical=node_id in critical)
+        looks[node_id] = replace(look, follows=follows.get(node_id, ()))
     return ScopeLook(looks, scope.outputs, {} if types is None else types.refs, own)
 
 

@@ -14,10 +14,11 @@ from graphs.prompt_files import load_prompts
 from runtime.approvals.memory import MemoryApprovals
 from runtime.approvals.model import Decision
 from runtime.compiler.compile import compile_pipeline
+from runtime.events import NodeFinished
 from runtime.executor.kinds.kind import Resources
 from runtime.runner import Runner
 from serve_apps.cli.demo import DEMO_LIMITS
-from tests.runtime.parts import Shelf, embedder, finished, generator, request
+from tests.runtime.parts import Shelf, embedder, events_of, finished, generator, request
 
 FOLDER = Path(graphs.__file__).parent / "library"
 KNOWN = Known(prompts=load_prompts([FOLDER / "prompts"]))
@@ -77,6 +78,27 @@ async def test_translate():
     made = await outputs("translate", *rules, text="the cat sleeps")
     assert (made["text"], made["back"]) == ("le chat dort", "the cat sleeps")
     assert made["nearness"] == pytest.approx(1)
+
+
+async def test_bilingual_translates_while_it_answers():
+    second = "Dogs bark " + "and bark " * 15 + "on."
+    rules = [
+        Rule("two facts", reply=f"Cats sleep. {second}"),
+        Rule("Cats sleep.", reply="Les chats dorment."),
+        Rule("Dogs bark", reply="Les chiens aboient."),
+    ]
+    made = pipeline("bilingual")
+    models = {"smollm2": generator("smollm2", FakeScript(rules, token_s=0.01), WINDOW)}
+    runner = Runner([compile_pipeline(made)], Resources(models))
+    events = await events_of(runner, request(made, inputs={"question": "Tell two facts"}))
+    assert events[-1].outputs == {
+        "text": f"Cats sleep. {second}",
+        "sentences": ["Cats sleep. ", second],
+        "translations": ["Les chats dorment.", "Les chiens aboient."],
+    }
+    told = [(type(event), getattr(event, "node", "")) for event in events]
+    first = next(at for at, (_, node) in enumerate(told) if node.startswith("translation[0]"))
+    assert first < told.index((NodeFinished, "answer"))
 
 
 async def test_researcher():

@@ -10,7 +10,7 @@ def test_ordered():
     assert lines[0] == 'digraph "ordered 0.0.0" {'
     assert '  n0 [label="first\\nllm"]' in lines
     assert '  i_0 [label="question", shape=oval]' in lines
-    assert "  n0 -> n1 [style=dashed]" in lines
+    assert "  n0 -> n1 [style=dotted]" in lines
     assert lines[-1] == "}"
 
 
@@ -27,3 +27,9 @@ def test_groups_and_the_critical_path():
         "  b -> a",
         "}",
     ]
+
+
+def test_what_is_read_while_it_is_made_is_dashed():
+    boxes = (Box("a", "a", "node"), Box("b", "b", "node"))
+    lines = dot(Picture("x", boxes, (Arrow("a", "b", "all", live=True),))).splitlines()
+    assert '  a -> b [label="all", style=dashed]' in lines

@@ -66,11 +66,12 @@ def test_groups_and_the_critical_path_are_marked():
         Box("a", "a", "node", group="g", critical=True),
         Box("b", "b", "node", group="g", critical=True, calls_model=True),
     )
-    root = parsed(Picture("x", boxes, (Arrow("a", "b", critical=True), Arrow("a", "b", data=False))))
+    arrows = (Arrow("a", "b", critical=True), Arrow("a", "b", data=False), Arrow("a", "b", live=True))
+    root = parsed(Picture("x", boxes, arrows))
     looks = [element.get("class") for element in root.iter() if element.get("class")]
     assert looks.count("group") == 2
-    assert looks.count("tie") == 2
-    assert {"node hot", "node model hot", "edge hot", "tip hot", "edge dashed"} <= set(looks)
+    assert looks.count("tie") == 3
+    assert {"node hot", "node model hot", "edge hot", "tip hot", "edge dotted", "edge dashed"} <= set(looks)
 
 
 def test_labels_do_not_cover_each_other():

@@ -46,6 +46,22 @@ def test_conditions_are_drawn():
     assert all(isinstance(arrow, Arrow) for arrow in picture.arrows)
 
 
+def test_what_is_read_while_it_is_made_is_marked():
+    made = {
+        "draft": node(SAMPLING, prompt="${inputs.question}"),
+        "check": mapped(
+            "${draft.sentences}", body({"each": prompt("{{ s }}", s="${item.value}")}, t="${each.text}")
+        ),
+        "whole": prompt("{{ s }}", s="${draft.sentences}"),
+    }
+    drawn = picture_of_draft(
+        compile_until("validate", pipeline(made, all="${check.t}", whole="${whole.text}"))
+    )
+    titles = {box.id: box.title for box in drawn.boxes}
+    live = {(titles[arrow.source], titles[arrow.target]) for arrow in drawn.arrows if arrow.live}
+    assert live == {("draft", "check")}
+
+
 def test_bodies_are_pictures_inside():
     (drawn,) = (box for box in picture_of_draft(compile_until("order", search())).boxes if box.inside)
     (inner,) = drawn.inside

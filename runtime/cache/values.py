@@ -17,7 +17,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def pack(value: Any) -> bytes:
     """Raises `TypeError`, `ValueError`, `OverflowError`, `RecursionError` for what is no value of a port."""
-    return _encode(_tagged(value))
+    return _encode(tagged(value))
 
 
 def unpack(packed: bytes) -> Any:
@@ -25,21 +25,23 @@ def unpack(packed: bytes) -> Any:
     return _decode(packed)
 
 
-def _tagged(value: Any) -> Any:
+def tagged(value: Any, first: int = 0) -> Any:
+    """The value, ready to be packed: what is more than plain data carries a code, from `first` on."""
     match value:
         case Document() | Message():
-            return msgspec.msgpack.Ext(_KINDS.index(type(value)), _encode(value))
+            return msgspec.msgpack.Ext(first + _KINDS.index(type(value)), _encode(value))
         case dict():
-            return {name: _tagged(item) for name, item in value.items()}
+            return {name: tagged(item, first) for name, item in value.items()}
         case list() | tuple():
-            return [_tagged(item) for item in value]
+            return [tagged(item, first) for item in value]
     return value
 
 
-def _untagged(code: int, data: memoryview) -> Any:
-    if not 0 <= code < len(_KINDS):
+def untagged(code: int, data: memoryview, first: int = 0) -> Any:
+    """What carried the code. Raises `msgspec.ValidationError` for a code that nothing has."""
+    if not first <= code < first + len(_KINDS):
         raise msgspec.ValidationError(f"no kind of value has the code {code}")
-    return msgspec.msgpack.decode(data, type=_KINDS[code])
+    return msgspec.msgpack.decode(data, type=_KINDS[code - first])
 
 
-_decode = msgspec.msgpack.Decoder(ext_hook=_untagged).decode
+_decode = msgspec.msgpack.Decoder(ext_hook=untagged).decode

@@ -3,7 +3,8 @@
     Checkpoint(path="ask", outputs={"text": <100 KB>, "n": 3})
         ──► {"path": "ask", "outputs": {"text": Ext(1, digest), "n": 3}}   and   digest: <100 KB>
 
-A value that is handed along and comes out of ten nodes is so kept once.
+A value that is handed along and comes out of ten nodes is so kept once. Documents and turns of a conversation
+come back as what they were: a template that prints one prints the same again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from runtime.cache.values import tagged, untagged
 from runtime.durability.bounds import MAX_VALUE_BYTES, Entry
 from runtime.durability.model import Checkpoint
 from runtime.errors import NodeError, TooMuchToKeep
@@ -26,8 +28,9 @@ Digest = Callable[[bytes], bytes]
 """Of a value: `DIGEST_BYTES`, equal for equal ones."""
 
 _REFERENCE = 1
+_FIRST_KIND = 16
+"""From this code on: values that are more than plain data."""
 _encode = msgspec.msgpack.Encoder().encode
-_decode_any = msgspec.msgpack.Decoder().decode
 
 
 def digest_of(value: bytes) -> bytes:
@@ -37,11 +40,12 @@ def digest_of(value: bytes) -> bytes:
 def pack(checkpoint: Checkpoint, digest: Digest = digest_of) -> Entry:
     """Raises `TooMuchToKeep` for an output that is too large, `NodeError` for one that cannot be packed."""
     try:
-        packed = _encode(checkpoint)
+        marked = msgspec.structs.replace(checkpoint, outputs=tagged(checkpoint.outputs, _FIRST_KIND))
+        packed = _encode(marked)
         if len(packed) <= LARGE_BYTES:
             return Entry(checkpoint, packed, {})
         values: dict[str, bytes] = {}
-        outputs = _apart(checkpoint, values, digest)
+        outputs = _apart(marked, values, digest)
         return Entry(checkpoint, _encode(msgspec.structs.replace(checkpoint, outputs=outputs)), values)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise NodeError(f"what {checkpoint.path} gave cannot be kept: {error}") from error
@@ -51,8 +55,10 @@ def unpack(packed: bytes, values: Mapping[str, bytes]) -> Checkpoint | None:
     """With its large values taken from `values`, by digest. None where one is not there."""
     whole = True
 
-    def found(_code: int, data: memoryview) -> Any:
+    def found(code: int, data: memoryview) -> Any:
         nonlocal whole
+        if code != _REFERENCE:
+            return untagged(code, data, _FIRST_KIND)
         value = values.get(data.hex())
         whole = whole and value is not None
         return None if value is None else _decode_any(value)
@@ -61,12 +67,20 @@ def unpack(packed: bytes, values: Mapping[str, bytes]) -> Checkpoint | None:
     return checkpoint if whole else None
 
 
+def _kind(code: int, data: memoryview) -> Any:
+    return untagged(code, data, _FIRST_KIND)
+
+
+_decode_any = msgspec.msgpack.Decoder(ext_hook=_kind).decode
+
+
 def references(packed: bytes) -> list[str]:
     """The digests of the large values of a packed checkpoint."""
     digests: list[str] = []
 
-    def found(_code: int, data: memoryview) -> None:
-        digests.append(data.hex())
+    def found(code: int, data: memoryview) -> None:
+        if code == _REFERENCE:
+            digests.append(data.hex())
 
     msgspec.msgpack.Decoder(Checkpoint, ext_hook=found).decode(packed)
     return digests

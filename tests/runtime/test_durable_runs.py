@@ -14,6 +14,9 @@ from graphs.builder import Builder
 from graphs.nodes.approval import Approval
 from graphs.nodes.llm import Llm
 from graphs.nodes.loop import Loop
+from graphs.nodes.prompt import Prompt
+from graphs.nodes.rerank import Rerank
+from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.value import Value
 from graphs.ports import STRING
 from runtime.approvals.memory import MemoryApprovals
@@ -41,7 +44,7 @@ from runtime.runner import Runner
 from runtime.store.errors import StoreUnavailable
 from tests.graphs.shapes import chain, diamond
 from tests.runtime.executor.plans import body, node, plan
-from tests.runtime.parts import Recorder, events_of, pools, request
+from tests.runtime.parts import Recorder, Shelf, events_of, pools, request
 
 ACME = {"tenant": "acme"}
 
@@ -420,3 +423,26 @@ async def test_a_run_that_has_ended_holds_no_lease():
     assert held[0] == (RunStarted, 1, 1)
     assert held[-1] == (RunFinished, 0, 1)
     assert runner.running == []
+
+
+async def test_a_document_is_printed_as_before_when_the_run_goes_on():
+    b = Builder("g")
+    found = b.add("found", Retrieve(index="manual"), embedding=[0.5], top_k=2)
+    near = b.add(
+        "near", Rerank(model="embedder"), documents=found["documents"], query=b.input("question", STRING)
+    )
+    said = b.add("said", Prompt("{{ documents }} {{ documents[0] }}"), documents=near["documents"])
+    b.output("text", b.add("answer", Llm(model="m", max_tokens=8), prompt=said["text"])["text"])
+    made, journals, asked = b.build(), MemoryJournals(), []
+    broken = FakeScript(rules=[Rule(contains="", failure=Failure("EngineFailed", "broke"))])
+    for script in (broken, FakeScript()):
+        m = Recorder(script)
+        resources = Resources(pools() | {"m": m}, {"manual": Shelf()})
+        runner = Runner([compile_pipeline(made)], resources, None, journals)
+        if not asked:
+            assert isinstance((await events_of(runner, durable(made)))[-1], RunFailed)
+        else:
+            await runner.resume("acme", "run-1", time.time() + 60)
+            assert isinstance((await followed(journals))[-1], RunFinished)
+        asked += [call.messages for call in m.calls]
+    assert asked[0] == asked[1]

@@ -31,6 +31,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
     """Unix seconds, for OpenAI's model object."""
     version: str = ""
     """Another one where the same call may be answered differently."""
+    keeps_prefixes: bool = False
+    """Whether one engine serves all calls, and keeps the beginnings of the prompts that it has read."""
 
 
 class Engine(Protocol):

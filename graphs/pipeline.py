@@ -97,6 +97,9 @@ class Policies(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields
     speculate: bool = False
     """Whether a router begins all its choices while its model chooses, as long as there is little load. What
     the others cost is lost."""
+    warm: bool = False
+    """Whether engines read the beginnings of prompts ahead that are known before the run, while they have
+    nothing to do for it. Their tokens are owed twice."""
 
 
 RetryOn = Literal["unavailable", "overloaded", "timeout", "error"]

@@ -310,6 +310,7 @@ class Drive:
 
     def _scope(self) -> RunScope:
         request, plan = self.request, self._prepared.plan
+        attempt = 1 if self.journal is None else self.journal.attempt
         return RunScope(
             request.run_id,
             request.deadline,
@@ -317,9 +318,10 @@ class Drive:
             request.priority + PRIORITIES[plan.policies.priority],
             request.stream,
             plan.graph,
-            attempt=1 if self.journal is None else self.journal.attempt,
+            attempt=attempt,
             questions_until=time.time() + SUSPENDED_FOR_S if self._suspends else None,
             token_budget=request.token_budget,
+            warms=attempt == 1 and (request.token_budget or plan.token_bound) >= plan.token_bound,
         )
 
     def _ended_early(self) -> ClusterError:

@@ -173,12 +173,21 @@ class NodesDropped(_Event, frozen=True, tag="nodes_dropped"):
     """Tokens that it has cost. They are part of what the run owes."""
 
 
+class PrefixRead(_Event, frozen=True, tag="prefix_read"):
+    """An engine has read what the prompt of a node begins with, or was stopped at it, ahead of its call."""
+
+    node: str
+    model: str
+    usage: Usage
+    """Tokens that it has cost: of no node, and part of what the run owes."""
+
+
 class RunFinished(_Event, frozen=True, tag="run_finished"):
     """All outputs are known. The last event."""
 
     outputs: dict[str, Any]
     usage: Usage
-    """Summed over all nodes, failed tries among them."""
+    """Summed over all nodes, failed tries among them, and what was read ahead."""
     seconds: float
     besides: list[NodeUsage] = []
     """As of `RunSuspended`."""
@@ -211,6 +220,7 @@ RunEvent = (
     | NodeRetried
     | NodeFellBack
     | NodesDropped
+    | PrefixRead
     | RunFinished
     | RunFailed
 )
@@ -253,6 +263,8 @@ class Tally:
                     self._settled += usage
             case NodeRetried(node=node) | NodeFellBack(node=node) | NodesDropped(node=node):
                 self._give_up_inside(node)
+            case PrefixRead(usage=usage):
+                self._settled += usage
             case RunFinished(usage=total) | RunFailed(usage=total) | RunSuspended(usage=total):
                 self._final = total
             case RunResumed():

@@ -52,6 +52,17 @@ class PlannedBody(msgspec.Struct, frozen=True, omit_defaults=True):
             yield from references(binding)
 
 
+class Warm(msgspec.Struct, frozen=True, omit_defaults=True):
+    """That an engine reads what the prompt of a call begins with before the call is made."""
+
+    head: str
+    """What the user's message begins with. The system message of the node comes before it."""
+    after: NodeId | None = None
+    """The node beside it at whose end that is; absent where it is when what they are in begins."""
+    most_tokens: int = 0
+    """Of the call that has it read: more is not sent."""
+
+
 class PlannedNode(msgspec.Struct, frozen=True, omit_defaults=True):
     """A node with every input bound."""
 
@@ -78,6 +89,8 @@ class PlannedNode(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether equal calls of it that runs of a tenant make at the same time are made once."""
     ahead: tuple[str, ...] = ()
     """Bodies that may begin before it has chosen between them."""
+    warm: Warm | None = None
+    """Where its prefix is read ahead."""
 
     def bindings(self) -> Iterator[Binding]:
         """All that the node takes or looks at, of what is around it."""

@@ -12,6 +12,7 @@ _MEANING: dict[What, str] = {
     "shared": "Calls of nodes that another run made at the same time.",
     "saved_tokens": "Tokens that kept answers and shared calls would have cost.",
     "lost_tokens": "Tokens of what was begun ahead and not chosen.",
+    "warmed_tokens": "Tokens of the beginnings of prompts that were read ahead.",
 }
 
 

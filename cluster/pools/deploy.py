@@ -74,6 +74,7 @@ def model_info(spec: ModelSpec) -> ModelInfo:
         max_context=spec.max_context,
         default_max_tokens=spec.default_max_tokens,
         version=model_version(spec),
+        keeps_prefixes=isinstance(spec, VllmSpec) and spec.replicas == 1,
     )
 
 

@@ -8,6 +8,7 @@ from runtime.cache.counts import Counts
 from runtime.cache.flights import Flights
 from runtime.cache.load import Load
 from runtime.cache.results import Results
+from runtime.cache.warmth import Warmth
 
 
 class Savings(msgspec.Struct, frozen=True):
@@ -17,3 +18,4 @@ class Savings(msgspec.Struct, frozen=True):
     flights: Flights = msgspec.field(default_factory=Flights)
     counts: Counts = msgspec.field(default_factory=Counts)
     load: Load = msgspec.field(default_factory=Load)
+    warmth: Warmth = msgspec.field(default_factory=Warmth)

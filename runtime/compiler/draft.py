@@ -26,7 +26,7 @@ from graphs.nodes.registry import AnySpec
 from graphs.nodes.spec import Effects
 from graphs.pipeline import Cache, Fallback, NodeId, Pipeline, Retry, port_names
 from runtime.compiler.catalog import Catalog
-from runtime.plan import Backend
+from runtime.plan import Backend, Warm
 
 _WORSE: tuple[Effects, ...] = ("pure", "idempotent", "effectful")
 
@@ -118,6 +118,8 @@ class DraftNode(msgspec.Struct, frozen=True):
     """Set by `fuse`: nodes of one group run as one step. Named after one of them."""
     prefix: str | None = None
     """Set by `fuse`: digest of what the prompt of a model call begins with in every run."""
+    head: str = ""
+    """Set by `fuse`: the part of it that the user's message begins with."""
     backend: Backend = "inline"
     """Set by `assign`."""
     pool: str | None = None
@@ -128,6 +130,8 @@ class DraftNode(msgspec.Struct, frozen=True):
     """Set by `order`: estimated time from its start to the end of the run, or of the body that it is in."""
     priority: int = 0
     """Set by `order`."""
+    warm: Warm | None = None
+    """Set by `order`: when its prefix is read ahead."""
 
     @property
     def effect(self) -> Effects:

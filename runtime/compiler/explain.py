@@ -30,7 +30,7 @@ class Difference(msgspec.Struct, frozen=True):
     reason: str
 
 
-_STAGE_OF = {"group": "fuse", "prefix": "fuse", "place": "assign", "priority": "order"}
+_STAGE_OF = {"group": "fuse", "prefix": "fuse", "place": "assign", "priority": "order", "warm": "order"}
 """Which stage sets what."""
 
 Reasons = Mapping[str, list[tuple[str, str]]]
@@ -162,6 +162,7 @@ def _settings(before: DraftNode, after: DraftNode) -> Iterator[tuple[str, str]]:
             "prefix": node.prefix or "none",
             "place": f"pool {node.pool}" if node.pool is not None else node.backend,
             "priority": str(node.priority),
+            "warm": "none" if node.warm is None else f"after {node.warm.after or 'the start'}",
         }
         for node in (before, after)
     )

@@ -41,7 +41,8 @@ def lower(draft: Draft) -> ExecutionPlan:
         indexes=tuple(
             sorted({use.name for node in nodes for use in node.spec.uses() if use.resource == "index"})
         ),
-        token_bound=sum(step.token_bound for step in steps),
+        token_bound=sum(step.token_bound for step in steps)
+        + sum(node.warm.most_tokens for node in nodes if node.warm is not None),
         demand=demand_of(draft),
         colocate=colocated(draft),
         policies=pipeline.policies,
@@ -105,6 +106,7 @@ def _planned(scope: Scope, node_id: NodeId, digests: Names, policies: Policies) 
         cache=cache_of(node.cache, node.spec, node.effect, policies),
         shared=is_shared(node, policies),
         ahead=begun_ahead(node, policies),
+        warm=node.warm,
     )
 
 

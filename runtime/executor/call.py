@@ -17,6 +17,7 @@ from runtime.executor.kinds.kind import Passed, T
 from runtime.executor.prepare import PreparedBody, PreparedNode
 from runtime.executor.run import Ledger, NodeBroke, Run
 from runtime.executor.streams import Stream
+from runtime.executor.warming import met
 
 
 class Scope(Protocol):
@@ -128,6 +129,8 @@ class Call:
         self._run.afford(prompt_tokens + 1)
         self.rest()
         self._calling = model
+        if self._node.prefix is not None:
+            met(self._run, self._node.warmth, model, self._node.prefix)
         self._node.load.begun(model)
         self._calls += 1
         self.ledger.called(model, prompt_tokens)

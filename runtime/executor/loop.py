@@ -46,13 +46,17 @@ from runtime.executor.prepare import PreparedBody, PreparedNode, PreparedStep
 from runtime.executor.run import Ledger, NodeBroke, Run
 from runtime.executor.slots import ABSENT
 from runtime.executor.streams import Stream
+from runtime.executor.warming import begin, end_reading
 
 _size = msgspec.msgpack.Encoder().encode
 
 
 async def execute(plan: PreparedBody, run: Run, given: Mapping[Ref, Any]) -> Values:
     """The outputs. `given` are the inputs and the context. Raises the `NodeBroke` of the node that failed."""
-    return (await Execution(plan, run, given).run()).outputs
+    try:
+        return (await Execution(plan, run, given).run()).outputs
+    finally:
+        await end_reading(run)
 
 
 class Execution:
@@ -98,6 +102,7 @@ class Execution:
         """Raises the `NodeBroke` of the first node that failed, and `NodeError` for a bad `until`."""
         try:
             async with self._tasks:
+                begin(self._run, self._body.beginnings, self.path)
                 self._advance(list(self._body.roots))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -120,11 +125,13 @@ class Execution:
                 ready += self._followers(step)
 
     def _end_step(self, step: PreparedStep) -> list[int]:
-        """Lets go of what nobody needs any more; the steps that waited for this one only."""
+        """Lets go of what nobody needs any more, and has read ahead what the time is for; the steps that
+        waited for this one only."""
         for slot in step.reads:
             self._readers[slot] -= 1
             if self._readers[slot] == 0:
                 self.values[slot] = None
+        begin(self._run, step.beginnings, self.path)
         return self._released(step.successors)
 
     def _followers(self, step: PreparedStep) -> list[int]:

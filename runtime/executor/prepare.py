@@ -19,9 +19,12 @@ from typing import Any
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from cluster.messages import Message
 from graphs.bindings import CONTEXT, INPUTS, Binding, Ref, references
 from graphs.conditions import operands_of
+from graphs.nodes.llm import Llm
 from runtime.cache.load import Load
+from runtime.cache.warmth import Warmth
 from runtime.executor.ahead import Candidate
 from runtime.executor.chains import PreparedChain, chain_of
 from runtime.executor.kinds.kind import Evaluate, Resources
@@ -29,7 +32,8 @@ from runtime.executor.kinds.registry import evaluator
 from runtime.executor.policies import with_policies
 from runtime.executor.slots import ABSENT, Getter, Slots, Test, Values
 from runtime.executor.tried_call import Try
-from runtime.plan import ExecutionPlan, ExecutionStep, PlannedBody, PlannedNode
+from runtime.executor.warming import Beginning
+from runtime.plan import ExecutionPlan, ExecutionStep, PlannedBody, PlannedNode, Warm
 
 Guard = Callable[[Values], str | None]
 """Why a node is skipped, for people; None where it is not. Raises `NodeError`."""
@@ -66,6 +70,10 @@ class PreparedNode:
     """Bodies that may begin before it has chosen between them."""
     load: Load = field(default_factory=Load)
     """Where its calls to models are counted."""
+    prefix: str | None = None
+    """Digest of what its prompt begins with in every run."""
+    warmth: Warmth = field(default_factory=Warmth)
+    """Where that is noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,8 @@ class PreparedStep:
     """Steps that wait for this one to begin, the most urgent last."""
     cautious: tuple[int, ...] = ()
     """More of them, with effects: in a run that may go on elsewhere they wait for its end."""
+    beginnings: tuple[Beginning, ...] = ()
+    """Of prompts, that are read ahead when it is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +115,8 @@ class PreparedBody:
     """Of the slots around it: whether a case applies."""
     until: Test | None = None
     """Of its own slots: whether a loop ends after this pass."""
+    beginnings: tuple[Beginning, ...] = ()
+    """Of prompts, that are read ahead when it begins."""
 
 
 def prepare(plan: ExecutionPlan, resources: Resources) -> PreparedBody:
@@ -142,6 +154,32 @@ def _body(
         readers=tuple(readers),
         holds=None if body.when is None else around.test(body.when),
         until=None if body.until is None else slots.test(body.until),
+        beginnings=_beginnings(body, None, resources),
+    )
+
+
+def _beginnings(
+    body: PlannedBody, after: ExecutionStep | None, resources: Resources
+) -> tuple[Beginning, ...]:
+    """What is read ahead when a step is done, or where there is none when the body begins."""
+    done = {None} if after is None else {node.name for node in after.nodes}
+    nodes = (node for step in body.steps for node in step.nodes)
+    made = (_beginning(node, node.warm, resources) for node in nodes if node.warm and node.warm.after in done)
+    return tuple(each for each in made if each.pool.info.keeps_prefixes)
+
+
+def _beginning(node: PlannedNode, warm: Warm, resources: Resources) -> Beginning:
+    assert isinstance(node.spec, Llm)
+    assert node.prefix is not None
+    system = [] if node.spec.system is None else [Message("system", node.spec.system)]
+    return Beginning(
+        node.name,
+        node.spec.kind(),
+        node.prefix,
+        [*system, Message("user", warm.head)],
+        warm.most_tokens,
+        resources.pools[node.spec.model],
+        resources.savings,
     )
 
 
@@ -183,6 +221,7 @@ def _steps(body: PlannedBody, slots: Slots, resources: Resources) -> tuple[Prepa
             priority=step.priority,
             followers=tuple(each for each in reversed(followers[index]) if not effectful[each]),
             cautious=tuple(each for each in reversed(followers[index]) if effectful[each]),
+            beginnings=_beginnings(body, step, resources),
         )
         for index, step in enumerate(body.steps)
     )
@@ -242,6 +281,8 @@ def _node(node: PlannedNode, step: ExecutionStep, slots: Slots, resources: Resou
         effectful=node.effects == "effectful" and not node.bodies,
         ahead=tuple(_candidate(key, node.bodies[key]) for key in node.ahead),
         load=resources.savings.load,
+        prefix=node.prefix,
+        warmth=resources.savings.warmth,
         follows=_following(node, step, slots) if step.follows else (),
     )
 

@@ -8,6 +8,7 @@ import msgspec
 
 from cluster.errors import ClusterError
 from cluster.messages import Usage
+from runtime.cache.warmth import Prefix
 from runtime.errors import BudgetExceeded
 from runtime.events import NodeUsage, place_of
 from runtime.executor.progress import Progress
@@ -44,6 +45,8 @@ class RunScope(msgspec.Struct, frozen=True):
     """Unix seconds until which questions to people stand, where they may outlive this attempt."""
     token_budget: int | None = None
     """Tokens that the run may owe."""
+    warms: bool = False
+    """Whether it can pay for what is read ahead, and reads anything."""
 
 
 class Ledger:
@@ -130,6 +133,8 @@ class Run:
         self.running: dict[str, str] = {}
         """By path of a node that has started and not ended, the first started first: that of the node it is
         in, empty where it is in none."""
+        self.reading: dict[Prefix, asyncio.Task[None]] = {}
+        """The beginnings of prompts that are read ahead, or were."""
         self._settled = owed
         self._open: dict[Ledger, None] = {}
         self._unfinished: dict[tuple[str, str], Usage] = {}

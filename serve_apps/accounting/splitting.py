@@ -26,6 +26,7 @@ from runtime.events import (
     NodeRetried,
     NodesDropped,
     NodeUsage,
+    PrefixRead,
     RunEvent,
     RunFailed,
     RunFinished,
@@ -83,6 +84,8 @@ class NodeTally:
                     calls[-1].chars += len(text)
             case NodeFinished():
                 self._finish(event)
+            case PrefixRead(node=node, model=model, usage=usage):
+                _add(self._finished, Place(place_of(node), model), usage)
             case NodeRetried(node=node) | NodeFellBack(node=node) | NodesDropped(node=node):
                 self._give_up_inside(node)
             case RunFinished(besides=told) | RunFailed(besides=told) | RunSuspended(besides=told):

@@ -26,9 +26,8 @@ DIMENSION = 384
 
 
 def generator(name: str, script: FakeScript | None = None, max_context: int = 8192) -> LocalPool:
-    return LocalPool(
-        ModelInfo(name, "generate", max_context, 64), FakeEngine(script or FakeScript()), FakeTokenCounter()
-    )
+    info = ModelInfo(name, "generate", max_context, 64, keeps_prefixes=True)
+    return LocalPool(info, FakeEngine(script or FakeScript()), FakeTokenCounter())
 
 
 def embedder(name: str = "embedder", max_context: int = 512, script: FakeScript | None = None) -> LocalPool:

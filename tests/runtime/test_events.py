@@ -15,6 +15,7 @@ from runtime.events import (
     NodeRetried,
     NodeSkipped,
     NodeStarted,
+    PrefixRead,
     RunFailed,
     RunFinished,
     RunStarted,
@@ -37,6 +38,7 @@ EVENTS = [
     NodeSkipped("c", "llm", "its condition does not hold"),
     NodeRetried("a", 2, "unavailable"),
     NodeFellBack("a", "model m", "error"),
+    PrefixRead("a", "m", Usage(9, 1)),
 ]
 
 

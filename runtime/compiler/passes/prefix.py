@@ -42,13 +42,14 @@ def with_prefixes(scope: Scope, around: Visible, path: str, calls: Calls) -> dic
         for key, body in node.bodies.items():
             inner = with_prefixes(body, known, inside(path + node_id, key), calls)
             bodies[key] = dataclasses.replace(body, nodes=inner)
-        digest = None
+        digest, head = None, ""
         if isinstance(node.spec, Llm):
-            system, head = node.spec.system or "", _head(node.spec, node, visible)
-            if len(system) + len(head) >= MIN_PREFIX_CHARS:
+            system, text = node.spec.system or "", _head(node.spec, node, visible)
+            if len(system) + len(text) >= MIN_PREFIX_CHARS:
+                head = text
                 digest = fingerprint([node.spec.model, system, head])
                 calls.setdefault(digest, []).append((path + node_id, len(system) + len(head)))
-        nodes[node_id] = replace(node, bodies=bodies, prefix=digest)
+        nodes[node_id] = replace(node, bodies=bodies, prefix=digest, head=head)
     return nodes
 
 

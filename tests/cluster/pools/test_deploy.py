@@ -81,7 +81,7 @@ def test_only_a_spec_that_has_changed_is_deployed_again(tmp_path: Path) -> None:
 
 def test_what_a_caller_must_know_of_a_model() -> None:
     spec = vllm(max_context=4096, default_max_tokens=99)
-    expected = ModelInfo("v", "generate", 4096, 99, version=model_version(spec))
+    expected = ModelInfo("v", "generate", 4096, 99, version=model_version(spec), keeps_prefixes=True)
     assert model_info(spec) == expected
     assert model_info(ONNX) == ModelInfo("e", "embed", 512, 256, version=model_version(ONNX))
     assert model_info(openai(task="embed")).task == "embed"

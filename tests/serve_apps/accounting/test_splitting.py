@@ -11,6 +11,7 @@ from runtime.events import (
     NodeFinished,
     NodesDropped,
     NodeUsage,
+    PrefixRead,
     RunEvent,
     RunFailed,
     RunResumed,
@@ -36,6 +37,15 @@ def test_a_node_that_called_two_models_says_which_did_what() -> None:
         NodeFinished("a", 0.1, Usage(12, 3), models={"large": Usage(2), "small": Usage(10, 3)}),
     )
     assert split == {Place("a", "large"): Usage(2), Place("a", "small"): Usage(10, 3)}
+
+
+def test_what_was_read_ahead_is_of_the_node_that_it_was_read_for() -> None:
+    split = split_of(
+        PrefixRead("all[0].a", "m", Usage(9, 1)),
+        NodeCalled("all[0].a", "m", 10),
+        NodeFinished("all[0].a", 0.1, Usage(10, 3)),
+    )
+    assert split == {Place("all.a", "m"): Usage(19, 4)}
 
 
 def test_what_was_kept_from_earlier_is_the_last_models() -> None:

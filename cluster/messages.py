@@ -105,6 +105,8 @@ class Finish(msgspec.Struct, frozen=True, omit_defaults=True, tag="finish"):
 
     reason: Literal["stop", "length", "tool_calls", "content_filter"]
     index: int = 0
+    matched: str | None = None
+    """Which of the call's stop strings ended it, where one did and the engine says so."""
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True, tag="usage"):

@@ -40,6 +40,8 @@ class _Choice(msgspec.Struct):
     text: str | None = None
     logprobs: dict[str, Any] | None = None
     finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    """vLLM's: the stop string that was met, or the id of the token."""
 
 
 class _PromptDetails(msgspec.Struct):
@@ -119,7 +121,8 @@ def reply_events(reply: bytes | str | dict[str, Any]) -> Batch:
             events.append(Delta(text or "", choice.index, tool_calls or None, choice.logprobs))
     for choice in parsed.choices:
         if choice.finish_reason is not None:
-            events.append(Finish(_finish(choice.finish_reason), choice.index))
+            matched = choice.stop_reason if isinstance(choice.stop_reason, str) else None
+            events.append(Finish(_finish(choice.finish_reason), choice.index, matched))
     if parsed.usage is not None:
         events.append(_usage(parsed.usage))
     return events

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
+import tokenizers
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import Tokenizer
 
 from cluster.errors import ConfigError, InvalidCall
 from cluster.messages import Embed, Generate, Message
@@ -41,6 +41,31 @@ class TokenCounter(Protocol):
         ...
 
 
+class Tokens(NamedTuple):
+    """A prompt as the model reads it."""
+
+    ids: list[int]
+    texts: list[str]
+    """As the vocabulary has them, where a space may be another character."""
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """A counter that has the model's own tokenizer."""
+
+    def encode(self, call: Generate, *, special: bool = True) -> Tokens:
+        """The call's prompt. `special`: whether a text has the tokens around it that models expect; messages
+        have what their template says.
+
+        Raises `InvalidCall` for what only the engine can turn into tokens, and as `TokenCounter.count`.
+        """
+        ...
+
+    def decode(self, ids: list[int]) -> str:
+        """Raises `InvalidCall` for a token that the model does not know."""
+        ...
+
+
 class ModelTokenCounter:
     """Counts exactly as the engine that serves the model folder does."""
 
@@ -48,7 +73,7 @@ class ModelTokenCounter:
         tokenizer_file = folder / "tokenizer.json"
         if not tokenizer_file.is_file():
             raise ConfigError(f"no tokenizer.json in the model folder {folder}", param="source")
-        self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self._tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_file))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         settings = _read_json(folder / "tokenizer_config.json")
@@ -77,6 +102,25 @@ class ModelTokenCounter:
             return self._length(call.prompt or "", special=True)
         media = sum(MEDIA_PART_TOKENS for message in call.messages for part in _media(message))
         return media + self._length(self._render(call), special=False)
+
+    def encode(self, call: Generate, *, special: bool = True) -> Tokens:
+        if call.messages is None:
+            found = self._tokenizer.encode(call.prompt or "", add_special_tokens=special)
+        elif any(_media(message) for message in call.messages):
+            raise InvalidCall("only the engine knows the tokens of images and sounds", param="messages")
+        else:
+            found = self._tokenizer.encode(self._render(call), add_special_tokens=False)
+        return Tokens(found.ids, found.tokens)
+
+    def decode(self, ids: list[int]) -> str:
+        size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        for index, token in enumerate(ids):
+            if not 0 <= token < size:
+                raise InvalidCall(
+                    f"the model has the tokens 0 to {size - 1}, not {token}", param=f"tokens[{index}]"
+                )
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return text
 
     def _length(self, text: str, *, special: bool) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=special).ids)

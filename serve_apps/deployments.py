@@ -25,6 +25,7 @@ from cluster.interface import Pool
 from cluster.pools.deploy import model_info, token_counter
 from cluster.pools.handle import HandlePool
 from cluster.providers.openai import OpenAIPool
+from cluster.tokens import TokenCounter, Tokenizer
 from runtime.approvals.book import ApprovalBook
 from runtime.cache.counts import Counts
 from runtime.cache.results import Results
@@ -105,7 +106,7 @@ class RunnerReplica:
         self, settings: Settings, handles: dict[str, DeploymentHandle]
     ) -> None:
         self._settings = settings
-        self._pools = build_pools(settings, handles)
+        self._pools = build_pools(settings, handles, token_counters(settings))
         self._servers = mcp_servers(settings)
         self._store = connect_store(settings)
         self._sealing = load_sealing(settings, os.environ)
@@ -220,10 +221,12 @@ class GatewayReplica:
         sealing = await asyncio.to_thread(load_sealing, settings, os.environ)
         plans, deployed = await asyncio.to_thread(load_deployed, settings)
         pepper = await asyncio.to_thread(load_or_create_pepper, settings.pepper_file)
+        counters = await asyncio.to_thread(token_counters, settings)
         collect_less_often()
         return gateway.build_app(
             GatewayDeps(
-                pools=build_pools(settings, self._handles),
+                pools=build_pools(settings, self._handles, counters),
+                tokenizers={name: each for name, each in counters.items() if isinstance(each, Tokenizer)},
                 keys=KeyStore(store, pepper),
                 audit=AuditLog(store, pepper),
                 directory=Directory(store),
@@ -256,11 +259,18 @@ def journals(settings: Settings, store: Store, sealing: Sealing) -> StoredJourna
     return StoredJournals(store, uuid4().hex, lease_s=runs.lease, keep_s=runs.keep, sealing=sealing)
 
 
-def build_pools(settings: Settings, handles: Mapping[str, DeploymentHandle]) -> dict[str, Pool]:
+def token_counters(settings: Settings) -> dict[str, TokenCounter]:
+    """What counts the tokens of each model of the settings, by its name."""
+    return {spec.name: token_counter(spec, settings.data_dir) for spec in settings.models}
+
+
+def build_pools(
+    settings: Settings, handles: Mapping[str, DeploymentHandle], counters: Mapping[str, TokenCounter]
+) -> dict[str, Pool]:
     """Every model of the settings as a pool, wherever it runs."""
     pools: dict[str, Pool] = {}
     for spec in settings.models:
-        info, counter = model_info(spec), token_counter(spec, settings.data_dir)
+        info, counter = model_info(spec), counters[spec.name]
         if isinstance(spec, OpenAISpec):
             pools[spec.name] = OpenAIPool(spec, info, counter, os.environ)
         else:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import re
+import zlib
 from collections.abc import AsyncGenerator
 from itertools import accumulate
 from typing import Annotated, Any, Literal
@@ -22,7 +23,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from cluster.engines.instances import least_instance
-from cluster.errors import from_failure
+from cluster.errors import InvalidCall, from_failure
 from cluster.interface import Batch
 from cluster.messages import (
     Delta,
@@ -35,6 +36,7 @@ from cluster.messages import (
     Message,
     Usage,
 )
+from cluster.tokens import Tokens
 
 _TOKEN = re.compile(r"\s*\S+")
 _WORDS = (
@@ -85,6 +87,15 @@ class FakeTokenCounter:
         if call.messages is None:
             return len(words(call.prompt or ""))
         return sum(len(words(_text(message))) for message in call.messages)
+
+    def encode(self, call: Generate, *, special: bool = True) -> Tokens:  # noqa: ARG002
+        """Digests of the words: there is no vocabulary to look them up in, and no way back."""
+        said = [call.prompt or ""] if call.messages is None else map(_text, call.messages)
+        texts = [word for text in said for word in words(text)]
+        return Tokens([zlib.crc32(text.encode()) for text in texts], texts)
+
+    def decode(self, ids: list[int]) -> str:  # noqa: ARG002
+        raise InvalidCall("the tokens of a scripted engine are no way back to its words", param="tokens")
 
 
 class FakeEngine:
@@ -147,7 +158,7 @@ class FakeEngine:
 
     async def _stream(self, call: Generate) -> AsyncGenerator[Batch, None]:
         script, rule = self.script, self._rule(call)
-        tokens, finish = self._answer(call, rule)
+        tokens, finish, matched = self._answer(call, rule)
         prompt = self._counter.count(call)
         self._prompt_tokens += prompt
         if script.first_token_s:
@@ -168,7 +179,7 @@ class FakeEngine:
         if rule is not None and rule.tool_calls is not None:
             yield [Delta(tool_calls=rule.tool_calls, index=index) for index in choices]
         yield [
-            *(Finish(finish, index) for index in choices),
+            *(Finish(finish, index, matched) for index in choices),
             Usage(prompt_tokens=prompt, completion_tokens=len(tokens) * len(choices)),
         ]
 
@@ -182,10 +193,10 @@ class FakeEngine:
 
     def _answer(
         self, call: Generate, rule: Rule | None
-    ) -> tuple[list[str], Literal["stop", "length", "tool_calls"]]:
-        """The tokens of the answer, cut at `max_tokens`, and why it ends."""
+    ) -> tuple[list[str], Literal["stop", "length", "tool_calls"], str | None]:
+        """The tokens of the answer, cut at `max_tokens`, why it ends, and the stop string that it meets."""
         if rule is not None and rule.tool_calls is not None:
-            return [], "tool_calls"
+            return [], "tool_calls", None
         if rule is not None and rule.reply is not None:
             tokens = words(rule.reply)
         elif (held := _held_to(call)) is not None:
@@ -200,8 +211,8 @@ class FakeEngine:
         kept = tokens[: call.max_tokens]
         stopped = _cut(kept, call.sampling.stop or [])
         if stopped is not None:
-            return stopped, "stop"
-        return kept, "length" if len(tokens) > call.max_tokens else "stop"
+            return stopped[0], "stop", stopped[1]
+        return kept, "length" if len(tokens) > call.max_tokens else "stop", None
 
 
 def _text(message: Message) -> str:
@@ -219,14 +230,15 @@ def _held_to(call: Generate) -> Any:
     return described.get("schema")
 
 
-def _cut(tokens: list[str], stops: list[str]) -> list[str] | None:
-    """The tokens before the first of the stop strings, or None when there is none in them."""
+def _cut(tokens: list[str], stops: list[str]) -> tuple[list[str], str] | None:
+    """The tokens before the first of the stop strings, and that one; None when there is none in them."""
     text = "".join(tokens)
-    end = min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)
-    if end is None:
+    found = min(((at, stop) for stop in stops if (at := text.find(stop)) >= 0), default=None)
+    if found is None:
         return None
+    end, stop = found
     starts = accumulate((len(token) for token in tokens), initial=0)
-    return [token[: end - start] for token, start in zip(tokens, starts, strict=False) if start < end]
+    return [token[: end - start] for token, start in zip(tokens, starts, strict=False) if start < end], stop
 
 
 def _embedding(text: str, dimension: int) -> list[float]:

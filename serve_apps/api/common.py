@@ -1,4 +1,4 @@
-"""What the routes under FastAPI share: the exchange, the key, JSON answers, errors in OpenAI's shape."""
+"""What the routes under FastAPI share: the exchange, the key, JSON answers, errors."""
 
 from __future__ import annotations
 
@@ -53,22 +53,21 @@ def install_error_handlers(api: FastAPI) -> None:
 
 
 async def _answer(request: HTTPRequest, error: Exception) -> Response:
-    return _response(answer_to(error, exchange_of(request).id))
+    return _response(request, answer_to(error, exchange_of(request).id))
 
 
 async def _answer_http(request: HTTPRequest, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == MethodNotAllowed.status:
         allowed = (error.headers or {}).get("Allow", "")
-        return _response(MethodNotAllowed(f"Use {allowed}.", headers=[(b"allow", allowed.encode())]))
-    return _response(NotFound(f"No such route: {request.url.path[:200]}"))
+        return _response(request, MethodNotAllowed(f"Use {allowed}.", headers=[(b"allow", allowed.encode())]))
+    return _response(request, NotFound(f"No such route: {request.url.path[:200]}"))
 
 
 async def _answer_unforeseen(request: HTTPRequest, _: Exception) -> Response:
-    return _response(
-        InternalError(f"The gateway failed to answer. Quote request id {exchange_of(request).id}.")
-    )
+    request_id = exchange_of(request).id
+    return _response(request, InternalError(f"The gateway failed to answer. Quote request id {request_id}."))
 
 
-def _response(answer: GatewayError) -> Response:
+def _response(request: HTTPRequest, answer: GatewayError) -> Response:
     headers = {name.decode(): value.decode() for name, value in answer.headers()}
-    return Response(answer.body(), answer.status, headers, "application/json")
+    return Response(exchange_of(request).error(answer), answer.status, headers, "application/json")

@@ -27,16 +27,18 @@ from serve_apps.api.responses import ITEMS_PARAMETERS
 from serve_apps.api.run_actions import EVENTS_PARAMETERS, ForkBody, ResumeBody
 from serve_apps.api.run_answers import RunAccepted, RunAnswer
 from serve_apps.api.runs import LIST_PARAMETERS, RUN_PARAMETERS, CancelAnswer, RunList, RunWithOutputs
+from serve_apps.translators.anthropic import CountBody, MessagesBody
+from serve_apps.translators.anthropic_replies import AnthropicMessage, TokenCount
 from serve_apps.translators.openai import ChatBody, CompletionBody, EmbeddingBody
 from serve_apps.translators.openai_replies import ChatCompletion, Completion, EmbeddingList
 from serve_apps.translators.responses import ResponseBody
 from serve_apps.translators.responses_replies import InputItems, ResponseDeleted, ResponseObject
 
 VERSION = version("cluster-graph-hybrid")
-DESCRIPTION = """Models and graphs of models, in OpenAI's dialect. Point the official SDK here.
+DESCRIPTION = """Models and graphs of models, in the dialects of OpenAI and Anthropic. Point their SDKs here.
 
-Every request but the health checks needs `Authorization: Bearer KEY`. It may bound its own time with
-`x-request-timeout` (seconds). One that spends tokens may carry an `Idempotency-Key`: sent again with the
+Every request but the health checks needs `Authorization: Bearer KEY` or `x-api-key: KEY`. It may bound its own
+time with `x-request-timeout` (seconds). One that spends tokens may carry an `Idempotency-Key`: sent again with the
 same key it is not done again, and has the same answer. Answers carry `x-request-id`, and calls that cost
 quota `x-ratelimit-*`. A call that names a `contextId` continues the conversation kept under it; the answer
 says the new version, in `x-context-version` or, streamed, in the chunk with the finish reason.
@@ -67,6 +69,18 @@ class ErrorBody(Struct, frozen=True):
     error: ErrorObject
 
 
+class AnthropicErrorObject(Struct, frozen=True):
+    type: str
+    message: str
+
+
+class AnthropicError(Struct, frozen=True, tag_field="type", tag="error"):
+    """The same in Anthropic's dialect: on its routes, and where `anthropic-version` is sent."""
+
+    error: AnthropicErrorObject
+    request_id: str
+
+
 @dataclass(frozen=True)
 class Described:
     """What one route takes and answers."""
@@ -82,6 +96,8 @@ class Described:
     """JSON Schemas of the parameters after the `?`."""
     accepts: bool = False
     """Whether it may answer that the run goes on by itself."""
+    failure: type[Any] = ErrorBody
+    """The JSON of an answer that is not a success."""
 
 
 _CALL_ERRORS = (400, 401, 403, 404, 408, 413, 415, 422, 429, 503)
@@ -119,6 +135,24 @@ ROUTES: dict[tuple[str, str], Described] = {
     ),
     ("/v1/responses/{response_id}/cancel", "post"): Described(
         "Refused: no response is made in the background", None, errors=(400, *_READ_ERRORS)
+    ),
+    ("/v1/messages", "post"): Described(
+        "Chat with a model, or with a graph as `graph/NAME`, in Anthropic's dialect",
+        AnthropicMessage,
+        MessagesBody,
+        "anthropic",
+        True,
+        _CALL_ERRORS,
+        failure=AnthropicError,
+    ),
+    ("/v1/messages/count_tokens", "post"): Described(
+        "Count the tokens of a prompt, exactly",
+        TokenCount,
+        CountBody,
+        "anthropic",
+        False,
+        _CALL_ERRORS,
+        failure=AnthropicError,
     ),
     ("/v1/graphs/{name}/runs", "post"): Described(
         "Run a graph", RunAnswer, RunBody, "graphs", True, (*_CALL_ERRORS, 409), accepts=True
@@ -208,6 +242,7 @@ def _document(api: FastAPI) -> dict[str, Any]:
     )
     kinds = {
         ErrorBody,
+        AnthropicError,
         RunAccepted,
         *(kind for route in ROUTES.values() for kind in (route.answer, route.body) if kind),
     }
@@ -232,7 +267,7 @@ def _operation(path: str, route: Described) -> dict[str, Any]:
         "summary": route.summary,
         "responses": {
             "200": {"description": "Success", "content": answer},
-            **{str(status): _error(status) for status in route.errors},
+            **{str(status): _error(status, route.failure) for status in route.errors},
         },
     }
     if route.accepts:
@@ -262,10 +297,10 @@ def _reference(kind: type[Any]) -> dict[str, str]:
     return {"$ref": _COMPONENTS + kind.__name__}
 
 
-def _error(status: int) -> dict[str, Any]:
+def _error(status: int, failure: type[Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
         "description": "Error",
-        "content": {"application/json": {"schema": _reference(ErrorBody)}},
+        "content": {"application/json": {"schema": _reference(failure)}},
     }
     if status in (429, 503):
         described["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds"}}

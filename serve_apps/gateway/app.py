@@ -4,7 +4,7 @@
                       └─ all else: the FastAPI application, which also documents the hot routes
 
 The hot routes are found in a dictionary before any router or middleware runs. Whatever goes wrong on either
-way ends in `_refuse`, so that every error has OpenAI's shape and the request's id.
+way ends in `_refuse`, so that every error has the shape of its dialect, and the request's id.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import structlog
 from fastapi import FastAPI
 
 from serve_apps.api import (
+    anthropic,
     approvals,
     contexts,
     documentation,
@@ -44,6 +45,7 @@ from serve_apps.gateway.http import (
     timeout_of,
 )
 from serve_apps.gateway.recording import answered_before
+from serve_apps.gateway.wording import ANTHROPIC, OPENAI, Wording
 
 Endpoint = Callable[[Request], Awaitable[None]]
 
@@ -60,6 +62,8 @@ class Route(NamedTuple):
     endpoint: Endpoint
     alone: bool = True
     """Whether nothing else is at its path: else FastAPI has the other methods."""
+    wording: Wording = OPENAI
+    """Of its errors."""
 
 
 HOT_ROUTES: Mapping[str, Route] = {
@@ -67,6 +71,8 @@ HOT_ROUTES: Mapping[str, Route] = {
     "/v1/completions": Route("POST", openai.completions),
     "/v1/embeddings": Route("POST", openai.embeddings),
     "/v1/responses": Route("POST", responses.create_response),
+    "/v1/messages": Route("POST", anthropic.messages, wording=ANTHROPIC),
+    "/v1/messages/count_tokens": Route("POST", anthropic.count_tokens, wording=ANTHROPIC),
     "/v1/graphs/*/runs": Route("POST", graphs.run_graph),
     "/v1/runs": Route("POST", inline.run_inline, alone=False),
     "/v1/runs/*/events": Route("GET", run_actions.run_events),
@@ -97,6 +103,7 @@ class Front:
             return
         exchange = Exchange(scope, receive, send)
         route = _find(scope["method"], exchange.path)
+        exchange.speak(_wording_of(route, exchange))
         try:
             settings, now = self._gateway.settings, self._gateway.clock()
             # Whoever follows a run wants to see its end.
@@ -134,16 +141,23 @@ def _find(method: str, path: str) -> Route | None:
     return route if route is None or route.alone or route.method == method else None
 
 
+def _wording_of(route: Route | None, exchange: Exchange) -> Wording:
+    """Anthropic's SDKs say what they are, also where they ask for what both dialects have."""
+    if route is not None:
+        return route.wording
+    return ANTHROPIC if b"anthropic-version" in exchange.headers else OPENAI
+
+
 async def _refuse(exchange: Exchange, answer: GatewayError) -> None:
-    """Answers with an error; on a stream that has begun, as its last event, without `[DONE]`."""
+    """Answers with an error; on a stream that has begun, as its last event."""
     with suppress(ClientGone, TimeoutError):
         async with asyncio.timeout(REFUSAL_S):
             if exchange.streaming and exchange.broken_off is not None:
                 await exchange.end(exchange.broken_off(answer))
             elif exchange.streaming:
-                await exchange.end(b"%bdata: %b\n\n" % (exchange.error_event, answer.body()))
+                await exchange.end(b"%bdata: %b\n\n" % (exchange.error_event, exchange.error(answer)))
             elif not exchange.started:
-                await exchange.respond(answer.status, answer.body(), [JSON_TYPE, *answer.headers()])
+                await exchange.respond(answer.status, exchange.error(answer), [JSON_TYPE, *answer.headers()])
 
 
 def _api(gateway: Gateway) -> FastAPI:

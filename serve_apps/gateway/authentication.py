@@ -79,4 +79,6 @@ def token_of(headers: Mapping[bytes, bytes]) -> str:
 
 
 def _no_key() -> Unauthorized:
-    return Unauthorized("No API key. Send it as 'Authorization: Bearer KEY'.", code="missing_api_key")
+    return Unauthorized(
+        "No API key. Send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'.", code="missing_api_key"
+    )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from cluster.interface import Pool
+from cluster.tokens import Tokenizer
 from runtime.approvals.book import ApprovalBook
 from runtime.context.store import ContextStore
 from runtime.durability.journal import Journals
@@ -82,6 +83,8 @@ class GatewayDeps:
     approvals: ApprovalBook
     answers: AnswerStore
     responses: ResponseStore
+    tokenizers: Mapping[str, Tokenizer] = field(default_factory=dict)
+    """Of the models that have theirs at hand, by model name."""
     graphs: Mapping[str, GraphInfo] = field(default_factory=dict)
     """By graph name; not empty only when there is a runner."""
     prices: Mapping[str, Price] = field(default_factory=dict)
@@ -122,6 +125,7 @@ class Gateway:
 
     def __init__(self, deps: GatewayDeps) -> None:
         self.pools = deps.pools
+        self.tokenizers = deps.tokenizers
         self.graphs = deps.graphs
         self.prices = deps.prices
         self.runner = deps.runner

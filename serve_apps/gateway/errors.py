@@ -27,8 +27,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import msgspec
-
 Header = tuple[bytes, bytes]
 
 
@@ -55,11 +53,8 @@ class GatewayError(Exception):
         self.retry_after_s = retry_after_s
         self.extra_headers = headers
 
-    def body(self) -> bytes:
-        """The error object in OpenAI's shape, as JSON."""
-        return msgspec.json.encode({"error": self.as_object()})
-
     def as_object(self) -> dict[str, Any]:
+        """The error object in OpenAI's shape; `wording.py` has other dialects."""
         return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
 
     def headers(self) -> list[Header]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -31,6 +32,9 @@ from serve_apps.gateway.relay import Remember, Writer, collect, stream
 from serve_apps.gateway.rights import GRAPH_PREFIX
 from serve_apps.gateway.routing import find_graph, find_pool
 from serve_apps.translators.openai import context_length_exceeded
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 LARGE_PROMPT_CHARS = 64 * 1024
 """From here on a prompt is counted in a thread: its tokenizer would hold up everybody else's requests."""
@@ -124,9 +128,14 @@ async def _with_model(request: Request, asked: Asked, dialect: Dialect) -> None:
 
 async def count(pool: Pool, call: Generate, size: int) -> int:
     """Prompt tokens of a call of about so many characters."""
+    return await aside(size, pool.count_tokens, call)
+
+
+async def aside(size: int, tokenize: Callable[[T], R], what: T) -> R:
+    """The result of a function of about so many characters; of many it is made in a thread."""
     if size > LARGE_PROMPT_CHARS:
-        return await asyncio.to_thread(pool.count_tokens, call)
-    return pool.count_tokens(call)
+        return await asyncio.to_thread(tokenize, what)
+    return tokenize(what)
 
 
 def fitted(pool: Pool, call: Generate, prompt_tokens: int, asked: Asked) -> Generate:

@@ -27,6 +27,7 @@ from serve_apps.gateway.errors import (
     RequestTimedOut,
     UnsupportedMediaType,
 )
+from serve_apps.gateway.wording import OPENAI, Wording
 
 Scope = MutableMapping[str, Any]
 ASGIMessage = MutableMapping[str, Any]
@@ -35,9 +36,7 @@ Send = Callable[[ASGIMessage], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEARTBEAT_S = 15.0
-"""Silence on an event stream after which a comment is sent, so that no proxy in between gives up."""
-
-HEARTBEAT = b": keep-alive\n\n"
+"""Silence on an event stream after which a heartbeat is sent."""
 
 JSON_TYPE: Header = (b"content-type", b"application/json")
 _STREAM_HEADERS: Sequence[Header] = (
@@ -47,7 +46,7 @@ _STREAM_HEADERS: Sequence[Header] = (
 )
 _READ = frozenset(
     (
-        *(b"accept", b"authorization", b"content-length", b"content-type"),
+        *(b"accept", b"authorization", b"content-length", b"content-type", b"anthropic-version"),
         *(b"idempotency-key", b"last-event-id", b"x-api-key", b"x-request-id", b"x-request-timeout"),
     )
 )
@@ -121,6 +120,7 @@ class Exchange:
         "spent",
         "started",
         "streaming",
+        "wording",
     )
 
     def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -143,7 +143,8 @@ class Exchange:
         """Unix seconds."""
         self.broken_off: Callable[[GatewayError], bytes] | None = None
         """The last event of this stream where it breaks off, if that is not an error as such."""
-        self.error_event = b""
+        self.wording = OPENAI
+        self.error_event = OPENAI.error_event
         """What precedes the data of an error on this stream."""
         self.started = False
         self.streaming = False
@@ -151,6 +152,16 @@ class Exchange:
         self.spent = False
         """Whether the call has cost tokens, once it has ended."""
         self.recorder: Recorder | None = None
+
+    def speak(self, wording: Wording) -> None:
+        """From here on errors and heartbeats are worded so."""
+        self.wording, self.error_event = wording, wording.error_event
+        if wording.id_header is not None:
+            self.added_headers.append((wording.id_header, self.shown_id))
+
+    def error(self, answer: GatewayError) -> bytes:
+        """The JSON of an error."""
+        return self.wording.error(answer, self.shown_id.decode())
 
     @property
     def wants_events(self) -> bool:
@@ -274,7 +285,7 @@ class Exchange:
             silence = loop.time() - self._sent_at
             if silence >= HEARTBEAT_S:
                 with suppress(ClientGone):
-                    await self.write(HEARTBEAT)
+                    await self.write(self.wording.heartbeat)
                 silence = 0.0
             await asyncio.sleep(HEARTBEAT_S - silence)
 

@@ -206,3 +206,18 @@ def share_of(model: str, node: str, usage: Usage, price: Price) -> Share:
         nanodollars=nanodollars(price, usage),
         priced_by=price.by,
     )
+
+
+class FreeMeter:
+    """Of a call that counts as a request and has no tokens."""
+
+    usage: Usage | None = Usage()
+    begun = True
+    owed = 0
+    first_token_s: float | None = None
+
+    def shares(self) -> list[Share]:
+        return []
+
+    def observe(self, batch: Batch) -> None:
+        """Nothing comes in batches."""

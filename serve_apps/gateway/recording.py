@@ -12,13 +12,13 @@ import re
 
 from serve_apps.gateway.deps import Request
 from serve_apps.gateway.errors import BadRequest, Header
-from serve_apps.gateway.http import HEARTBEAT, ASGIMessage, Exchange
+from serve_apps.gateway.http import ASGIMessage, Exchange
 from serve_apps.gateway.idempotency import MAX_ANSWER_BYTES, Claim, KeptAnswer, fingerprint_of
 
 REPLAYED: Header = (b"idempotent-replayed", b"true")
 
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}")
-_OF_THE_REQUEST = (b"x-request-id", b"x-ratelimit-", b"content-length")
+_OF_THE_REQUEST = (b"x-request-id", b"request-id", b"x-ratelimit-", b"content-length")
 """Beginnings of headers that say something of one request, not of its answer."""
 
 
@@ -46,7 +46,7 @@ class Recorder:
             return
         part = message.get("body", b"")
         self._too_large = self._too_large or len(self._body) + len(part) > MAX_ANSWER_BYTES
-        if not self._too_large and part != HEARTBEAT:
+        if not self._too_large and part != self._exchange.wording.heartbeat:
             self._body += part
         if not message.get("more_body", False) and (self._status < 400 or self._exchange.spent):
             self._closed = True

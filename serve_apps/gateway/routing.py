@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from cluster.interface import Pool
+from cluster.tokens import Tokenizer
 from graphs.versions import AT, found_in
 from runtime.runner import GraphInfo
 from serve_apps.gateway.callers import Caller
@@ -54,6 +55,27 @@ def find_pool(request: Request, model: str, task: Task) -> Pool:
         )
     _wait_for(gateway, [model_part(model)])
     return pool
+
+
+def find_tokenizer(request: Request, model: str) -> Tokenizer:
+    """The tokenizer of a model. Raises `NotFound`, `Forbidden`, `BadRequest`."""
+    gateway, caller = request.gateway, request.caller
+    if model.startswith(GRAPH_PREFIX):
+        known_graph(gateway, caller, model.removeprefix(GRAPH_PREFIX))
+        raise BadRequest(
+            f"A graph has no tokens of its own, only its models have: {model!r}.",
+            param="model",
+            code="model_not_supported",
+        )
+    known_pool(gateway, caller, model)
+    tokenizer = gateway.tokenizers.get(model)
+    if tokenizer is None:
+        raise BadRequest(
+            f"The tokenizer of the model {model!r} is not at hand here, only whoever serves it has it.",
+            param="model",
+            code="tokenizer_unknown",
+        )
+    return tokenizer
 
 
 def find_graph(request: Request, name: str) -> GraphInfo:

@@ -26,6 +26,7 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`")
 _MISSING = re.compile(r"Object missing required field `(?P<field>[^`]*)`")
 _NOTHING_ELSE = ("Expected `null`, got",)
 """Of fields that are known, and may only say nothing."""
+_NO_SUCH_VALUE = ("Invalid value", "Invalid enum value")
 _STEP = re.compile(r"[^.\[\]]+|\[[^\]]*\]")
 
 
@@ -66,13 +67,20 @@ class BodyDecoder(Generic[Body]):
                 f"{path!r} is not supported; leave it out.", param=path, code="unsupported_parameter"
             )
         where = f" at {path!r}" if path else ""
-        return BadRequest(f"Invalid value{where}: {reason[:300]}.", param=path or None, code="invalid_value")
+        hint = _choice(_values_at(self._kind, path)) if reason.startswith(_NO_SUCH_VALUE) else ""
+        return BadRequest(
+            f"Invalid value{where}: {reason[:300]}.{hint}", param=path or None, code="invalid_value"
+        )
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` when one of the known names is near, else nothing."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _choice(values: list[str]) -> str:
+    return f" It may be {', '.join(map(repr, values))}." if values else ""
 
 
 def check_free_form(value: Any, param: str) -> None:
@@ -102,15 +110,36 @@ def _join(path: str, field: str) -> str:
 
 def _fields_at(kind: type[Any], path: str) -> list[str]:
     """Names of the fields that the struct at a path may have."""
+    return [field.encode_name for struct in _structs_at(kind, _STEP.findall(path)) for field in struct.fields]
+
+
+def _values_at(kind: type[Any], path: str) -> list[str]:
+    """What a field may say that has a few fixed values, or that tells the members of a union apart."""
+    *steps, last = _STEP.findall(path) or [""]
+    values = []
+    for struct in _structs_at(kind, steps):
+        if struct.tag_field == last:
+            values.append(str(struct.tag))
+        for field in struct.fields:
+            if field.encode_name == last:
+                values += [
+                    str(value)
+                    for each in _unfold(field.type)
+                    if isinstance(each, msgspec.inspect.LiteralType)
+                    for value in each.values
+                ]
+    return values
+
+
+def _structs_at(kind: type[Any], steps: list[str]) -> list[msgspec.inspect.StructType]:
     here: list[msgspec.inspect.Type] = [msgspec.inspect.type_info(kind)]
-    for step in _STEP.findall(path):
+    for step in steps:
         here = [inner for outer in here for inner in _inside(outer, step)]
     return [
-        field.encode_name
+        struct
         for outer in here
         for struct in _unfold(outer)
         if isinstance(struct, msgspec.inspect.StructType)
-        for field in struct.fields
     ]
 
 

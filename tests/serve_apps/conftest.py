@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -54,6 +55,7 @@ class Site:
     http: httpx.AsyncClient
     """Sends the key. Relative URLs."""
     sdk: openai.AsyncOpenAI
+    anthropic: anthropic.AsyncAnthropic
 
     @property
     def url(self) -> str:
@@ -156,6 +158,7 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
                 approvals=ApprovalBook(one_store),
                 answers=AnswerStore(one_store),
                 responses=ResponseStore(one_store),
+                tokenizers={CHAT: FakeTokenCounter()},
                 graphs=graphs or {},
                 runner=runner,
                 journals=journals,
@@ -171,7 +174,9 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
             http = await ending.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers))
             sdk = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=token, max_retries=0)
             ending.push_async_callback(sdk.close)
-            site = Site(app, deps, engine, token, key, http, sdk)
+            other_sdk = anthropic.AsyncAnthropic(base_url=url, api_key=token, max_retries=0)
+            ending.push_async_callback(other_sdk.close)
+            site = Site(app, deps, engine, token, key, http, sdk, other_sdk)
             if ready:
                 await eventually(lambda: _is_ready(site))
             return site

@@ -46,6 +46,13 @@ def refused(body: Any) -> BadRequest:
         ({"model": "m", "messages": [USER], "n": 9}, "n", "invalid_value", "<= 8"),
         ({"model": "m", "messages": [USER], "temperature": "hot"}, "temperature", "invalid_value", "float"),
         ({"model": "m", "messages": [{"role": "robot"}]}, "messages[0].role", "invalid_value", "robot"),
+        ({"model": "m", "messages": [{"role": "robot"}]}, "messages[0].role", "invalid_value", "'user'"),
+        (
+            {"model": "m", "messages": [{"role": "user", "content": [{"type": "smell"}]}]},
+            "messages[0].content[0].type",
+            "invalid_value",
+            "It may be 'text', 'image_url', 'input_audio'.",
+        ),
         ([], None, "invalid_value", "object"),
         (b"{not json", None, "invalid_json", "not valid JSON"),
         (b'{"model": "\xff"}', None, "invalid_json", "UTF-8"),

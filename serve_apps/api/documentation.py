@@ -37,11 +37,12 @@ from serve_apps.translators.responses_replies import InputItems, ResponseDeleted
 VERSION = version("cluster-graph-hybrid")
 DESCRIPTION = """Models and graphs of models, in the dialects of OpenAI and Anthropic. Point their SDKs here.
 
-Every request but the health checks needs `Authorization: Bearer KEY` or `x-api-key: KEY`. It may bound its
-own time with `x-request-timeout` (seconds). One that spends tokens may carry an `Idempotency-Key`: sent
-again with the same key it is not done again, and has the same answer. Answers carry `x-request-id`, and calls that cost
-quota `x-ratelimit-*`. A call that names a `contextId` continues the conversation kept under it; the answer
-says the new version, in `x-context-version` or, streamed, in the chunk with the finish reason.
+Every request but the health checks needs `Authorization: Bearer KEY` or `x-api-key: KEY`. It may bound
+its own time with `x-request-timeout` (seconds). One that spends tokens may carry an `Idempotency-Key`:
+sent again with the same key it is not done again, and has the same answer. Answers carry `x-request-id`,
+and calls that cost quota `x-ratelimit-*`. A call that names a `contextId` continues the conversation kept
+under it; the answer says the new version, in `x-context-version` or, streamed, in the chunk with the
+finish reason.
 """
 
 _PARAMETER = re.compile(r"\{(\w+)\}")

@@ -14,12 +14,15 @@ from ray.serve import Application
 
 from cluster.config import OpenAISpec
 from cluster.pools.deploy import bind
-from serve_apps.deployments import GatewayReplica, RunnerReplica, StoreKeeper
+from serve_apps.deployments import AccountantReplica, GatewayReplica, RunnerReplica, StoreKeeper
 from serve_apps.pipelines import load_plans
 from serve_apps.settings import Settings, load_settings
 
 SURGE_PERCENT = 10
 """Of the replicas of gateway and runner, rounded up: how many more there are while they are replaced."""
+
+
+_ON_HEAD = {"node:__internal_head__": 0.001}
 
 
 class BuildArguments(BaseModel):
@@ -44,8 +47,16 @@ def build(arguments: BuildArguments) -> Application:
     runner = _deploy(RunnerReplica, settings.runner, "runner", drain_s).bind(settings, handles)
     keeper = _keeper(settings)
     return _deploy(GatewayReplica, settings.gateway, "gateway", drain_s).bind(
-        settings, handles, runner if settings.graphs else None, keeper
+        settings, handles, runner if settings.graphs else None, keeper, _accountant(settings)
     )
+
+
+def _accountant(settings: Settings) -> Application:
+    """Who keeps the tables of usage, on the head node where these are a file there."""
+    options: dict[str, Any] = {"num_cpus": 0}
+    if settings.usage.url is None or settings.store.url is None:
+        options["resources"] = _ON_HEAD
+    return serve.deployment(AccountantReplica, name="accountant", ray_actor_options=options).bind(settings)
 
 
 def _find(config: Path) -> Path:
@@ -72,5 +83,5 @@ def _keeper(settings: Settings) -> Application | None:
     """The embedded store's keeper, on the head node: that is where its files are."""
     if settings.store.url is not None:
         return None
-    options = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
+    options = {"num_cpus": 0, "resources": _ON_HEAD}
     return serve.deployment(StoreKeeper, name="store", ray_actor_options=options).bind(settings)

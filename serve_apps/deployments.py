@@ -51,7 +51,10 @@ from runtime.sealing import Sealing
 from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
 from runtime.store.errors import StoreUnavailable
+from serve_apps.accounting.accountant import Accountant
 from serve_apps.accounting.prices import prices_of
+from serve_apps.accounting.remote import HandleBook, reply_of
+from serve_apps.accounting.schema import open_tables
 from serve_apps.audit.log import AuditLog
 from serve_apps.data_keys import load_sealing
 from serve_apps.gateway import app as gateway
@@ -200,6 +203,25 @@ class RunnerReplica:
         )
 
 
+class AccountantReplica:
+    """Keeps the tables of usage. One is enough: nothing waits for it."""
+
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        engine = await asyncio.to_thread(open_tables, settings.usage_url)
+        self._book = Accountant(connect_store(settings), engine, keep_s=settings.usage.keep)
+        self._work = asyncio.create_task(self._book.run())
+        collect_less_often()
+
+    async def ask(self, payload: bytes) -> bytes:
+        """Answers a packed `UsageQuery`."""
+        return await reply_of(self._book, payload)
+
+    async def check_health(self) -> None:
+        if self._work.done():
+            await self._work
+
+
 @serve.ingress()
 class GatewayReplica:
     """The HTTP front door, as `serve_apps.gateway.app` builds it."""
@@ -210,10 +232,12 @@ class GatewayReplica:
         handles: dict[str, DeploymentHandle],
         runner: DeploymentHandle | None,
         _keeper: DeploymentHandle | None,  # bound so that it is deployed; nobody calls it
+        accountant: DeploymentHandle,
     ) -> None:
         self._settings = settings
         self._handles = handles
         self._runner = runner
+        self._accountant = accountant
 
     async def __serve_build_asgi_app__(self) -> Any:
         settings = self._settings
@@ -238,6 +262,7 @@ class GatewayReplica:
                 answers=AnswerStore(store, sealing=sealing),
                 prices=prices_of(settings.models),
                 responses=ResponseStore(store, sealing=sealing),
+                usage=HandleBook(self._accountant),
                 graphs={name: info_of(plan) for name, plan in plans.items()},
                 runner=HandleRunner(self._runner) if self._runner is not None else None,
                 inline=InlinePipelines(deployed) if self._runner is not None else None,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
 from cluster.config import ModelName, ModelSpec, Spec
 from cluster.errors import ConfigError
@@ -109,6 +109,16 @@ class RunsSettings(Spec):
     approvals, answers to idempotency keys, and responses. `*` is all tenants."""
 
 
+class UsageSettings(Spec):
+    """What calls used and cost."""
+
+    url: SecretStr | None = None
+    """Of a database, as SQLAlchemy writes it: `postgresql+psycopg://user:password@host/name`. Default: SQLite
+    under `data_dir`."""
+    keep: Annotated[float, BeforeValidator(parse_duration), Field(ge=3600)] = 30 * 24 * 3600
+    """How long single calls are kept, as `48h` or a number of seconds. Their sums are kept for longer."""
+
+
 class Settings(Spec):
     """The whole file."""
 
@@ -125,6 +135,7 @@ class Settings(Spec):
     runner: RunnerSettings = RunnerSettings()
     context: ContextSettings = ContextSettings()
     runs: RunsSettings = RunsSettings()
+    usage: UsageSettings = UsageSettings()
     http: HttpSettings = HttpSettings()
     functions: list[ModuleName] | None = None
     """Modules whose functions graphs may name, with all inside them. Default: any that can be imported."""
@@ -147,6 +158,12 @@ class Settings(Spec):
     @property
     def store_dir(self) -> Path:
         return self.data_dir / "store"
+
+    @property
+    def usage_url(self) -> str:
+        """Of the database of usage. It may hold a password."""
+        given = self.usage.url
+        return f"sqlite:///{self.data_dir / 'usage.db'}" if given is None else given.get_secret_value()
 
     @property
     def pepper_file(self) -> Path:

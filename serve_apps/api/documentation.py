@@ -27,6 +27,7 @@ from serve_apps.api.responses import ITEMS_PARAMETERS
 from serve_apps.api.run_actions import EVENTS_PARAMETERS, ForkBody, ResumeBody
 from serve_apps.api.run_answers import RunAccepted, RunAnswer
 from serve_apps.api.runs import LIST_PARAMETERS, RUN_PARAMETERS, CancelAnswer, RunList, RunWithOutputs
+from serve_apps.api.usage import USAGE_PARAMETERS, UsageReport
 from serve_apps.translators.anthropic import CountBody, MessagesBody
 from serve_apps.translators.anthropic_replies import AnthropicMessage, TokenCount
 from serve_apps.translators.openai import ChatBody, CompletionBody, EmbeddingBody
@@ -219,6 +220,12 @@ ROUTES: dict[tuple[str, str], Described] = {
     ("/v1/contexts/{context_id}", "get"): Described("A kept conversation", Context, errors=_READ_ERRORS),
     ("/v1/contexts/{context_id}", "delete"): Described(
         "Forget a conversation", ContextDeleted, errors=_READ_ERRORS
+    ),
+    ("/v1/usage", "get"): Described(
+        "What was used, and what it cost",
+        UsageReport,
+        errors=(400, *_READ_ERRORS),
+        query=USAGE_PARAMETERS,
     ),
     ("/healthz", "get"): Described("Whether this process lives", Health),
     ("/readyz", "get"): Described("Whether everything behind it can answer", ReadinessReport),

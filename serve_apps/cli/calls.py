@@ -19,6 +19,7 @@ from cluster.errors import ClusterError
 from runtime.records.model import RunRecord
 from serve_apps.api.run_answers import RunAccepted, RunAnswer
 from serve_apps.api.runs import CancelAnswer, RunList
+from serve_apps.api.usage import UsageReport
 from serve_apps.cli.demo import demo_key_file
 from serve_apps.cli.options import QUICKSTART
 from serve_apps.settings import load_settings
@@ -46,7 +47,7 @@ class _Broken(Exception):
 
 
 class GatewayClient:
-    """A gateway's API of runs. Every method raises `CallFailed`."""
+    """A gateway's API of runs and usage. Every method raises `CallFailed`."""
 
     def __init__(self, url: str, key: str | None) -> None:
         """Without a key the demo key that `up` made on this machine is used. Raises `CallFailed`."""
@@ -61,6 +62,9 @@ class GatewayClient:
     def runs(self, limit: int, graph: str | None, after: str | None, status: str | None = None) -> RunList:
         given = {"limit": limit, "graph": graph, "after": after, "status": status}
         return self._call("GET", f"/v1/runs?{_query(given)}", RunList)
+
+    def usage(self, asked: Mapping[str, Any]) -> UsageReport:
+        return self._call("GET", f"/v1/usage?{_query(asked)}", UsageReport)
 
     def cancel(self, run_id: str) -> CancelAnswer:
         return self._call("POST", f"/v1/runs/{quote(run_id, safe='')}/cancel", CancelAnswer)

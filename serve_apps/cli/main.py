@@ -11,7 +11,7 @@ from rich.console import Console
 from cluster.errors import ClusterError
 from cluster.models import prepare
 from runtime.store.errors import StoreError
-from serve_apps.cli import keys, run, runs, up
+from serve_apps.cli import keys, run, runs, up, usage
 from serve_apps.cli.graphs import app as graphs_app
 from serve_apps.cli.options import CONFIG, QUICKSTART
 from serve_apps.settings import load_settings
@@ -25,6 +25,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(runs.app, name="runs")
 app.add_typer(graphs_app)
 app.command(name="run")(run.run)
+app.command(name="usage")(usage.usage)
 models = typer.Typer(help="The models that come with the package.", no_args_is_help=True)
 app.add_typer(models, name="models")
 

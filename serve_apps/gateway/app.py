@@ -30,6 +30,7 @@ from serve_apps.api import (
     responses,
     run_actions,
     runs,
+    usage,
 )
 from serve_apps.api.common import EXCHANGE, install_error_handlers
 from serve_apps.gateway.deps import Gateway, GatewayDeps, Request
@@ -184,7 +185,7 @@ def _api(gateway: Gateway) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
     )
-    for part in (models, responses, graphs, runs, approvals, contexts, health):
+    for part in (models, responses, graphs, runs, approvals, contexts, usage, health):
         api.include_router(part.router(gateway))
     install_error_handlers(api)
     documentation.install(api)

@@ -18,6 +18,7 @@ from runtime.events import RunEvent
 from runtime.records.store import RunStore
 from runtime.request import RunRequest
 from runtime.runner import GraphInfo
+from serve_apps.accounting.book import UsageBook
 from serve_apps.audit.log import AuditLog
 from serve_apps.gateway.admission import Admission
 from serve_apps.gateway.authentication import Authenticator
@@ -89,6 +90,8 @@ class GatewayDeps:
     """By graph name; not empty only when there is a runner."""
     prices: Mapping[str, Price] = field(default_factory=dict)
     """By model name; one that has none is free."""
+    usage: UsageBook | None = None
+    """There where usage is kept."""
     runner: Runner | None = None
     journals: Journals | None = None
     """Of the runs in the background and the durable ones; there where a runner is."""
@@ -128,6 +131,7 @@ class Gateway:
         self.tokenizers = deps.tokenizers
         self.graphs = deps.graphs
         self.prices = deps.prices
+        self.usage = deps.usage
         self.runner = deps.runner
         self.inline = deps.inline
         self.journals = deps.journals

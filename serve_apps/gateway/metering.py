@@ -46,8 +46,8 @@ class Meter(Protocol):
         """Seconds until the first of the reply came; None where nothing has, or all comes at once."""
         ...
 
-    def shares(self) -> list[Share]:
-        """What each model did for the call, as of now: together what is owed."""
+    def shares(self, most: int | None = None) -> list[Share]:
+        """What each model did for the call, as of now: together what is owed, or `most` tokens of it."""
         ...
 
     def observe(self, batch: Batch) -> None: ...
@@ -79,8 +79,8 @@ class GenerateMeter:
     def owed(self) -> int:
         return self._owed().total_tokens
 
-    def shares(self) -> list[Share]:
-        return [share_of(self._call.model, "", self._owed(), self._price)]
+    def shares(self, most: int | None = None) -> list[Share]:
+        return [share_of(self._call.model, "", at_most(self._owed(), most), self._price)]
 
     def observe(self, batch: Batch) -> None:
         for event in batch:
@@ -135,8 +135,8 @@ class EmbedMeter:
     def owed(self) -> int:
         return self._owed().total_tokens
 
-    def shares(self) -> list[Share]:
-        return [share_of(self._model, "", self._owed(), self._price)]
+    def shares(self, most: int | None = None) -> list[Share]:
+        return [share_of(self._model, "", at_most(self._owed(), most), self._price)]
 
     def observe(self, batch: Batch) -> None:
         """Embeddings come in no batches; whoever gets them sets `usage`."""
@@ -168,11 +168,12 @@ class RunMeter:
     def owed(self) -> int:
         return max(0, self._owed().total_tokens)
 
-    def shares(self) -> list[Share]:
+    def shares(self, most: int | None = None) -> list[Share]:
         """One for each node and model, whatever item or pass."""
         if not self.owed:
             return []
-        split = fitted(since(self._nodes.split, self._split_before), self._owed())
+        owed = at_most(self._owed(), most)
+        split = fitted(since(self._nodes.split, self._split_before), owed)
         return [
             share_of(place.model, place.node, usage, self._prices.get(place.model, FREE))
             for place, usage in sorted(split.items())
@@ -192,6 +193,15 @@ class RunMeter:
 
     def _owed(self) -> Usage:
         return self._tally.usage - self._before
+
+
+def at_most(usage: Usage, most: int | None) -> Usage:
+    """So many tokens of it, those of the prompt first."""
+    if most is None or usage.total_tokens <= most:
+        return usage
+    prompt = min(usage.prompt_tokens, most)
+    cached = min(usage.cached_tokens, prompt)
+    return Usage(prompt, most - prompt, cached, usage.engine_ns)
 
 
 def share_of(model: str, node: str, usage: Usage, price: Price) -> Share:
@@ -216,7 +226,7 @@ class FreeMeter:
     owed = 0
     first_token_s: float | None = None
 
-    def shares(self) -> list[Share]:
+    def shares(self, most: int | None = None) -> list[Share]:  # noqa: ARG002 - the protocol's name
         return []
 
     def observe(self, batch: Batch) -> None:

@@ -23,8 +23,10 @@ from runtime.durability.journal import Journals
 from runtime.records.store import RunStore
 from runtime.runner import GraphInfo
 from runtime.store.client import Store
+from serve_apps.accounting.book import UsageBook
 from serve_apps.audit.log import AuditLog
 from serve_apps.gateway.app import build_app
+from serve_apps.gateway.demand import Price
 from serve_apps.gateway.deps import GatewayDeps, Runner
 from serve_apps.gateway.directory import Directory
 from serve_apps.gateway.http import ASGIApp
@@ -143,6 +145,8 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
             runner: Runner | None = None,
             journals: Journals | None = None,
             inline: InlinePipelines | None = None,
+            usage: UsageBook | None = None,
+            prices: Mapping[str, Price] | None = None,
             functions: bool = False,
             ready: bool = True,
         ) -> Site:
@@ -160,6 +164,8 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
                 responses=ResponseStore(one_store),
                 tokenizers={CHAT: FakeTokenCounter()},
                 graphs=graphs or {},
+                prices=prices or {},
+                usage=usage,
                 runner=runner,
                 journals=journals,
                 inline=inline,

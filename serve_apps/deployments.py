@@ -64,6 +64,7 @@ from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.inline import InlinePipelines
 from serve_apps.gateway.key_tokens import load_or_create_pepper
 from serve_apps.gateway.keys import KeyStore
+from serve_apps.gateway.local_share import LocalShare
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.gateway.responses import ResponseStore
 from serve_apps.metrics import SavingsMetrics
@@ -241,7 +242,8 @@ class GatewayReplica:
 
     async def __serve_build_asgi_app__(self) -> Any:
         settings = self._settings
-        store = connect_store(settings)
+        store = connect_store(settings, fail_fast=True)
+        grace_s = settings.store.known_keys
         sealing = await asyncio.to_thread(load_sealing, settings, os.environ)
         plans, deployed = await asyncio.to_thread(load_deployed, settings)
         pepper = await asyncio.to_thread(load_or_create_pepper, settings.pepper_file)
@@ -251,9 +253,9 @@ class GatewayReplica:
             GatewayDeps(
                 pools=build_pools(settings, self._handles, counters),
                 tokenizers={name: each for name, each in counters.items() if isinstance(each, Tokenizer)},
-                keys=KeyStore(store, pepper),
+                keys=KeyStore(store, pepper, grace_s=grace_s),
                 audit=AuditLog(store, pepper),
-                directory=Directory(store),
+                directory=Directory(store, grace_s=grace_s),
                 quotas=QuotaLedger(store),
                 contexts=ContextStore(store, ttl_s=settings.context.ttl_s),
                 runs=RunStore(store, keep_s=settings.runs.keep, sealing=sealing),
@@ -267,15 +269,22 @@ class GatewayReplica:
                 runner=HandleRunner(self._runner) if self._runner is not None else None,
                 inline=InlinePipelines(deployed) if self._runner is not None else None,
                 parts={"store": lambda: _answers(store)},
+                local_share=local_share(settings),
                 settings=settings.gateway,
             )
         )
 
 
-def connect_store(settings: Settings) -> Store:
+def local_share(settings: Settings) -> LocalShare | None:
+    """What admits calls while the store is out, where that is the policy."""
+    refuses = settings.quotas.when_store_is_out == "refuse"
+    return None if refuses else LocalShare(settings.gateway.replicas)
+
+
+def connect_store(settings: Settings, *, fail_fast: bool = False) -> Store:
     """The store of the settings, for this process's event loop."""
     url = settings.store.url or EmbeddedValkey(settings.store_dir).url
-    return Store.connect(url, timeout_s=settings.store.timeout_s)
+    return Store.connect(url, timeout_s=settings.store.timeout_s, fail_fast=fail_fast)
 
 
 def journals(settings: Settings, store: Store, sealing: Sealing) -> StoredJournals:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -33,6 +33,17 @@ class StoreSettings(Spec):
     processes of the same machine can reach."""
     timeout_s: float = Field(default=0.1, gt=0, le=5)
     """Longest wait for one round trip; past it a call is refused rather than let through uncounted."""
+    known_keys: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=3600)] = 60.0
+    """How long a key that a gateway has just seen counts while the store is out, though it may have been
+    revoked meanwhile."""
+
+
+class QuotaSettings(Spec):
+    """What callers may spend."""
+
+    when_store_is_out: Literal["refuse", "local_share"] = "refuse"
+    """`refuse`: nothing is admitted. `local_share`: rates are counted by each gateway for itself, each with
+    its part of every limit; who has a budget, of tokens a day or money a month, is refused all the same."""
 
 
 class GatewaySettings(Spec):
@@ -131,6 +142,7 @@ class Settings(Spec):
     """Prompt files, or folders whose `*.yaml` files are taken."""
     indexes: dict[ModelName, IndexSettings] = Field(default_factory=dict)
     store: StoreSettings = StoreSettings()
+    quotas: QuotaSettings = QuotaSettings()
     gateway: GatewaySettings = GatewaySettings()
     runner: RunnerSettings = RunnerSettings()
     context: ContextSettings = ContextSettings()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from typing import Any, NamedTuple, Protocol
@@ -22,6 +23,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, Red
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from runtime.store.errors import CommandFailed, InvalidStoreUrl, StoreUnavailable
+from runtime.store.health import Health
 
 DEFAULT_TIMEOUT_S = 0.1
 PATIENCE_STEPS = 5
@@ -37,6 +39,9 @@ _pack: Callable[[tuple[Word, ...]], bytes] = hiredis.pack_command  # type: ignor
 """A command as it is sent; redis-py's own way takes ten times as long. Declared for tuples of one word."""
 
 _UNAVAILABLE = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError)
+
+
+_log = logging.getLogger(__name__)
 
 
 class Script:
@@ -80,15 +85,22 @@ class _Connection(Protocol):
 class Store:
     """A Redis or Valkey, for one event loop. Connects on first use. `close` when done."""
 
-    def __init__(self, pool: BlockingConnectionPool, place: str, timeout_s: float) -> None:
+    def __init__(
+        self, pool: BlockingConnectionPool, place: str, timeout_s: float, fail_fast: bool = False
+    ) -> None:
         self._pool: Any = pool
+        self._fail_fast = fail_fast
+        self._health = Health()
         self._place = place
         self._timeout_s = timeout_s
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
-    def connect(cls, url: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Store:
+    def connect(cls, url: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, fail_fast: bool = False) -> Store:
         """The store at a unix://, redis:// or rediss:// URL, user and password in it if need be.
+
+        With `fail_fast`, while it does not answer, only one call now and then waits for the time-out, and all
+        others fail at once.
 
         TLS verifies the server against the system's authorities, or those of `?ssl_ca_certs=<file>`.
         Raises `InvalidStoreUrl`.
@@ -111,7 +123,7 @@ class Store:
             raise InvalidStoreUrl(
                 "a store's URL is unix:///path, redis://[user:password@]host[:port][/db] or rediss://..."
             ) from None
-        return cls(pool, place, timeout_s)
+        return cls(pool, place, timeout_s, fail_fast)
 
     def __repr__(self) -> str:
         return f"Store({self._place})"
@@ -173,6 +185,9 @@ class Store:
 
     async def _bounded(self, round_trip: Any) -> list[Reply]:
         loop = self._check_loop(round_trip)
+        if self._fail_fast and not self._health.may_ask(loop.time()):
+            round_trip.close()
+            raise StoreUnavailable(f"{self._place} is out")
         try:
             async with asyncio.timeout(None) as bound:
                 patience = _Patience(loop, bound, self._timeout_s)
@@ -181,14 +196,19 @@ class Store:
                 finally:
                     patience.cancel()
         except TimeoutError:
-            raise StoreUnavailable(
-                f"{self._place} did not answer within {self._timeout_s * 1000:.0f} ms"
-            ) from None
+            raise self._unavailable(f"did not answer within {self._timeout_s * 1000:.0f} ms") from None
         except _UNAVAILABLE as error:
-            raise StoreUnavailable(f"{self._place}: {_told(error)}") from None
+            raise self._unavailable(_told(error)) from None
         except RedisError as error:
             raise CommandFailed(_told(error)) from None
+        if self._health.out and self._health.answered():
+            _log.warning("store_back: %s answers again", self._place)
         return replies
+
+    def _unavailable(self, why: str) -> StoreUnavailable:
+        if self._health.failed(asyncio.get_running_loop().time()):
+            _log.warning("store_out: %s: %s", self._place, why)
+        return StoreUnavailable(f"{self._place}: {why}")
 
     def _check_loop(self, round_trip: Any) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()

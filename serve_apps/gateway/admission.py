@@ -31,6 +31,7 @@ from serve_apps.gateway.bill import UNBILLED, Bill
 from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.demand import Demand, Spent
 from serve_apps.gateway.errors import ClientGone, Header, RateLimited
+from serve_apps.gateway.local_share import LocalShare
 from serve_apps.gateway.metering import Meter
 from serve_apps.gateway.quotas import Observed, QuotaLedger, Reservation
 from serve_apps.gateway.rate_headers import limit_headers
@@ -43,6 +44,8 @@ LOOK_S: Final = 0.5
 SETTLE_FOR_S: Final = 600.0
 """How long a settlement is tried: longer than a store is out."""
 GIVE_BACK_AFTER_S: Final = 1.0
+MAX_UNTOLD: Final = 16_384
+"""Settlements that may wait for a store that is out; then nothing more is admitted without it."""
 MAX_UNHEARD: Final = 1000
 """Reservations without a reply that are given back at a time; others expire."""
 HOLD_MARGIN_S: Final = 60.0
@@ -60,8 +63,10 @@ _log = structlog.get_logger(__name__)
 class Admission:
     """Reserves quota, and owns what is still to be settled."""
 
-    def __init__(self, ledger: QuotaLedger) -> None:
+    def __init__(self, ledger: QuotaLedger, local: LocalShare | None = None) -> None:
+        """`local` admits while the store is out; without it nothing is admitted then."""
         self._ledger = ledger
+        self._local = local
         self._open: dict[str, Ticket] = {}
         """Not settled yet, by reservation id."""
         self._settling: set[asyncio.Task[None]] = set()
@@ -78,6 +83,8 @@ class Admission:
         except QuotaExceeded as refusal:
             raise _refused(refusal) from None
         except StoreUnavailable:
+            if self._local is not None and len(self._settling) < MAX_UNTOLD:
+                return self._reserve_here(self._local, caller, call_id, demand, bill)
             # It may have been taken all the same, and would hold the caller's tokens until it expires.
             if self._unheard < MAX_UNHEARD:
                 self._background(self._give_back(caller, call_id, demand))
@@ -85,8 +92,21 @@ class Admission:
         ticket = self._open[call_id] = Ticket(self, reservation, bill)
         return ticket
 
+    def _reserve_here(
+        self, local: LocalShare, caller: Caller, call_id: str, demand: Demand, bill: Bill
+    ) -> Ticket:
+        try:
+            reservation = local.reserve(caller, demand, call_id, asyncio.get_running_loop().time())
+        except QuotaExceeded as refusal:
+            raise _refused(refusal) from None
+        ticket = self._open[call_id] = Ticket(self, reservation, bill, local_caller=caller)
+        return ticket
+
     def close(self, ticket: Ticket) -> None:
         """Settles a call that has ended, or releases it, in a task of its own."""
+        if self._local is not None and ticket.local_caller is not None:
+            requests = 0 if ticket.owed is None else 1
+            self._local.close(ticket.reservation.reservation_id, ticket.spent, requests)
         self._background(self._close(ticket))
 
     async def hold(self) -> None:
@@ -131,7 +151,9 @@ class Admission:
                 observed[ticket.reservation.tenant].append(ticket.observed())
         for tenant, several in observed.items():
             lost = await self._ledger.renew(tenant, several)
-            gone = [call_id for call_id in lost if call_id in self._open]
+            gone = [
+                call_id for call_id in lost if call_id in self._open and not self._open[call_id].local_caller
+            ]
             if gone:
                 _log.warning("reservations_expired", tenant=tenant, count=len(gone))
 
@@ -178,10 +200,19 @@ class Admission:
             await _settle_again(self._close_once, ticket)
 
     async def _close_once(self, ticket: Ticket) -> None:
+        reservation = ticket.reservation
         if ticket.owed is None:
-            await self._ledger.release(ticket.reservation, ticket.record)
+            await self._ledger.release(reservation, ticket.record)
+        elif ticket.local_caller is None:
+            await self._ledger.settle(reservation, ticket.spent, ticket.record)
         else:
-            await self._ledger.settle(ticket.reservation, ticket.spent, ticket.record)
+            await self._ledger.charge(
+                ticket.local_caller,
+                reservation.granted.model,
+                reservation.reservation_id,
+                ticket.spent,
+                ticket.record,
+            )
 
 
 class Ticket:
@@ -193,13 +224,22 @@ class Ticket:
         "_ended",
         "_meter",
         "_until",
+        "local_caller",
         "owed",
         "record",
         "reservation",
         "spent",
     )
 
-    def __init__(self, admission: Admission, reservation: Reservation, bill: Bill) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        reservation: Reservation,
+        bill: Bill,
+        local_caller: Caller | None = None,
+    ) -> None:
+        self.local_caller = local_caller
+        """Who called, where the call was admitted without the ledger."""
         self._admission = admission
         self._bill = bill
         self._meter: Meter | None = None

@@ -29,6 +29,7 @@ from serve_apps.gateway.http import Exchange
 from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.inline import InlinePipelines
 from serve_apps.gateway.keys import KeyStore
+from serve_apps.gateway.local_share import LocalShare
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.gateway.readiness import RUNNER, Ask, Readiness, model_part
 from serve_apps.gateway.responses import ResponseStore
@@ -79,6 +80,7 @@ class GatewayDeps:
     audit: AuditLog
     directory: Directory
     quotas: QuotaLedger
+    """Raises `StoreUnavailable` while the store is out; `local_share` may admit then."""
     contexts: ContextStore
     runs: RunStore
     approvals: ApprovalBook
@@ -97,6 +99,8 @@ class GatewayDeps:
     """Of the runs in the background and the durable ones; there where a runner is."""
     inline: InlinePipelines | None = None
     """Of pipelines that come with calls; there where a runner is."""
+    local_share: LocalShare | None = None
+    """Admits calls while the store is out. None: nobody does."""
     parts: Mapping[str, Ask] = field(default_factory=dict)
     """Whatever else must answer before the gateway calls itself ready, by name."""
     settings: GatewaySettings = GatewaySettings()
@@ -146,7 +150,7 @@ class Gateway:
         self.responses = deps.responses
         self.settings = deps.settings
         self.clock = deps.clock
-        self.admission = Admission(deps.quotas)
+        self.admission = Admission(deps.quotas, deps.local_share)
         self.attending = Attending()
         parts: dict[str, Ask] = {model_part(name): pool.ready for name, pool in deps.pools.items()}
         if deps.runner is not None:

@@ -23,15 +23,15 @@ itself. A step forward cannot be told from time passing.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 
 from runtime.store.client import Reply, Script, ScriptCall, Store, Word
-from runtime.store.errors import CommandFailed
+from runtime.store.errors import CommandFailed, StoreUnavailable
 from runtime.store.group_commit import GroupCommit
 from runtime.store.naming import check_name, tenant_key
 from serve_apps.gateway.applied import LETTERS, Applied, applied_limits, every_limit
@@ -69,10 +69,9 @@ _LOOK = Script("clock", "quota_look")
 _RESERVE = Script(*_SHARED, "quota_limit", "quota_reserve")
 _LEFT = Script(*_SHARED, "quota_limit", "quota_left")
 _SETTLE = Script(*_SHARED, "quota_settle")
+_CHARGE = Script(*_SHARED, "quota_charge")
 _RENEW = Script(*_SHARED, "quota_renew")
 _DUE = Script(*_SHARED, "quota_due")
-
-_log = logging.getLogger(__name__)
 
 
 def records_key(tenant: str) -> str:
@@ -177,11 +176,11 @@ class QuotaLedger:
         )
         admitted, output, *replies = reply
         states = tuple(
-            _state(limit, remaining, full_ms)
+            limit_state(limit, remaining, full_ms)
             for limit, (remaining, _, full_ms) in zip(limits, replies, strict=True)
         )
         if not admitted:
-            raise _refusal(demand, states, [wait_ms for _, wait_ms, _ in replies], output)
+            raise refusal_of(demand, states, [wait_ms for _, wait_ms, _ in replies], output)
         granted = demand
         if output != demand.output_tokens:
             granted = msgspec.structs.replace(demand, output_tokens=output)
@@ -204,6 +203,24 @@ class QuotaLedger:
         As `settle` otherwise.
         """
         return await self._close(reservation.tenant, reservation.reservation_id, Spent(0), 0, record)
+
+    async def charge(
+        self, caller: Caller, model: str, reservation_id: str, spent: Spent, record: bytes = b""
+    ) -> bool:
+        """Charges a call of `model` that was admitted without the ledger, while the store was out, whatever
+        is left of its limits. As `settle` otherwise.
+        """
+        _check(spent)
+        limits = applied_limits(caller, model)
+        keys = [
+            *_tenant_keys(caller.tenant),
+            _ledger_key(caller.tenant, caller.id),
+            *(limit.key for limit in limits),
+        ]
+        args: list[Word] = [self._now(), reservation_id, spent.tokens, spent.nanodollars, record]
+        args += (LETTERS[limit.kind] for limit in limits)
+        self._note(caller.tenant)
+        return bool(await self._commit.run(ScriptCall(_CHARGE, keys, args)))
 
     async def renew(self, tenant: str, observed: Sequence[Observed]) -> list[str]:
         """Holds on to open reservations of a tenant for another lease, and notes what each has come to: that
@@ -273,7 +290,7 @@ class QuotaLedger:
                 args += (LETTERS[limit.kind], limit.most)
             keys = [*_tenant_keys(caller.tenant), *(limit.key for limit in some)]
             reply = await self._store.run(_LEFT, keys, args)
-            states += (_state(limit, *pair) for limit, pair in zip(some, reply, strict=True))
+            states += (limit_state(limit, *pair) for limit, pair in zip(some, reply, strict=True))
         return tuple(states)
 
     async def _close(
@@ -290,7 +307,7 @@ class QuotaLedger:
             *(spent.tokens, spent.nanodollars, requests, record),
         ]
         reply = self._commit.submit(ScriptCall(_SETTLE, _tenant_keys(tenant), args), linger=True)
-        reply.add_done_callback(lambda done: _warn_if_lost(reservation_id, done))
+        reply.add_done_callback(_heard)
         return reply
 
     def _note(self, tenant: str) -> None:
@@ -316,15 +333,17 @@ class QuotaLedger:
     def _give_back_unasked(self, tenant: str, reservation_id: str, reply: Reply) -> None:
         """The caller left between asking and hearing: if it was admitted, undo that."""
         if reply[0]:
-            self._submit_close(tenant, reservation_id, Spent(0), 0, b"")
+            with suppress(StoreUnavailable):  # it expires
+                self._submit_close(tenant, reservation_id, Spent(0), 0, b"")
 
     def _now(self) -> Word:
         return "" if self._clock is None else int(self._clock() * 1000)
 
 
-def _warn_if_lost(reservation_id: str, reply: asyncio.Future[Reply]) -> None:
-    if not reply.cancelled() and (error := reply.exception()) is not None:
-        _log.warning("reservation %s is left to expire unless settled again: %s", reservation_id, error)
+def _heard(reply: asyncio.Future[Reply]) -> None:
+    """Of a settlement that nobody waits for (any more): whether the store is out is told elsewhere."""
+    if not reply.cancelled():
+        reply.exception()
 
 
 def _check(spent: Spent) -> None:
@@ -334,15 +353,17 @@ def _check(spent: Spent) -> None:
         raise ValueError(f"nanodollars must be between 0 and {MAX_NANODOLLARS}, not {spent.nanodollars}")
 
 
-def _state(limit: Applied, remaining: int, full_ms: int) -> LimitState:
+def limit_state(limit: Applied, remaining: int, full_ms: int) -> LimitState:
+    """`full_ms`: until all of it is free again, -1 where nobody knows."""
     reset_s = None if full_ms < 0 else full_ms / 1000
     return LimitState(limit.level, limit.level_id, limit.model, limit.kind, limit.most, remaining, reset_s)
 
 
-def _refusal(
+def refusal_of(
     demand: Demand, states: tuple[LimitState, ...], waits_ms: Sequence[int], fits: int
 ) -> QuotaExceeded:
-    """The limit that refuses for longest speaks for all."""
+    """The limit that refuses for longest speaks for all. `waits_ms` is of each limit, 0 where it would have
+    admitted the call, -1 where it never will; `fits` is what output would be admitted now, -1 for none."""
     worst = max(range(len(states)), key=lambda i: float("inf") if waits_ms[i] < 0 else waits_ms[i])
     wait_ms = waits_ms[worst]
     return QuotaExceeded(

@@ -163,7 +163,7 @@ async def test_no_acknowledged_settlement_is_lost_when_the_server_is_killed(valk
             nonlocal acknowledged, attempted
             for number in range(10_000):
                 reservation = await ledger.reserve(
-                    key, Demand("m", 3, 0), reservation_id=f"{names}-{worker}-{number}", ttl_s=600
+                    key, Demand("m", 3, 0), reservation_id=f"{names}-{worker}-{number}"
                 )
                 attempted += 3
                 await ledger.settle(reservation, Spent(3))

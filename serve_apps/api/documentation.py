@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from msgspec import Struct
 
 from runtime.context.model import Context
+from serve_apps.api.admin.described import ADMIN_ROUTES
 from serve_apps.api.approvals import ApprovalAnswer, ApprovalBody, ApprovalList
 from serve_apps.api.contexts import ContextDeleted
+from serve_apps.api.described import CALL_ERRORS, READ_ERRORS, AnthropicError, Described, ErrorBody
 from serve_apps.api.graphs import GraphList, GraphObject, RunBody
 from serve_apps.api.health import Health, ReadinessReport
 from serve_apps.api.inline import InlineBody
@@ -57,54 +57,6 @@ _ACCEPTED: Mapping[str, Any] = {
 }
 
 
-class ErrorObject(Struct, frozen=True):
-    message: str
-    type: str
-    param: str | None
-    """The field at fault."""
-    code: str
-
-
-class ErrorBody(Struct, frozen=True):
-    """Every answer that is not a success."""
-
-    error: ErrorObject
-
-
-class AnthropicErrorObject(Struct, frozen=True):
-    type: str
-    message: str
-
-
-class AnthropicError(Struct, frozen=True, tag_field="type", tag="error"):
-    """The same in Anthropic's dialect: on its routes, and where `anthropic-version` is sent."""
-
-    error: AnthropicErrorObject
-    request_id: str
-
-
-@dataclass(frozen=True)
-class Described:
-    """What one route takes and answers."""
-
-    summary: str
-    answer: type[Any] | None
-    """The JSON of a 200, where there is one."""
-    body: type[Any] | None = None
-    tag: str | None = None
-    streams: bool = False
-    errors: tuple[int, ...] = ()
-    query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """JSON Schemas of the parameters after the `?`."""
-    accepts: bool = False
-    """Whether it may answer that the run goes on by itself."""
-    failure: type[Any] = ErrorBody
-    """The JSON of an answer that is not a success."""
-
-
-_CALL_ERRORS = (400, 401, 403, 404, 408, 413, 415, 422, 429, 503)
-_READ_ERRORS = (401, 403, 404, 503)
-
 ROUTES: dict[tuple[str, str], Described] = {
     ("/v1/chat/completions", "post"): Described(
         "Chat with a model, or with a graph as `graph/NAME`",
@@ -112,13 +64,13 @@ ROUTES: dict[tuple[str, str], Described] = {
         ChatBody,
         "openai",
         True,
-        _CALL_ERRORS,
+        CALL_ERRORS,
     ),
     ("/v1/completions", "post"): Described(
-        "Complete a prompt", Completion, CompletionBody, "openai", True, _CALL_ERRORS
+        "Complete a prompt", Completion, CompletionBody, "openai", True, CALL_ERRORS
     ),
     ("/v1/embeddings", "post"): Described(
-        "Embed texts", EmbeddingList, EmbeddingBody, "openai", False, _CALL_ERRORS
+        "Embed texts", EmbeddingList, EmbeddingBody, "openai", False, CALL_ERRORS
     ),
     ("/v1/responses", "post"): Described(
         "Have a model or graph respond, and keep the response to continue it",
@@ -126,17 +78,17 @@ ROUTES: dict[tuple[str, str], Described] = {
         ResponseBody,
         "openai",
         True,
-        _CALL_ERRORS,
+        CALL_ERRORS,
     ),
-    ("/v1/responses/{response_id}", "get"): Described("A kept response", ResponseObject, errors=_READ_ERRORS),
+    ("/v1/responses/{response_id}", "get"): Described("A kept response", ResponseObject, errors=READ_ERRORS),
     ("/v1/responses/{response_id}", "delete"): Described(
-        "Forget a response", ResponseDeleted, errors=_READ_ERRORS
+        "Forget a response", ResponseDeleted, errors=READ_ERRORS
     ),
     ("/v1/responses/{response_id}/input_items", "get"): Described(
-        "The input of a kept response", InputItems, errors=(400, *_READ_ERRORS), query=ITEMS_PARAMETERS
+        "The input of a kept response", InputItems, errors=(400, *READ_ERRORS), query=ITEMS_PARAMETERS
     ),
     ("/v1/responses/{response_id}/cancel", "post"): Described(
-        "Refused: no response is made in the background", None, errors=(400, *_READ_ERRORS)
+        "Refused: no response is made in the background", None, errors=(400, *READ_ERRORS)
     ),
     ("/v1/messages", "post"): Described(
         "Chat with a model, or with a graph as `graph/NAME`, in Anthropic's dialect",
@@ -144,7 +96,7 @@ ROUTES: dict[tuple[str, str], Described] = {
         MessagesBody,
         "anthropic",
         True,
-        _CALL_ERRORS,
+        CALL_ERRORS,
         failure=AnthropicError,
     ),
     ("/v1/messages/count_tokens", "post"): Described(
@@ -153,31 +105,31 @@ ROUTES: dict[tuple[str, str], Described] = {
         CountBody,
         "anthropic",
         False,
-        _CALL_ERRORS,
+        CALL_ERRORS,
         failure=AnthropicError,
     ),
     ("/v1/graphs/{name}/runs", "post"): Described(
-        "Run a graph", RunAnswer, RunBody, "graphs", True, (*_CALL_ERRORS, 409), accepts=True
+        "Run a graph", RunAnswer, RunBody, "graphs", True, (*CALL_ERRORS, 409), accepts=True
     ),
-    ("/v1/graphs", "get"): Described("The graphs this key may run", GraphList, errors=_READ_ERRORS),
-    ("/v1/graphs/{name}", "get"): Described("One graph", GraphObject, errors=_READ_ERRORS),
+    ("/v1/graphs", "get"): Described("The graphs this key may run", GraphList, errors=READ_ERRORS),
+    ("/v1/graphs/{name}", "get"): Described("One graph", GraphObject, errors=READ_ERRORS),
     ("/v1/runs", "post"): Described(
         "Run a pipeline that comes with the call",
         RunAnswer,
         InlineBody,
         "runs",
         True,
-        (*_CALL_ERRORS, 409),
+        (*CALL_ERRORS, 409),
         accepts=True,
     ),
     ("/v1/runs", "get"): Described(
         "The runs of the last while, the newest first",
         RunList,
-        errors=(400, *_READ_ERRORS),
+        errors=(400, *READ_ERRORS),
         query=LIST_PARAMETERS,
     ),
     ("/v1/runs/{run_id}", "get"): Described(
-        "One run, with its nodes", RunWithOutputs, errors=(400, 409, *_READ_ERRORS), query=RUN_PARAMETERS
+        "One run, with its nodes", RunWithOutputs, errors=(400, 409, *READ_ERRORS), query=RUN_PARAMETERS
     ),
     ("/v1/runs/{run_id}/events", "get"): Described(
         "The events of a run that keeps them, from any number on",
@@ -185,17 +137,17 @@ ROUTES: dict[tuple[str, str], Described] = {
         None,
         "runs",
         True,
-        (400, 408, 409, *_READ_ERRORS),
+        (400, 408, 409, *READ_ERRORS),
         EVENTS_PARAMETERS,
     ),
-    ("/v1/runs/{run_id}/cancel", "post"): Described("End a run", CancelAnswer, errors=_READ_ERRORS),
+    ("/v1/runs/{run_id}/cancel", "post"): Described("End a run", CancelAnswer, errors=READ_ERRORS),
     ("/v1/runs/{run_id}/resume", "post"): Described(
         "Go on with a run that has failed, was cancelled or is suspended",
         None,
         ResumeBody,
         "runs",
         True,
-        (*_CALL_ERRORS, 409),
+        (*CALL_ERRORS, 409),
         accepts=True,
     ),
     ("/v1/runs/{run_id}/fork", "post"): Described(
@@ -204,29 +156,30 @@ ROUTES: dict[tuple[str, str], Described] = {
         ForkBody,
         "runs",
         True,
-        (*_CALL_ERRORS, 409),
+        (*CALL_ERRORS, 409),
         accepts=True,
     ),
     ("/v1/runs/{run_id}/approvals", "get"): Described(
-        "What a run asks of people", ApprovalList, errors=_READ_ERRORS
+        "What a run asks of people", ApprovalList, errors=READ_ERRORS
     ),
     ("/v1/runs/{run_id}/approvals/{node}", "post"): Described(
-        "Decide for a run that waits", ApprovalAnswer, ApprovalBody, errors=(400, 409, 413, *_READ_ERRORS)
+        "Decide for a run that waits", ApprovalAnswer, ApprovalBody, errors=(400, 409, 413, *READ_ERRORS)
     ),
     ("/v1/models", "get"): Described(
-        "The models and graphs this key may call", ModelList, errors=_READ_ERRORS
+        "The models and graphs this key may call", ModelList, errors=READ_ERRORS
     ),
-    ("/v1/models/{model}", "get"): Described("One model", ModelObject, errors=_READ_ERRORS),
-    ("/v1/contexts/{context_id}", "get"): Described("A kept conversation", Context, errors=_READ_ERRORS),
+    ("/v1/models/{model}", "get"): Described("One model", ModelObject, errors=READ_ERRORS),
+    ("/v1/contexts/{context_id}", "get"): Described("A kept conversation", Context, errors=READ_ERRORS),
     ("/v1/contexts/{context_id}", "delete"): Described(
-        "Forget a conversation", ContextDeleted, errors=_READ_ERRORS
+        "Forget a conversation", ContextDeleted, errors=READ_ERRORS
     ),
     ("/v1/usage", "get"): Described(
         "What was used, and what it cost",
         UsageReport,
-        errors=(400, *_READ_ERRORS),
+        errors=(400, *READ_ERRORS),
         query=USAGE_PARAMETERS,
     ),
+    **ADMIN_ROUTES,
     ("/healthz", "get"): Described("Whether this process lives", Health),
     ("/readyz", "get"): Described("Whether everything behind it can answer", ReadinessReport),
 }
@@ -274,7 +227,7 @@ def _operation(path: str, route: Described) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": route.summary,
         "responses": {
-            "200": {"description": "Success", "content": answer},
+            str(route.status): {"description": "Success", "content": answer},
             **{str(status): _error(status, route.failure) for status in route.errors},
         },
     }

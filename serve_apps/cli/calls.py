@@ -127,8 +127,9 @@ class GatewayClient:
                 return self._decode(response.read(), RunAccepted)
             return self._decode(response.read(), RunAnswer)
 
-    def _call(self, method: str, path: str, kind: type[T]) -> T:
-        with self._answer(method, path, None, {}, TIMEOUT_S) as response:
+    def _call(self, method: str, path: str, kind: type[T], body: Mapping[str, Any] | None = None) -> T:
+        encoded = None if body is None else msgspec.json.encode(body)
+        with self._answer(method, path, encoded, {}, TIMEOUT_S) as response:
             return self._decode(response.read(), kind)
 
     def _decode(self, body: bytes, kind: type[T]) -> T:

@@ -1,117 +1,218 @@
-"""`clustergraph keys`: API keys, straight in the store of a deploy config."""
+"""`clustergraph keys`: who may call, over the gateway's admin API."""
 
 from __future__ import annotations
 
-import asyncio
+import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from runtime.store.client import Store
-from serve_apps.cli.demo import store_url
-from serve_apps.cli.options import CONFIG, QUICKSTART
-from serve_apps.gateway.key_tokens import load_or_create_pepper
-from serve_apps.gateway.keys import KeyRecord, KeyStore
-from serve_apps.gateway.limits import Allowance, Limits
-from serve_apps.settings import load_settings
+from graphs.durations import parse_duration
+from serve_apps.api.admin.keys import KeyList, KeyObject, KeyWithSecret
+from serve_apps.cli.admin import (
+    AFTER,
+    AS_JSON,
+    CONCURRENT,
+    DAY_S,
+    DOLLARS,
+    LIMIT,
+    NAME,
+    NONE,
+    ORGANISATION,
+    RPM,
+    TPD,
+    TPM,
+    AdminClient,
+    given,
+    in_body,
+    limits_given,
+    moment,
+    name,
+    show,
+    show_limits,
+)
+from serve_apps.cli.bootstrap import bootstrap
+from serve_apps.cli.calls import CallFailed
+from serve_apps.cli.options import LOCAL_URL, URL
 
-app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
-DAY_S = 24 * 3600
+app = typer.Typer(help="API keys: make, list, change, rotate and revoke them.", no_args_is_help=True)
+app.command()(bootstrap)
+COLUMNS = ("key", "name", "organisation", "team", "role", "limits", "models", "expires", "last used", "state")
 
-Tenant = Annotated[str, typer.Option(help="Whose key it is; tenants never see each other's data.")]
-
-
-@asynccontextmanager
-async def _keys(config: Path) -> AsyncIterator[KeyStore]:
-    settings = load_settings(config)
-    store = Store.connect(store_url(settings), timeout_s=2)
-    try:
-        yield KeyStore(store, load_or_create_pepper(settings.pepper_file))
-    finally:
-        await store.close()
+KeyId = Annotated[
+    str, typer.Argument(metavar="KEY_ID", help="The id, as `keys list` prints it; not the key itself.")
+]
+MODELS = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="Only this model, graph/NAME or index/NAME. Repeatable; `all` for all."),
+]
+ENDPOINTS = Annotated[
+    list[str] | None,
+    typer.Option("--endpoint", help="Only this path, as /v1/chat/*. Repeatable; `all` for all."),
+]
+ROLE = Annotated[str | None, typer.Option("--role", help="admin, owner, member or service.")]
+FUNCTIONS = Annotated[
+    bool | None,
+    typer.Option(
+        "--functions/--no-functions", help="Whether pipelines sent with a call may run functions and tools."
+    ),
+]
+EXPIRES_DAYS = Annotated[
+    str | None, typer.Option("--expires-days", metavar="DAYS|none", help="How long from now it works.")
+]
+ALL = "all"
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="What the key is for.")],
-    tenant: Tenant = "default",
-    requests_per_minute: Annotated[int | None, typer.Option("--rpm", min=1)] = None,
-    tokens_per_minute: Annotated[int | None, typer.Option("--tpm", min=1)] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Allow this model or graph/NAME only; may be repeated.")
-    ] = None,
-    functions: Annotated[
-        bool, typer.Option("--functions", help="Let pipelines sent with a call run functions and tools.")
-    ] = False,
-    expires_days: Annotated[float | None, typer.Option(min=0.0)] = None,
-    config: CONFIG = QUICKSTART,
+    called: Annotated[str, typer.Argument(metavar="NAME", help="What the key is for.")],
+    organisation: ORGANISATION = None,
+    team: Annotated[str | None, typer.Option(help="A team of the organisation.")] = None,
+    role: ROLE = None,
+    models: MODELS = None,
+    endpoints: ENDPOINTS = None,
+    functions: FUNCTIONS = None,
+    expires_days: EXPIRES_DAYS = None,
+    rpm: RPM = None,
+    tpm: TPM = None,
+    concurrent: CONCURRENT = None,
+    per_day: TPD = None,
+    dollars: DOLLARS = None,
+    as_json: AS_JSON = False,
+    url: URL = LOCAL_URL,
 ) -> None:
     """Make a key and print it. It is shown this once: the store keeps a hash of it."""
-
-    async def make() -> str:
-        async with _keys(config) as keys:
-            token, _ = await keys.create(
-                tenant,
-                name,
-                allowance=Allowance(Limits(requests_per_minute, tokens_per_minute)),
-                expires=time.time() + expires_days * DAY_S if expires_days is not None else None,
-                models=model or None,
-                functions=functions,
-            )
-            return token
-
-    typer.echo(asyncio.run(make()))
+    limits = in_body(limits_given(rpm, tpm, concurrent, per_day, dollars))
+    what = given(organisation=organisation, team=team, role=role, functions=functions)
+    body = {"name": called} | what | _lists(models, endpoints) | _expires(expires_days) | limits
+    _show_secret(AdminClient(url).send("POST", "keys", body, KeyWithSecret), as_json)
 
 
 @app.command(name="list")
-def list_keys(tenant: Tenant = "default", config: CONFIG = QUICKSTART) -> None:
-    """List the keys of a tenant."""
-
-    async def read() -> list[KeyRecord]:
-        async with _keys(config) as keys:
-            return [record async for record in keys.list(tenant)]
-
-    table = Table(
-        "id", "name", "created", "expires", "requests/min", "tokens/min", "models", "functions", "state"
-    )
-    for record in asyncio.run(read()):
-        table.add_row(
-            record.key_id,
-            record.name,
-            _day(record.created),
-            _day(record.expires),
-            str(record.allowance.limits.requests_per_minute or "-"),
-            str(record.allowance.limits.tokens_per_minute or "-"),
-            ", ".join(record.models) if record.models is not None else "all",
-            "yes" if record.functions else "no",
-            "revoked" if record.revoked else "active",
-        )
-    Console().print(table)
+def list_keys(
+    organisation: ORGANISATION = None,
+    team: Annotated[str | None, typer.Option(help="Only keys of this team.")] = None,
+    limit: LIMIT = 100,
+    after: AFTER = None,
+    as_json: AS_JSON = False,
+    url: URL = LOCAL_URL,
+) -> None:
+    """List the keys that yours may see, the oldest first."""
+    query = given(organisation=organisation, team=team, limit=limit, after=after)
+    page = AdminClient(url).get("keys", KeyList, **query)
+    show(page, as_json, COLUMNS, map(_row, page.data))
 
 
 @app.command()
-def revoke(
-    key_id: Annotated[str, typer.Argument(help="The id, as `keys list` prints it; not the key itself.")],
-    config: CONFIG = QUICKSTART,
+def get(key_id: KeyId, as_json: AS_JSON = False, url: URL = LOCAL_URL) -> None:
+    """Show one key."""
+    key = AdminClient(url).get(f"keys/{name(key_id)}", KeyObject)
+    show(key, as_json, COLUMNS, [_row(key)])
+
+
+@app.command()
+def change(
+    key_id: KeyId,
+    called: NAME = None,
+    role: ROLE = None,
+    models: MODELS = None,
+    endpoints: ENDPOINTS = None,
+    functions: FUNCTIONS = None,
+    expires_days: EXPIRES_DAYS = None,
+    as_json: AS_JSON = False,
+    url: URL = LOCAL_URL,
 ) -> None:
-    """Refuse a key from now on, on every gateway replica within a second."""
-
-    async def end() -> bool:
-        async with _keys(config) as keys:
-            return await keys.revoke(key_id)
-
-    if not asyncio.run(end()):
-        typer.echo(f"there is no key {key_id}", err=True)
-        raise typer.Exit(1)
-    typer.echo(f"{key_id} is revoked")
+    """Change what a key may do: what is not said stays as it is. `keys limits` changes what it may spend."""
+    what = given(name=called, role=role, functions=functions)
+    body = what | _lists(models, endpoints) | _expires(expires_days)
+    key = AdminClient(url).send("PATCH", f"keys/{name(key_id)}", body, KeyObject)
+    show(key, as_json, COLUMNS, [_row(key)])
 
 
-def _day(seconds: float | None) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M") if seconds is not None else "-"
+@app.command()
+def limits(
+    key_id: KeyId,
+    rpm: RPM = None,
+    tpm: TPM = None,
+    concurrent: CONCURRENT = None,
+    per_day: TPD = None,
+    dollars: DOLLARS = None,
+    as_json: AS_JSON = False,
+    url: URL = LOCAL_URL,
+) -> None:
+    """Change what a key may spend: what is not said stays as it is. `quotas` does so for single models."""
+    body = in_body(limits_given(rpm, tpm, concurrent, per_day, dollars))
+    key = AdminClient(url).send("PATCH", f"keys/{name(key_id)}", body, KeyObject)
+    show(key, as_json, COLUMNS, [_row(key)])
+
+
+@app.command()
+def rotate(
+    key_id: KeyId,
+    overlap: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="How long the old secret goes on, as 24h or 30m. Default: not at all."
+        ),
+    ] = None,
+    as_json: AS_JSON = False,
+    url: URL = LOCAL_URL,
+) -> None:
+    """Give a key a new secret and print it. What the key may do and has spent stays as it is."""
+    try:
+        seconds = 0.0 if overlap is None else parse_duration(overlap)
+    except ValueError as error:
+        raise CallFailed(f"--overlap: {error}") from None
+    path = f"keys/{name(key_id)}/rotate"
+    _show_secret(AdminClient(url).send("POST", path, {"overlap_seconds": seconds}, KeyWithSecret), as_json)
+
+
+@app.command()
+def revoke(key_id: KeyId, url: URL = LOCAL_URL) -> None:
+    """Refuse a key from now on, on every gateway within two seconds. It cannot be taken back."""
+    key = AdminClient(url).send("POST", f"keys/{name(key_id)}/revoke", None, KeyObject)
+    typer.echo(f"{key.id} is revoked")
+
+
+def _lists(models: list[str] | None, endpoints: list[str] | None) -> dict[str, Any]:
+    """What was said of them; `all` is no list."""
+    said = {"models": models, "endpoints": endpoints}
+    return {key: None if ALL in values else values for key, values in said.items() if values}
+
+
+def _expires(days: str | None) -> dict[str, Any]:
+    if days is None:
+        return {}
+    if days == NONE:
+        return {"expires": None}
+    try:
+        lasts = float(days)
+    except ValueError:
+        lasts = math.nan
+    if not math.isfinite(lasts):
+        raise CallFailed(f"--expires-days: a number of days, or {NONE}, not {days!r}")
+    return {"expires": time.time() + lasts * DAY_S}
+
+
+def _show_secret(made: KeyWithSecret, as_json: bool) -> None:
+    """The key alone, for `KEY=$(clustergraph keys create ci)`."""
+    if as_json:
+        show(made, as_json, (), ())
+    else:
+        typer.echo(made.key)
+
+
+def _row(key: KeyObject) -> tuple[str, ...]:
+    return (
+        key.id,
+        key.name,
+        key.organisation,
+        key.team,
+        key.role,
+        show_limits(key.limits),
+        "all" if key.models is None else "\n".join(key.models) or "none",
+        moment(key.expires),
+        moment(key.last_used),
+        key.state,
+    )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
+import structlog
 import typer
 from rich.console import Console
 
 from cluster.errors import ClusterError
 from cluster.models import prepare
 from runtime.store.errors import StoreError
-from serve_apps.cli import keys, run, runs, up, usage
+from serve_apps.cli import audit, keys, organisations, run, runs, teams, up, usage
 from serve_apps.cli.graphs import app as graphs_app
 from serve_apps.cli.options import CONFIG, QUICKSTART
 from serve_apps.settings import load_settings
@@ -22,6 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys.app, name="keys")
+app.add_typer(teams.app, name="teams")
+app.add_typer(organisations.app, name="orgs")
+app.add_typer(audit.app, name="audit")
 app.add_typer(runs.app, name="runs")
 app.add_typer(graphs_app)
 app.command(name="run")(run.run)
@@ -60,6 +64,7 @@ def prepare_command(
 
 def main() -> None:
     """Entry point: an error on purpose is one line, not a traceback."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     sys.path.append("")  # functions of pipelines may be in the working directory, behind what is installed
     try:
         app()

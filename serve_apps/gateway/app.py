@@ -32,6 +32,7 @@ from serve_apps.api import (
     runs,
     usage,
 )
+from serve_apps.api.admin.routes import ADMIN
 from serve_apps.api.common import EXCHANGE, install_error_handlers
 from serve_apps.gateway.deps import Gateway, GatewayDeps, Request
 from serve_apps.gateway.errors import ClientGone, GatewayError, MethodNotAllowed
@@ -185,7 +186,7 @@ def _api(gateway: Gateway) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
     )
-    for part in (models, responses, graphs, runs, approvals, contexts, usage, health):
+    for part in (models, responses, graphs, runs, approvals, contexts, usage, health, *ADMIN):
         api.include_router(part.router(gateway))
     install_error_handlers(api)
     documentation.install(api)

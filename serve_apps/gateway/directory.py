@@ -160,11 +160,11 @@ class Directory:
         )
         return _present(_decode_organisation(raw)) if raw is not None else None
 
-    async def organisations(self) -> AsyncIterator[Organisation]:
-        """All of them by id, a page at a time. Raises `StoreUnavailable`."""
-        after = "-"
+    async def organisations(self, after: str | None = None) -> AsyncIterator[Organisation]:
+        """All of them by id, a page at a time; those behind the id `after`. Raises `StoreUnavailable`."""
+        start = "-" if after is None else f"({after}"
         while page := await self._store.execute(
-            "ZRANGE", _ORGANISATIONS, after, "+", "BYLEX", "LIMIT", 0, _PAGE
+            "ZRANGE", _ORGANISATIONS, start, "+", "BYLEX", "LIMIT", 0, _PAGE
         ):
             tenants = [tenant.decode() for tenant in page]
             reads = [("HGET", _organisation_key(tenant), _RECORD) for tenant in tenants]
@@ -172,7 +172,7 @@ class Directory:
                 organisation = _present(_decode_organisation(raw)) if raw is not None else None
                 if organisation is not None:
                     yield organisation
-            after = f"({tenants[-1]}"
+            start = f"({tenants[-1]}"
 
     async def change_organisation(
         self, tenant: str, change: Callable[[Organisation], Organisation]

@@ -228,42 +228,57 @@ class KeyStore:
         Raises `InvalidName` (tenant, team), `InvalidEndpoint`, `StoreUnavailable`.
         """
         record = KeyRecord(
-            key_id=self._tokens.new_id(),
-            tenant=check_name("tenant", tenant),
+            key_id=self.new_id(),
+            tenant=tenant,
             name=name,
             created=self._clock(),
             expires=expires,
-            team=check_name("team", team),
+            team=team,
             role=role,
             allowance=allowance,
             models=models,
-            endpoints=_checked(endpoints),
+            endpoints=endpoints,
             functions=functions,
             created_by=created_by,
         )
+        return await self.issue(record), record
+
+    def new_id(self) -> str:
+        """Of a key that is to be issued."""
+        return self._tokens.new_id()
+
+    async def issue(self, record: KeyRecord) -> str:
+        """The token of a new key with this record, whose id is of `new_id`. Raises as `create`."""
+        check_name("tenant", record.tenant)
+        check_name("team", record.team)
+        _checked(record.endpoints)
         token, digest = self._tokens.new_token(record.key_id)
         # The index first: an entry without a key is skipped, a key without an entry could not be found.
-        await self._store.execute("ZADD", _index(tenant), str(record.created), record.key_id)
+        await self._store.execute("ZADD", _index(record.tenant), str(record.created), record.key_id)
         await self._list_admin(record)
         key = _key(record.key_id)
         await self._store.execute("HSET", key, "record", msgspec.msgpack.encode(record), "digest", digest)
-        if expires is not None:
-            await self._store.execute("PEXPIREAT", key, _forgotten_at(expires))
-        return token, record
+        if record.expires is not None:
+            await self._store.execute("PEXPIREAT", key, _forgotten_at(record.expires))
+        return token
 
-    async def bootstrap(self, tenant: str, name: str) -> tuple[str, KeyRecord]:
-        """The first key of an admin, as `create`. Raises `AdminExists` where there is one that works."""
+    async def bootstrap(self, tenant: str, name: str, key_id: str | None = None) -> tuple[str, KeyRecord]:
+        """The first key of an admin, as `create`; with an id of `new_id`, if one is given.
+
+        Raises `AdminExists` where there is one that works.
+        """
         if not await self._store.execute("SET", _BOOTSTRAP, "1", "NX", "PX", _BOOTSTRAP_MS):
             raise AdminExists("a key of an admin is being made at this moment")
         try:
-            for key_id in await self._store.execute("ZRANGE", _ADMINS, 0, -1):
-                record = await self.get(key_id.decode())
+            for known in await self._store.execute("ZRANGE", _ADMINS, 0, -1):
+                record = await self.get(known.decode())
                 if record is not None and record.role == "admin" and self._is_live(record):
                     raise AdminExists(
                         f"there is a key of an admin: {record.key_id} ({record.name!r}, of {record.tenant}). "
                         f"Make others with it; if it is lost, revoke it first"
                     )
-            return await self.create(tenant, name, role="admin")
+            record = KeyRecord(key_id or self.new_id(), tenant, name, self._clock(), role="admin")
+            return await self.issue(record), record
         finally:
             await self._store.execute("DEL", _BOOTSTRAP)
 
@@ -322,9 +337,15 @@ class KeyStore:
         self._known.forget(key_id)
         return bool(found)
 
-    async def list(self, tenant: str) -> AsyncIterator[KeyRecord]:
-        """The tenant's keys, oldest first, a page at a time. Raises `InvalidName`, `StoreUnavailable`."""
+    async def list(self, tenant: str, *, after: str | None = None) -> AsyncIterator[KeyRecord]:
+        """The tenant's keys, oldest first, a page at a time; those behind the key `after`, if it is listed.
+
+        Raises `InvalidName`, `StoreUnavailable`.
+        """
         index, start = _index(tenant), 0
+        if after is not None:
+            rank = await self._store.execute("ZRANK", index, after)
+            start = 0 if rank is None else rank + 1
         while page := await self._store.execute("ZRANGE", index, start, start + _PAGE - 1, "WITHSCORES"):
             gone = 0
             for key_id, created in zip(page[::2], page[1::2], strict=True):

@@ -21,7 +21,7 @@ MAX_FREE_FORM_DEPTH = 32
 """Levels of nesting in the parts of a body that no type describes (tool schemas, metadata, graph inputs)."""
 
 _INT64 = 2**63
-_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_PATH = re.compile(r" - at (`key` in )?`\$\.?(?P<path>[^`]*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`")
 _MISSING = re.compile(r"Object missing required field `(?P<field>[^`]*)`")
 _NOTHING_ELSE = ("Expected `null`, got",)

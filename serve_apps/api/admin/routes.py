@@ -1,0 +1,10 @@
+"""The parts of the admin API."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from serve_apps.api.admin import audit, keys, organisations, teams
+
+ADMIN: Final = (organisations, teams, keys, audit)
+"""Each has a `router(gateway)`."""

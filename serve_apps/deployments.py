@@ -265,6 +265,7 @@ class GatewayReplica:
                 prices=prices_of(settings.models),
                 responses=ResponseStore(store, sealing=sealing),
                 usage=HandleBook(self._accountant),
+                tasks=settings.tasks,
                 graphs={name: info_of(plan) for name, plan in plans.items()},
                 runner=HandleRunner(self._runner) if self._runner is not None else None,
                 inline=InlinePipelines(deployed) if self._runner is not None else None,

@@ -94,8 +94,17 @@ def load_deployed(settings: Settings, timings: Timings | None = None) -> Loaded:
         plans[version], pipelines[version] = plan, loaded.pipeline
     if problems:
         raise PipelineError(problems)
-    usable = replace_fields(known, graphs=by_reference(pipelines))
-    return Loaded(by_reference(plans), Deployed(known_here, usable))
+    usable, named = replace_fields(known, graphs=by_reference(pipelines)), by_reference(plans)
+    _check_tasks(settings, named)
+    return Loaded(named, Deployed(known_here, usable))
+
+
+def _check_tasks(settings: Settings, plans: Mapping[str, ExecutionPlan]) -> None:
+    """Raises `ConfigError` for a task whose graph is not there."""
+    for task, graph in settings.tasks.items():
+        if graph not in plans:
+            there = ", ".join(name for name in plans if AT not in name) or "none"
+            raise ConfigError(f"tasks.{task}: there is no graph {graph!r}; there are: {there}", param="tasks")
 
 
 def _measured(known: Catalog, version: tuple[str, str], timings: Timings) -> Catalog:

@@ -22,6 +22,8 @@ ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 
 
+GraphReference = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[A-Za-z0-9.+-]{1,64})?$")]
+TaskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 SealedName = Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,127})$")]
 
 
@@ -138,6 +140,9 @@ class Settings(Spec):
     models: list[ModelSpec] = Field(min_length=1)
     graphs: list[Path] = Field(default_factory=list)
     """Pipeline files."""
+    tasks: dict[TaskName, GraphReference] = Field(default_factory=dict)
+    """Graphs by the tasks that they are for: `sentiment-analysis: sentiment` is called on
+    `/ai/sentiment-analysis`."""
     prompts: list[Path] = Field(default_factory=list)
     """Prompt files, or folders whose `*.yaml` files are taken."""
     indexes: dict[ModelName, IndexSettings] = Field(default_factory=dict)

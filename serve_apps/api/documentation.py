@@ -27,6 +27,8 @@ from serve_apps.api.responses import ITEMS_PARAMETERS
 from serve_apps.api.run_actions import EVENTS_PARAMETERS, ForkBody, ResumeBody
 from serve_apps.api.run_answers import RunAccepted, RunAnswer
 from serve_apps.api.runs import LIST_PARAMETERS, RUN_PARAMETERS, CancelAnswer, RunList, RunWithOutputs
+from serve_apps.api.tasks import TaskList
+from serve_apps.api.tokenize import DetokenizeBody, Detokenized, TokenizeBody, Tokenized
 from serve_apps.api.usage import USAGE_PARAMETERS, UsageReport
 from serve_apps.translators.anthropic import CountBody, MessagesBody
 from serve_apps.translators.anthropic_replies import AnthropicMessage, TokenCount
@@ -108,6 +110,27 @@ ROUTES: dict[tuple[str, str], Described] = {
         CALL_ERRORS,
         failure=AnthropicError,
     ),
+    ("/v1/tokenize", "post"): Described(
+        "Turn a prompt or messages into the tokens that the model reads",
+        Tokenized,
+        TokenizeBody,
+        "tokens",
+        False,
+        _CALL_ERRORS,
+    ),
+    ("/v1/detokenize", "post"): Described(
+        "Turn tokens back into text", Detokenized, DetokenizeBody, "tokens", False, _CALL_ERRORS
+    ),
+    ("/ai/{task}", "post"): Described(
+        "Have a task done: the body is the inputs that `GET /ai` tells of",
+        RunAnswer,
+        dict,
+        "tasks",
+        True,
+        (*_CALL_ERRORS, 409),
+        accepts=True,
+    ),
+    ("/ai", "get"): Described("The tasks this key may use", TaskList, errors=_READ_ERRORS),
     ("/v1/graphs/{name}/runs", "post"): Described(
         "Run a graph", RunAnswer, RunBody, "graphs", True, (*CALL_ERRORS, 409), accepts=True
     ),
@@ -205,7 +228,12 @@ def _document(api: FastAPI) -> dict[str, Any]:
         ErrorBody,
         AnthropicError,
         RunAccepted,
-        *(kind for route in ROUTES.values() for kind in (route.answer, route.body) if kind),
+        *(
+            kind
+            for route in ROUTES.values()
+            for kind in (route.answer, route.body)
+            if kind not in (None, dict)
+        ),
     }
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_COMPONENTS + "{name}")
     components = document.setdefault("components", {})
@@ -255,7 +283,7 @@ def _operation(path: str, route: Described) -> dict[str, Any]:
 
 
 def _reference(kind: type[Any]) -> dict[str, str]:
-    return {"$ref": _COMPONENTS + kind.__name__}
+    return {"type": "object"} if kind is dict else {"$ref": _COMPONENTS + kind.__name__}
 
 
 def _error(status: int, failure: type[Any]) -> dict[str, Any]:

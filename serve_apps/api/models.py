@@ -8,10 +8,12 @@ from fastapi import APIRouter, Response
 from fastapi import Request as HTTPRequest
 from msgspec import Struct
 
-from serve_apps.api.common import caller_of, json_response
+from serve_apps.api import anthropic_models
+from serve_apps.api.common import caller_of, exchange_of, json_response
 from serve_apps.gateway.deps import Gateway
 from serve_apps.gateway.rights import GRAPH_PREFIX
 from serve_apps.gateway.routing import known_graph, known_pool, visible_models
+from serve_apps.gateway.wording import ANTHROPIC
 
 GRAPH_OWNER = "cluster-graph-hybrid"
 
@@ -47,7 +49,10 @@ def router(gateway: Gateway) -> APIRouter:
     @routes.get("/v1/models")
     async def list_models(request: HTTPRequest) -> Response:
         caller = await caller_of(gateway, request)
-        return json_response(ModelList([describe(gateway, name) for name in visible_models(gateway, caller)]))
+        names = visible_models(gateway, caller)
+        if exchange_of(request).wording is ANTHROPIC:
+            return json_response(anthropic_models.page(gateway, names, request.query_params))
+        return json_response(ModelList([describe(gateway, name) for name in names]))
 
     @routes.get("/v1/models/{model:path}")
     async def get_model(model: str, request: HTTPRequest) -> Response:
@@ -56,6 +61,8 @@ def router(gateway: Gateway) -> APIRouter:
             known_graph(gateway, caller, model.removeprefix(GRAPH_PREFIX))
         else:
             known_pool(gateway, caller, model)
+        if exchange_of(request).wording is ANTHROPIC:
+            return json_response(anthropic_models.describe(gateway, model))
         return json_response(describe(gateway, model))
 
     return routes

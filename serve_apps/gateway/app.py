@@ -30,6 +30,8 @@ from serve_apps.api import (
     responses,
     run_actions,
     runs,
+    tasks,
+    tokenize,
     usage,
 )
 from serve_apps.api.admin.routes import ADMIN
@@ -75,6 +77,9 @@ HOT_ROUTES: Mapping[str, Route] = {
     "/v1/responses": Route("POST", responses.create_response),
     "/v1/messages": Route("POST", anthropic.messages, wording=ANTHROPIC),
     "/v1/messages/count_tokens": Route("POST", anthropic.count_tokens, wording=ANTHROPIC),
+    "/v1/tokenize": Route("POST", tokenize.tokenize),
+    "/v1/detokenize": Route("POST", tokenize.detokenize),
+    "/ai/*": Route("POST", tasks.run_task),
     "/v1/graphs/*/runs": Route("POST", graphs.run_graph),
     "/v1/runs": Route("POST", inline.run_inline, alone=False),
     "/v1/runs/*/events": Route("GET", run_actions.run_events),
@@ -137,9 +142,14 @@ class Front:
 def _find(method: str, path: str) -> Route | None:
     """The hot route of a path; None where FastAPI has one, or nobody."""
     route = HOT_ROUTES.get(path)
-    if route is None and path.count("/") == 4:
-        _, version, kind, _, action = path.split("/")
-        route = HOT_ROUTES.get(f"/{version}/{kind}/*/{action}")
+    if route is None:
+        match path.split("/"):
+            case ["", version, kind, _, action]:
+                route = HOT_ROUTES.get(f"/{version}/{kind}/*/{action}")
+            case ["", "ai", task] if task:
+                route = HOT_ROUTES["/ai/*"]
+            case _:
+                pass
     return route if route is None or route.alone or route.method == method else None
 
 
@@ -186,7 +196,7 @@ def _api(gateway: Gateway) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
     )
-    for part in (models, responses, graphs, runs, approvals, contexts, usage, health, *ADMIN):
+    for part in (models, responses, graphs, runs, approvals, contexts, usage, tasks, health, *ADMIN):
         api.include_router(part.router(gateway))
     install_error_handlers(api)
     documentation.install(api)

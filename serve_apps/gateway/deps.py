@@ -90,6 +90,8 @@ class GatewayDeps:
     """Of the models that have theirs at hand, by model name."""
     graphs: Mapping[str, GraphInfo] = field(default_factory=dict)
     """By graph name; not empty only when there is a runner."""
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    """Graphs by the tasks that they are for."""
     prices: Mapping[str, Price] = field(default_factory=dict)
     """By model name; one that has none is free."""
     usage: UsageBook | None = None
@@ -133,6 +135,7 @@ class Gateway:
     def __init__(self, deps: GatewayDeps) -> None:
         self.pools = deps.pools
         self.tokenizers = deps.tokenizers
+        self.tasks = deps.tasks
         self.graphs = deps.graphs
         self.prices = deps.prices
         self.usage = deps.usage

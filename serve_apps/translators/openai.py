@@ -10,7 +10,7 @@ extra sampling fields. `openai_replies.py` has the way back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -236,7 +236,12 @@ def check_completion(body: CompletionBody) -> str:
 
 def chat_messages(body: ChatBody) -> list[Message]:
     """The body's messages in the shape every chat template understands. Raises `BadRequest`."""
-    return [_message(message, index) for index, message in enumerate(body.messages)]
+    return messages_of(body.messages)
+
+
+def messages_of(messages: Sequence[ChatMessage]) -> list[Message]:
+    """As `chat_messages`."""
+    return [_message(message, index) for index, message in enumerate(messages)]
 
 
 def chat_sampling(body: ChatBody) -> Sampling:

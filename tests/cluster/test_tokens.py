@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from cluster.errors import ConfigError, InvalidCall
@@ -253,3 +254,17 @@ def test_the_bound_counts_tools_and_ids_and_books_media() -> None:
 def test_the_folder_decides_the_counter(folder: Path) -> None:
     assert isinstance(counter_for(folder), ModelTokenCounter)
     assert isinstance(counter_for(None), ByteTokenCounter)
+
+
+def test_tokens_there_and_back(exact: ModelTokenCounter) -> None:
+    text = f"The capital{END} \u2603"
+    call = replace(chat(""), messages=None, prompt=text)
+    whole, bare = exact.encode(call), exact.encode(call, special=False)
+    assert (whole.texts[0], whole.ids[1:]) == (BOS, bare.ids)
+    assert len(whole.ids) == exact.count(call)
+    assert exact.decode(bare.ids) == text
+    messages = chat("The capital?")
+    assert len(exact.encode(messages).ids) == exact.count(messages)
+    with pytest.raises(InvalidCall) as caught:
+        exact.decode([0, 10**6])
+    assert caught.value.param == "tokens[1]"

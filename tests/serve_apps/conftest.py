@@ -17,6 +17,7 @@ import uvicorn
 from cluster.engines.fake import FakeEngine, FakeScript, FakeTokenCounter
 from cluster.interface import ModelInfo, Pool
 from cluster.pools.local import LocalPool
+from cluster.tokens import Tokenizer
 from runtime.approvals.book import ApprovalBook
 from runtime.context.store import ContextStore
 from runtime.durability.journal import Journals
@@ -148,6 +149,8 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
             usage: UsageBook | None = None,
             prices: Mapping[str, Price] | None = None,
             functions: bool = False,
+            tasks: Mapping[str, str] | None = None,
+            tokenizers: Mapping[str, Tokenizer] | None = None,
             ready: bool = True,
         ) -> Site:
             engine = FakeEngine(script)
@@ -162,7 +165,8 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
                 approvals=ApprovalBook(one_store),
                 answers=AnswerStore(one_store),
                 responses=ResponseStore(one_store),
-                tokenizers={CHAT: FakeTokenCounter()},
+                tokenizers={CHAT: FakeTokenCounter()} if tokenizers is None else tokenizers,
+                tasks=tasks or {},
                 graphs=graphs or {},
                 prices=prices or {},
                 usage=usage,

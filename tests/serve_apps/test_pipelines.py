@@ -188,3 +188,11 @@ def test_a_file_that_is_not_there(deployed, tmp_path):
     (tmp_path / "one.yaml").unlink()
     with pytest.raises(ConfigError, match="cannot read"):
         load_plans(settings)
+
+
+def test_a_task_without_its_graph(deployed):
+    settings = deployed(one=to_yaml(inline_chain()))
+    right, wrong = ({"tasks": {"sums": name}} for name in ("inline-chain", "inline-chian"))
+    with pytest.raises(ConfigError, match="no graph 'inline-chian'; there are: inline-chain"):
+        load_plans(settings.model_copy(update=wrong))
+    assert load_plans(settings.model_copy(update=right))

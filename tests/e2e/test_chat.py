@@ -21,7 +21,7 @@ def test_the_first_minute_ends_with_a_real_answer_and_commands_to_paste(system: 
 def test_models_are_listed(system: RunningSystem) -> None:
     names = {model.id for model in system.client().models.list()}
     graphs = {f"graph/{path.stem}" for path in system.settings.graphs}
-    assert len(graphs) == 8
+    assert len(graphs) == 9
     assert names == {"smollm2", "minilm"} | graphs
 
 

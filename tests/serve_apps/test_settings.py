@@ -22,7 +22,7 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("name", ["quickstart", "fake"])
 def test_the_shipped_configs_load_and_name_files_that_exist(name: str) -> None:
     settings = load_settings(CONFIGS / f"{name}.yaml")
-    assert len(settings.graphs) == 8
+    assert len(settings.graphs) == 9
     assert all(graph.is_file() for graph in settings.graphs)
     assert all(prompts.is_dir() for prompts in settings.prompts)
     assert all(path.is_dir() for index in settings.indexes.values() for path in index.corpus)

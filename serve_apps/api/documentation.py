@@ -116,10 +116,10 @@ ROUTES: dict[tuple[str, str], Described] = {
         TokenizeBody,
         "tokens",
         False,
-        _CALL_ERRORS,
+        CALL_ERRORS,
     ),
     ("/v1/detokenize", "post"): Described(
-        "Turn tokens back into text", Detokenized, DetokenizeBody, "tokens", False, _CALL_ERRORS
+        "Turn tokens back into text", Detokenized, DetokenizeBody, "tokens", False, CALL_ERRORS
     ),
     ("/ai/{task}", "post"): Described(
         "Have a task done: the body is the inputs that `GET /ai` tells of",
@@ -127,10 +127,10 @@ ROUTES: dict[tuple[str, str], Described] = {
         dict,
         "tasks",
         True,
-        (*_CALL_ERRORS, 409),
+        (*CALL_ERRORS, 409),
         accepts=True,
     ),
-    ("/ai", "get"): Described("The tasks this key may use", TaskList, errors=_READ_ERRORS),
+    ("/ai", "get"): Described("The tasks this key may use", TaskList, errors=READ_ERRORS),
     ("/v1/graphs/{name}/runs", "post"): Described(
         "Run a graph", RunAnswer, RunBody, "graphs", True, (*CALL_ERRORS, 409), accepts=True
     ),

@@ -6,12 +6,15 @@ Implements `serve_apps.gateway.bill.Bill`.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from serve_apps.accounting.model import CallEnd, CallRecord, Share, encode_record
+from serve_apps.accounting.queries import dollars
 from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.demand import Spent
 from serve_apps.gateway.errors import BadRequest
@@ -23,6 +26,7 @@ MAX_TAG_CHARS: Final = 64
 MAX_TAGS_BYTES: Final = 2 * MAX_TAGS * (MAX_TAG_CHARS + 2)
 
 _TAG = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})=([^=,\s\x00-\x1f\x7f]{1,64})")
+_line = msgspec.json.Encoder().encode
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -30,6 +34,8 @@ class Facts(msgspec.Struct, frozen=True):
     """What is known of a call before it is made."""
 
     call_id: str
+    request_id: str
+    """As it was shown to the client."""
     caller: Caller
     endpoint: str
     model: str
@@ -52,8 +58,11 @@ class CallBill:
         return Spent(tokens, sum(share.nanodollars for share in self._shares(tokens)))
 
     def record(self, end: CallEnd, spent: Spent) -> bytes:
-        """The encoded record, had the call ended now."""
-        return encode_record(self.told(end, spent))
+        """The encoded record, had the call ended now. One that has not `expired` is told to the log too."""
+        record = self.told("failed" if end == "done" and self._meter.failed else end, spent)
+        if end != "expired":
+            sys.stdout.write(line_of(record, self._facts.request_id))
+        return encode_record(record)
 
     def told(self, end: CallEnd, spent: Spent) -> CallRecord:
         facts, now = self._facts, self._clock()
@@ -74,6 +83,41 @@ class CallBill:
 
     def _shares(self, tokens: int) -> list[Share]:
         return self._meter.shares(tokens) if tokens else []
+
+
+def line_of(record: CallRecord, request_id: str) -> str:
+    """A line of JSON for the log: nothing of what was said. Written as it is, for a logger takes twenty times
+    as long over it."""
+    first, shares = record.first_token_s, record.shares
+    told = {
+        "event": "call",
+        "level": "info",
+        "timestamp": datetime.fromtimestamp(record.at, UTC).isoformat(timespec="milliseconds"),
+        "request_id": request_id,
+        "call_id": record.call_id,
+        "organisation": record.tenant,
+        "team": record.team,
+        "key": record.caller,
+        "endpoint": record.endpoint,
+        "model": record.model,
+        "end": record.end,
+        "seconds": round(record.seconds, 6),
+        "first_token_seconds": None if first is None else round(first, 6),
+        "input_tokens": sum(share.input_tokens for share in shares),
+        "cached_tokens": sum(share.cached_tokens for share in shares),
+        "output_tokens": sum(share.output_tokens for share in shares),
+        "engine_seconds": sum(share.engine_ns for share in shares) / 10**9,
+        "cost_usd": dollars(sum(share.nanodollars for share in shares)),
+        "tags": record.tags,
+    }
+    return _line(told).decode() + "\n"
+
+
+def merged(tags: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """The tags and, as far as there is room, others."""
+    return dict(
+        [*tags.items(), *((name, value) for name, value in more.items() if name not in tags)][:MAX_TAGS]
+    )
 
 
 def tags_of(header: bytes) -> dict[str, str]:

@@ -9,6 +9,7 @@ import msgspec
 
 from cluster.interface import Batch, Pool
 from cluster.messages import Embed, Message
+from serve_apps.accounting.bills import tags_in
 from serve_apps.gateway.charging import charged
 from serve_apps.gateway.conversation import Conversation
 from serve_apps.gateway.demand import Demand
@@ -42,6 +43,7 @@ async def chat_completions(request: Request) -> None:
     messages = bodies.chat_messages(body)
     if body.model.startswith(GRAPH_PREFIX):
         _check_for_graph(body)
+    request.exchange.tags = tags_in(body.metadata or {})
     asked = Asked(
         model=body.model,
         sampling=bodies.chat_sampling(body),

@@ -11,6 +11,7 @@ from fastapi import Request as HTTPRequest
 
 from cluster.interface import Batch
 from cluster.messages import Message
+from serve_apps.accounting.bills import tags_in
 from serve_apps.api.common import caller_of, json_response
 from serve_apps.api.parameters import asked_of, limit_of, one_of
 from serve_apps.gateway.deps import Gateway, Request
@@ -55,6 +56,7 @@ async def create_response(request: Request) -> None:
         before = await gateway.responses.conversation(caller, body.previous_response_id)
     turns = bodies.turns_of(items, before)
     instructions = [Message("system", body.instructions)] if body.instructions else []
+    exchange.tags = tags_in(body.metadata or {})
     asked = Asked(
         model=body.model,
         sampling=bodies.response_sampling(body),

@@ -278,7 +278,10 @@ class Ticket:
         self._ended = True
         self.owed = meter.owed if error is None else _owed_after(error, meter, self.granted.tokens)
         self.spent = self._bill.spent(self.owed or 0)
-        self.record = self._bill.record(_end_of(error, self.owed), self.spent)
+        end = _end_of(error, self.owed)
+        if end == "cut" and meter.usage is not None:  # it left behind the last word
+            end = "done"
+        self.record = self._bill.record(end, self.spent)
         self._admission.close(self)
 
     def observed(self) -> Observed:

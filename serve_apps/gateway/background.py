@@ -25,6 +25,7 @@ from runtime.errors import RunEnded, RunHeld, UnknownRun
 from runtime.events import RunEvent, RunSuspended
 from runtime.store.errors import StoreError
 from serve_apps.gateway.admission import Ticket
+from serve_apps.gateway.charging import bill_of
 from serve_apps.gateway.demand import Demand
 from serve_apps.gateway.deps import Gateway, Request
 from serve_apps.gateway.following import follow, is_over
@@ -56,7 +57,10 @@ async def begin(request: Request, run: Begun, demand: Demand, start: Callable[[]
     gateway, exchange, caller = request
     meter = RunMeter(gateway.prices, run.before)
     ticket = await gateway.admission.reserve(
-        caller, exchange.id, msgspec.structs.replace(demand, seconds=demand.seconds + GRACE_S)
+        caller,
+        exchange.id,
+        msgspec.structs.replace(demand, seconds=demand.seconds + GRACE_S),
+        bill_of(request, meter, demand.model),
     )
     exchange.added_headers += ticket.headers()
     try:

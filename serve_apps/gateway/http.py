@@ -47,7 +47,14 @@ _STREAM_HEADERS: Sequence[Header] = (
 _READ = frozenset(
     (
         *(b"accept", b"authorization", b"content-length", b"content-type", b"anthropic-version"),
-        *(b"idempotency-key", b"last-event-id", b"x-api-key", b"x-request-id", b"x-request-timeout"),
+        *(
+            b"idempotency-key",
+            b"last-event-id",
+            b"x-api-key",
+            b"x-request-id",
+            b"x-request-timeout",
+            b"x-tags",
+        ),
     )
 )
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -120,6 +127,7 @@ class Exchange:
         "spent",
         "started",
         "streaming",
+        "tags",
         "wording",
     )
 
@@ -151,6 +159,8 @@ class Exchange:
         self.gone = False
         self.spent = False
         """Whether the call has cost tokens, once it has ended."""
+        self.tags: dict[str, str] = {}
+        """What the body says of the call for its usage to be asked for by."""
         self.recorder: Recorder | None = None
 
     def speak(self, wording: Wording) -> None:

@@ -42,6 +42,11 @@ class Meter(Protocol):
         ...
 
     @property
+    def failed(self) -> bool:
+        """Whether the reply tells of a failure, so that telling it whole is no success."""
+        ...
+
+    @property
     def first_token_s(self) -> float | None:
         """Seconds until the first of the reply came; None where nothing has, or all comes at once."""
         ...
@@ -55,6 +60,8 @@ class Meter(Protocol):
 
 class GenerateMeter:
     """Counts a call of one model."""
+
+    failed = False
 
     def __init__(self, pool: Pool, call: Generate, prompt_tokens: int, price: Price = FREE) -> None:
         self._pool = pool
@@ -119,6 +126,7 @@ class GenerateMeter:
 class EmbedMeter:
     """Counts a call for embeddings: its prompt is all there is."""
 
+    failed = False
     first_token_s: float | None = None
 
     def __init__(self, model: str, prompt_tokens: int, price: Price = FREE) -> None:
@@ -158,6 +166,7 @@ class RunMeter:
         self._split_before = self._nodes.split
         self._began = perf_counter()
         self.usage: Usage | None = None
+        self.failed = False
         self.first_token_s: float | None = None
 
     @property
@@ -185,6 +194,7 @@ class RunMeter:
             self._nodes.add(event)
             if isinstance(event, RunFinished | RunFailed | RunSuspended):
                 self.usage = event.usage
+                self.failed = isinstance(event, RunFailed)
             elif self.first_token_s is None and isinstance(event, NodeDelta):
                 self.first_token_s = perf_counter() - self._began
 
@@ -224,6 +234,7 @@ class FreeMeter:
     usage: Usage | None = Usage()
     begun = True
     owed = 0
+    failed = False
     first_token_s: float | None = None
 
     def shares(self, most: int | None = None) -> list[Share]:  # noqa: ARG002 - the protocol's name

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from cluster.engines.fake import FakeEngine
 from cluster.messages import Delta, Generate, Usage
-from serve_apps.accounting.bills import MAX_TAGS, CallBill, Facts, endpoint_of, tags_in, tags_of
+from serve_apps.accounting.bills import MAX_TAGS, CallBill, Facts, endpoint_of, merged, tags_in, tags_of
 from serve_apps.accounting.model import CallRecord, Share, decode_record
 from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.demand import Price, Spent
@@ -17,7 +18,7 @@ def bill(now: float = 107.5) -> tuple[CallBill, GenerateMeter]:
     call = Generate("id", CHAT, 10, 0.0, prompt="one two three", stream=True)
     meter = GenerateMeter(chat_pool(FakeEngine()), call, 3, Price(input=1_000, output=5_000, by="config"))
     caller = Caller("acme", "key-1", team="blue")
-    facts = Facts("call-1", caller, "/v1/completions", CHAT, 100.0, {"project": "search"})
+    facts = Facts("call-1", "shown", caller, "/v1/completions", CHAT, 100.0, {"project": "search"})
     return CallBill(facts, meter, lambda: now), meter
 
 
@@ -103,3 +104,28 @@ def test_metadata_holds_other_things_than_tags_too() -> None:
 def test_endpoints_are_told_without_names() -> None:
     assert endpoint_of("/v1/graphs/support/runs") == "/v1/graphs/*/runs"
     assert endpoint_of("/v1/chat/completions") == "/v1/chat/completions"
+
+
+def test_tags_of_the_header_go_before_those_of_the_body() -> None:
+    assert merged({"a": "1"}, {"a": "2", "b": "3"}) == {"a": "1", "b": "3"}
+    assert len(merged({f"t{n}": "x" for n in range(MAX_TAGS)}, {"b": "3"})) == MAX_TAGS
+
+
+def test_a_line_of_the_log_tells_all_but_what_was_said(capsys: pytest.CaptureFixture[str]) -> None:
+    told, meter = bill()
+    meter.observe([Delta("secret"), Usage(3, 2, engine_ns=5 * 10**8)])
+    told.record("expired", told.spent(5))
+    assert capsys.readouterr().out == ""
+    told.record("done", told.spent(5))
+    [line] = capsys.readouterr().out.splitlines()
+    shown = msgspec.json.decode(line)
+    assert "secret" not in line
+    assert (shown["event"], shown["request_id"], shown["call_id"], shown["end"]) == (
+        "call",
+        "shown",
+        "call-1",
+        "done",
+    )
+    assert (shown["input_tokens"], shown["output_tokens"], shown["engine_seconds"]) == (3, 2, 0.5)
+    assert (shown["cost_usd"], shown["seconds"], shown["tags"]) == ("0.000000013", 7.5, {"project": "search"})
+    assert shown["timestamp"] == "1970-01-01T00:01:47.500+00:00"

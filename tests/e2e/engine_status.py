@@ -24,9 +24,10 @@ async def watch(model: str) -> None:
     last = None
     while True:
         status = decode_status(await handle.remote())
-        if status != last:
+        counts = msgspec.structs.replace(status, busy_ns=0)  # else every look at a busy engine is a change
+        if counts != last:
             print(json.dumps({"at": time.time(), **msgspec.to_builtins(status)}), flush=True)
-        last = status
+        last = counts
         await asyncio.sleep(POLL_S)
 
 

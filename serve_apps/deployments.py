@@ -67,7 +67,7 @@ from serve_apps.gateway.keys import KeyStore
 from serve_apps.gateway.local_share import LocalShare
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.gateway.responses import ResponseStore
-from serve_apps.metrics import SavingsMetrics
+from serve_apps.metrics import CallMetrics, SavingsMetrics
 from serve_apps.pipelines import load_deployed, load_plans
 from serve_apps.settings import Settings
 
@@ -210,7 +210,8 @@ class AccountantReplica:
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         engine = await asyncio.to_thread(open_tables, settings.usage_url)
-        self._book = Accountant(connect_store(settings), engine, keep_s=settings.usage.keep)
+        watch = CallMetrics([spec.name for spec in settings.models])
+        self._book = Accountant(connect_store(settings), engine, keep_s=settings.usage.keep, watch=watch)
         self._work = asyncio.create_task(self._book.run())
         collect_less_often()
 

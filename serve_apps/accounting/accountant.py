@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import structlog
@@ -21,6 +21,7 @@ from runtime.store.client import Store
 from runtime.store.errors import CommandFailed, StoreError
 from serve_apps.accounting.book import UsageAnswer, UsageUnavailable
 from serve_apps.accounting.folding import fold, prune
+from serve_apps.accounting.model import CallRecord
 from serve_apps.accounting.queries import UsageQuery, ask
 from serve_apps.gateway.quotas import TENANTS_WITH_RECORDS, records_key
 
@@ -31,6 +32,7 @@ PAGE: Final = 500
 RECENT_S: Final = 900.0
 """Tenants that made a call within this time are looked at each time, all others once in it: what a gateway
 that died has left open is settled within minutes."""
+Watch = Callable[[Iterable[CallRecord]], None]
 PRUNE_S: Final = 3600.0
 
 _log = structlog.get_logger(__name__)
@@ -40,12 +42,20 @@ class Accountant:
     """A `UsageBook`, for one event loop."""
 
     def __init__(
-        self, store: Store, engine: Engine, *, keep_s: float, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        engine: Engine,
+        *,
+        keep_s: float,
+        watch: Watch | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`keep_s`: how long single calls are kept. `clock` gives Unix seconds."""
+        """`keep_s`: how long single calls are kept. `watch` hears of each call once, short of being killed.
+        `clock` gives Unix seconds."""
         self._store = store
         self._engine = engine
         self._keep_s = keep_s
+        self._watch = watch
         self._clock = clock
         self._looked_at_all = self._pruned = float("-inf")
         self._folded_until: float | None = None
@@ -101,7 +111,10 @@ class Accountant:
             if isinstance(page, CommandFailed):
                 raise page
             if page:
-                await asyncio.to_thread(fold, self._engine, tenant, [_record(fields) for _, fields in page])
+                records = [_record(fields) for _, fields in page]
+                added = await asyncio.to_thread(fold, self._engine, tenant, records)
+                if self._watch is not None:
+                    self._watch(added)
                 trims.append(("XTRIM", records_key(tenant), "MINID", _behind(page[-1][0])))
                 drained &= len(page) < PAGE
         if trims:

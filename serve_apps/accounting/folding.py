@@ -37,8 +37,8 @@ _json = msgspec.json.Encoder(order="sorted").encode
 _log = structlog.get_logger(__name__)
 
 
-def fold(engine: Engine, tenant: str, entries: Sequence[bytes]) -> int:
-    """Adds encoded records of a tenant that are not there yet. How many it were.
+def fold(engine: Engine, tenant: str, entries: Sequence[bytes]) -> list[CallRecord]:
+    """Adds encoded records of a tenant that are not there yet. Those that it has added.
 
     Raises `SQLAlchemyError`; then nothing was added.
     """
@@ -50,7 +50,7 @@ def fold(engine: Engine, tenant: str, entries: Sequence[bytes]) -> int:
             connection.execute(insert(calls), [_row(tenant, record) for record in records.values()])
             _add(connection, hours, _summed(tenant, _bounded(connection, tenant, records.values()), HOUR_S))
             _add(connection, days, _summed(tenant, _bounded(connection, tenant, records.values()), DAY_S))
-    return len(records)
+    return list(records.values())
 
 
 def prune(engine: Engine, now: float, keep_s: float) -> None:

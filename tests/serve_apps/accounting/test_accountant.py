@@ -52,6 +52,22 @@ async def test_streams_are_folded_and_trimmed(one_store: Store, tables: Engine) 
     assert (answer.page.rows[0].requests, answer.folded_until) == (1, NOON)
 
 
+async def test_each_call_is_heard_of_once(one_store: Store, tables: Engine) -> None:
+    heard: list[str] = []
+    book = Accountant(
+        one_store,
+        tables,
+        keep_s=86400.0,
+        watch=lambda records: heard.extend(each.call_id for each in records),
+        clock=lambda: NOON,
+    )
+    await settled(one_store, "acme", record("a"), record("b"), record("a"))
+    await book.fold()
+    await settled(one_store, "acme", record("b"), record("c"))
+    await book.fold()
+    assert heard == ["a", "b", "c"]
+
+
 async def test_more_than_a_page_is_folded_page_by_page(
     one_store: Store, tables: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +121,7 @@ async def test_it_folds_by_itself_and_waits_for_the_database(
 ) -> None:
     broken = True
 
-    def folded(engine: Engine, tenant: str, entries: list[bytes]) -> int:
+    def folded(engine: Engine, tenant: str, entries: list[bytes]) -> list[CallRecord]:
         if broken:
             raise OperationalError("insert", None, Exception("disk full"))
         return fold(engine, tenant, entries)

@@ -19,8 +19,12 @@ def rows_in(engine: Engine, table: object) -> int:
 
 def test_calls_are_kept_and_summed(tables: Engine) -> None:
     assert (
-        fold(
-            tables, "acme", encoded(record("a"), record("b", end="cut"), record("c", end="failed", shares=[]))
+        len(
+            fold(
+                tables,
+                "acme",
+                encoded(record("a"), record("b", end="cut"), record("c", end="failed", shares=[])),
+            )
         )
         == 3
     )
@@ -35,7 +39,7 @@ def test_calls_are_kept_and_summed(tables: Engine) -> None:
 
 def test_a_call_that_is_read_again_is_not_counted_again(tables: Engine) -> None:
     fold(tables, "acme", encoded(record("a"), record("b")))
-    assert fold(tables, "acme", encoded(record("b"), record("a"), record("c"), record("c"))) == 1
+    assert len(fold(tables, "acme", encoded(record("b"), record("a"), record("c"), record("c")))) == 1
     assert tokens(tables) == 30
 
 
@@ -54,8 +58,8 @@ def test_a_record_stays_with_the_organisation_whose_stream_it_is_in(tables: Engi
 
 
 def test_what_is_no_record_harms_no_other(tables: Engine) -> None:
-    assert fold(tables, "acme", [b"\xc1", *encoded(record("a")), b""]) == 1
-    assert fold(tables, "acme", []) == 0
+    assert len(fold(tables, "acme", [b"\xc1", *encoded(record("a")), b""])) == 1
+    assert len(fold(tables, "acme", [])) == 0
 
 
 def test_a_fold_that_breaks_has_added_nothing(tables: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +71,7 @@ def test_a_fold_that_breaks_has_added_nothing(tables: Engine, monkeypatch: pytes
         with pytest.raises(RuntimeError, match="killed"):
             fold(tables, "acme", encoded(record("a")))
     assert rows_in(tables, calls) == 0
-    assert fold(tables, "acme", encoded(record("a"))) == 1
+    assert len(fold(tables, "acme", encoded(record("a")))) == 1
     assert tokens(tables) == 10
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from functools import partial
 from types import SimpleNamespace
@@ -51,10 +52,21 @@ class Desk:
             attending=Attending(),
             journals=self.journals,
             prices={},
+            clock=time.time,
             approvals=SimpleNamespace(any_decided=self.any_decided),
             runner=SimpleNamespace(resume=self.resume),
         )
-        self.exchange: Any = SimpleNamespace(id="call-1", added_headers=[], spent=False)
+        self.exchange: Any = SimpleNamespace(
+            id="call-1",
+            shown_id=b"call-1",
+            path="/v1/graphs/letter/runs",
+            headers={},
+            tags={},
+            seconds=30.0,
+            deadline=time.time() + 30.0,
+            added_headers=[],
+            spent=False,
+        )
 
     async def begin(self, start: Callable[[], Awaitable[None]], run: Begun | None = None) -> None:
         request = Request(self.gateway, self.exchange, KEY)

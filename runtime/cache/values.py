@@ -41,7 +41,11 @@ def untagged(code: int, data: memoryview, first: int = 0) -> Any:
     """What carried the code. Raises `msgspec.ValidationError` for a code that nothing has."""
     if not first <= code < first + len(_KINDS):
         raise msgspec.ValidationError(f"no kind of value has the code {code}")
-    return msgspec.msgpack.decode(data, type=_KINDS[code - first])
+    fields = msgspec.msgpack.decode(data)
+    try:
+        return _KINDS[code - first](**fields)  # as it was made: what functions give is not checked
+    except TypeError as error:
+        raise msgspec.ValidationError(f"no such value has the code {code}") from error
 
 
 _decode = msgspec.msgpack.Decoder(ext_hook=untagged).decode

@@ -23,6 +23,7 @@ LARGE = Document("2", "x" * LARGE_BYTES)
         {"documents": [DOCUMENT], "first": DOCUMENT, "inside": {"turns": [TURN]}},
         {"documents": [LARGE, DOCUMENT], "text": "it is"},
         [DOCUMENT],
+        [Document("1", 7)],  # type: ignore[arg-type]  # as a function may give it
         None,
     ],
 )

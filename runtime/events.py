@@ -168,7 +168,8 @@ class NodesDropped(_Event, frozen=True, tag="nodes_dropped"):
     """What was begun ahead inside a node was not chosen, and has ended."""
 
     node: str
-    """What the paths of all these nodes begin with: `pick.large`, of `pick.large.step`."""
+    """What the paths of all these nodes begin with: `pick.large`, of `pick.large.step`. Or the one node that
+    was begun before its condition was known."""
     usage: Usage
     """Tokens that it has cost. They are part of what the run owes."""
 

@@ -117,6 +117,8 @@ class ExecutionStep(msgspec.Struct, frozen=True, omit_defaults=True):
     depends_on: tuple[StepId, ...] = ()
     follows: tuple[StepId, ...] = ()
     """Steps that it waits for only to begin: it takes nothing of them but what it reads while it is made."""
+    early: tuple[StepId, ...] | None = None
+    """Steps after which its node may begin before its condition is known; absent where it may not."""
     pool: str | None = None
     """The model that it calls."""
     priority: int = 0

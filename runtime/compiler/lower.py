@@ -16,7 +16,7 @@ from runtime.compiler.draft import Draft, Scope, owners
 from runtime.compiler.estimates import bound_of, demand_of
 from runtime.compiler.fingerprint import Names, digests_of, fingerprint, names_inside, structure
 from runtime.compiler.live import live_edges
-from runtime.compiler.savings import begun_ahead, is_shared
+from runtime.compiler.savings import begun_ahead, begun_early, is_shared
 from runtime.plan import ExecutionPlan, ExecutionStep, PlannedBody, PlannedChat, PlannedNode, StepId
 
 
@@ -125,12 +125,14 @@ def _step(
         for other in (*owners(node.bindings()), *node.after)
         if other in step_of
     }
+    early = None if len(planned) > 1 else begun_early(scope, planned[0].name, policies)
     return ExecutionStep(
         id=group,
         backend=nodes[0].backend,
         nodes=tuple(planned),
         depends_on=tuple(sorted(needed - followed - {group})),
         follows=tuple(sorted(followed)),
+        early=None if early is None else tuple(sorted({step_of[each] for each in early})),
         pool=nodes[0].pool,
         priority=min(node.priority for node in nodes),
         seconds=sum(node.seconds for node in nodes),

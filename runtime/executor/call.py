@@ -130,8 +130,8 @@ class Call:
         self.rest()
         self._calling = model
         if self._node.prefix is not None:
-            met(self._run, self._node.warmth, model, self._node.prefix)
-        self._node.load.begun(model)
+            met(self._run, self._node.savings.warmth, model, self._node.prefix)
+        self._node.savings.load.begun(model)
         self._calls += 1
         self.ledger.called(model, prompt_tokens)
         self._run.queue.put(NodeCalled(self.node, model, prompt_tokens))
@@ -139,7 +139,7 @@ class Call:
     def rest(self) -> None:
         """It calls no model any more."""
         if self._calling is not None:
-            self._node.load.ended(self._calling)
+            self._node.savings.load.ended(self._calling)
             self._calling = None
 
     def owe(self, usage: Usage) -> None:
@@ -269,8 +269,7 @@ class Call:
         node, scope = self._node, self._run.scope
         if not node.ahead:
             return ()
-        left = None if scope.token_budget is None else scope.token_budget - self._run.usage.total_tokens
-        return may_begin(node.ahead, node.load.of, left, stream=scope.stream)
+        return may_begin(node.ahead, node.savings.load.of, self._run.tokens_left, stream=scope.stream)
 
     def dropped(self, label: str) -> Usage:
         lost, path = self._spent.pop(label, Usage()), f"{self.node}{label}"

@@ -39,10 +39,12 @@ from runtime.events import (
     NodeStarted,
     Source,
 )
+from runtime.executor.ahead import may_begin
 from runtime.executor.call import Call
 from runtime.executor.chains import PreparedChain
+from runtime.executor.early import Early
 from runtime.executor.kinds.kind import Passed, Values
-from runtime.executor.prepare import PreparedBody, PreparedNode, PreparedStep
+from runtime.executor.prepare import EarlyStart, PreparedBody, PreparedNode, PreparedStep
 from runtime.executor.run import Ledger, NodeBroke, Run
 from runtime.executor.slots import ABSENT
 from runtime.executor.streams import Stream
@@ -76,6 +78,7 @@ class Execution:
         self._waiting = [step.waits_for for step in body.steps]
         self._readers = list(body.readers)
         self._tasks = asyncio.TaskGroup()
+        self._early = Early(run)
         self._shows = run.scope.stream
         self.live: dict[int, Stream] = {}
         """By slot: the lists that are being made and read."""
@@ -106,6 +109,8 @@ class Execution:
                 self._advance(list(self._body.roots))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
+        finally:
+            await self._early.end()
         outputs = {name: get(self.values) for name, get in self._body.outputs}
         return Passed(outputs, self._body.until is not None and self._body.until(self.values))
 
@@ -118,6 +123,8 @@ class Execution:
                     if not self._passes(node):
                         self._evaluate(node)
                 ready += self._end_step(step)
+            elif step.early is not None:
+                self._begin_early(step.nodes[0], step.early, step.priority)
             elif len(step.nodes) == 1 and self._passes(step.nodes[0]):
                 ready += self._released((*step.followers, *step.cautious)) + self._end_step(step)
             else:
@@ -171,7 +178,17 @@ class Execution:
             return False
         self._leave_out(node)
         self._run.queue.put(NodeSkipped(path, node.kind, reason))
+        if node.name in self._early:
+            self._tasks.create_task(self._early.drop(node.name, node.kind, node.savings.counts))
         return True
+
+    def _begin_early(self, node: PreparedNode, early: EarlyStart, priority: int) -> None:
+        """Begins a node whose condition is not known yet, where that may be."""
+        run, load = self._run, node.savings.load
+        known = run.progress.keeps or self._waiting[early.step] == 0
+        if not known and may_begin([early.candidate], load.of, run.tokens_left, stream=self._shows):
+            call = Call(run, self, node, priority)
+            self._early.begin(node.name, call, self._await(node, call))
 
     def _restores(self, node: PreparedNode) -> bool:
         checkpoint = self._done.get(self.try_path + node.name)
@@ -207,7 +224,8 @@ class Execution:
         if step.chain is None or not await self._pass_through(step.nodes, step.chain):
             for node in step.nodes:
                 if len(step.nodes) == 1 or not self._passes(node):
-                    await self._await(node, step.priority)
+                    begun = self._early.take(node.name)
+                    await (begun or self._await(node, Call(self._run, self, node, step.priority)))
         released = self._released(step.cautious) if self._run.progress.commits else []
         self._advance(released + self._end_step(step))
 
@@ -239,9 +257,8 @@ class Execution:
             self._end(path, node, perf_counter() - each.seconds, outputs, None)
         return True
 
-    async def _await(self, node: PreparedNode, priority: int) -> None:
+    async def _await(self, node: PreparedNode, call: Call) -> None:
         assert node.perform is not None
-        call = Call(self._run, self, node, priority)
         self._run.opened(call.ledger)
         began, finished = self._begin(call.node, node), False
         try:

@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -23,8 +23,7 @@ from cluster.messages import Message
 from graphs.bindings import CONTEXT, INPUTS, Binding, Ref, references
 from graphs.conditions import operands_of
 from graphs.nodes.llm import Llm
-from runtime.cache.load import Load
-from runtime.cache.warmth import Warmth
+from runtime.cache.savings import Savings
 from runtime.executor.ahead import Candidate
 from runtime.executor.chains import PreparedChain, chain_of
 from runtime.executor.kinds.kind import Evaluate, Resources
@@ -68,12 +67,18 @@ class PreparedNode:
     """Whether it changes the world outside, itself."""
     ahead: tuple[Candidate, ...] = ()
     """Bodies that may begin before it has chosen between them."""
-    load: Load = field(default_factory=Load)
-    """Where its calls to models are counted."""
     prefix: str | None = None
     """Digest of what its prompt begins with in every run."""
-    warmth: Warmth = field(default_factory=Warmth)
-    """Where that is noted."""
+    savings: Savings = field(default_factory=Savings)
+    """Where its calls to models are counted."""
+
+
+class EarlyStart(NamedTuple):
+    """That a step only begins a node before its condition is known."""
+
+    step: int
+    """That runs it, when it is known."""
+    candidate: Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,8 @@ class PreparedStep:
     """More of them, with effects: in a run that may go on elsewhere they wait for its end."""
     beginnings: tuple[Beginning, ...] = ()
     """Of prompts, that are read ahead when it is done."""
+    early: EarlyStart | None = None
+    """For a step that does nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +218,15 @@ def _steps(body: PlannedBody, slots: Slots, resources: Resources) -> tuple[Prepa
             successors[index_of[needed]].append(index)
         for followed in step.follows:
             followers[index_of[followed]].append(index)
-    return tuple(
+    early = [
+        (index, step.early)
+        for index, step in enumerate(body.steps)
+        if step.early is not None and not _needed(step.nodes[0], slots.absent)
+    ]
+    for number, (_, needed_steps) in enumerate(early, len(body.steps)):
+        for needed in needed_steps:
+            successors[index_of[needed]].append(number)
+    made = tuple(
         PreparedStep(
             *_run_by(step, [body.steps[each] for each in followers[index]], body, slots, resources),
             inline=step.backend == "inline",
@@ -224,6 +239,22 @@ def _steps(body: PlannedBody, slots: Slots, resources: Resources) -> tuple[Prepa
             beginnings=_beginnings(body, step, resources),
         )
         for index, step in enumerate(body.steps)
+    )
+    return (*made, *(_early(made[index], index, body.steps[index], len(needed)) for index, needed in early))
+
+
+def _early(made: PreparedStep, index: int, step: ExecutionStep, waits_for: int) -> PreparedStep:
+    """What begins the node of a step before its condition is known."""
+    (node,) = step.nodes
+    return PreparedStep(
+        nodes=made.nodes,
+        chain=None,
+        inline=False,
+        waits_for=waits_for,
+        successors=(),
+        reads=(),
+        priority=made.priority,
+        early=EarlyStart(index, _candidate(node.name, [node, *_inside(node)], step.token_bound)),
     )
 
 
@@ -279,10 +310,12 @@ def _node(node: PlannedNode, step: ExecutionStep, slots: Slots, resources: Resou
         skipped=tuple(slot for _, slot in needed),
         bodies=_bodies(node, slots, resources),
         effectful=node.effects == "effectful" and not node.bodies,
-        ahead=tuple(_candidate(key, node.bodies[key]) for key in node.ahead),
-        load=resources.savings.load,
+        ahead=tuple(
+            _candidate(key, list(_everything(body)), sum(step.token_bound for step in body.steps))
+            for key, body in ((key, node.bodies[key]) for key in node.ahead)
+        ),
         prefix=node.prefix,
-        warmth=resources.savings.warmth,
+        savings=resources.savings,
         follows=_following(node, step, slots) if step.follows else (),
     )
 
@@ -295,10 +328,8 @@ def _bodies(node: PlannedNode, slots: Slots, resources: Resources) -> dict[str, 
     }
 
 
-def _candidate(key: str, body: PlannedBody) -> Candidate:
-    nodes = list(_everything(body))
+def _candidate(key: str, nodes: Sequence[PlannedNode], tokens: int) -> Candidate:
     called = {use.name for node in nodes for use in node.spec.uses() if use.resource == "model"}
-    tokens = sum(step.token_bound for step in body.steps)
     return Candidate(key, frozenset(called), tokens, any(node.spec.streams is not None for node in nodes))
 
 
@@ -307,8 +338,12 @@ def _everything(body: PlannedBody) -> Iterator[PlannedNode]:
     for step in body.steps:
         for node in step.nodes:
             yield node
-            for inner in node.bodies.values():
-                yield from _everything(inner)
+            yield from _inside(node)
+
+
+def _inside(node: PlannedNode) -> Iterator[PlannedNode]:
+    for inner in node.bodies.values():
+        yield from _everything(inner)
 
 
 def _around(node: PlannedNode, slots: Slots) -> tuple[int, ...]:

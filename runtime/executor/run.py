@@ -154,6 +154,12 @@ class Run:
         """Whether nothing is left to do until somebody decides."""
         return bool(self.waiting) and self.waiting.issuperset(self.at_work())
 
+    @property
+    def tokens_left(self) -> int | None:
+        """That the run may still owe; None where it has no budget."""
+        budget = self.scope.token_budget
+        return None if budget is None else budget - self.usage.total_tokens
+
     def afford(self, tokens: int = 0) -> None:
         """Raises `BudgetExceeded` where the run owes more than its budget, with so many tokens more."""
         budget = self.scope.token_budget

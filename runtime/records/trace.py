@@ -179,7 +179,7 @@ class Trace:
     def _drop(self, path: str) -> None:
         """All that began ahead below a path was in vain."""
         for name, node in self._nodes.items():
-            if name.startswith(f"{path}."):
+            if name == path or name.startswith((f"{path}.", f"{path}[")):
                 node.dropped = True
                 if node.status in AT_WORK:
                     self._leave(name, "cancelled", None, None)

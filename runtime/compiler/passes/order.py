@@ -29,6 +29,7 @@ from graphs.pipeline import NodeId
 from runtime.compiler.draft import Change, Draft, DraftNode, Scope, inside
 from runtime.compiler.estimates import seconds
 from runtime.compiler.live import live_edges
+from runtime.compiler.savings import speculated
 from runtime.compiler.warming import warmed
 
 STEPS_PER_SECOND = 10
@@ -42,7 +43,8 @@ def order(draft: Draft) -> Draft:
     measured = {} if draft.catalog is None else draft.catalog.timings.get(graph, {})
     ordered = draft.becomes(_ordered(draft, "", measured))
     nodes, read_ahead = warmed(ordered, measured)
-    return ordered.becomes(nodes, changes=(*_changes(ordered, measured), *read_ahead))
+    ahead = speculated(ordered, "", draft.pipeline.policies)
+    return ordered.becomes(nodes, changes=(*_changes(ordered, measured), *ahead, *read_ahead))
 
 
 def _ordered(scope: Scope, path: str, measured: Mapping[str, float]) -> dict[NodeId, DraftNode]:

@@ -3,14 +3,15 @@
 import pytest
 from msgspec.structs import replace
 
+from graphs.bindings import Literal, Ref
 from graphs.nodes.classify import Classify
 from graphs.nodes.embed import Embed
 from graphs.nodes.http import Http
 from graphs.nodes.llm import Llm
 from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.router import Router
-from graphs.pipeline import Cache, Node, Pipeline, Policies
-from runtime.compiler.compile import compile_pipeline
+from graphs.pipeline import Cache, Node, NodeId, Pipeline, Policies
+from runtime.compiler.compile import compile_pipeline, compile_until
 from runtime.plan import PlannedNode
 from tests.runtime.compiler.bodies import body, node, pipeline
 
@@ -102,3 +103,45 @@ def test_the_bound_of_tokens_counts_what_may_be_lost():
         return compile_pipeline(replace(made, policies=policies)).token_bound
 
     assert bound(Policies(speculate=True)) == bound(Policies()) + ANSWER.tokens.total
+
+
+OTHER = Llm(model="small", max_tokens=9, temperature=0)
+JUDGE = node(Classify(model="large", labels=LABELS), text="${inputs.question}")
+
+
+def early(policies=None, when="judge.label == 'a'", **changed):
+    """After which steps the node `x` may begin, while `judge` decides whether it is wanted."""
+    nodes = {"judge": JUDGE, "first": asks(), "x": replace(asks(OTHER), **({"when": when} | changed))}
+    made = pipeline(nodes, o="${x.text}", first="${first.text}")
+    made = replace(made, policies=policies or Policies(speculate=True), defaults={"o": None})
+    return {step.id: step.early for step in compile_pipeline(made).steps}["x"]
+
+
+def test_what_has_no_effects_may_begin_before_its_condition_is_known():
+    assert early() == ()
+    assert early(inputs={"prompt": Ref("first", "text"), "history": Literal([])}) == ("first",)
+    assert early(after=(NodeId("first"),)) == ("first",)
+
+
+NOT_EARLY = {
+    "without the policy": {"policies": Policies()},
+    "with effects": {"effects": "effectful"},
+    "without a condition": {"when": None},
+    "where the condition is known at once": {"when": "inputs.level == 'a'"},
+    "where it takes what the condition looks at": {
+        "inputs": {"prompt": Ref("judge", "label"), "history": Literal([])}
+    },
+}
+
+
+@pytest.mark.parametrize("name", NOT_EARLY)
+def test_what_waits_for_its_condition(name):
+    assert early(**NOT_EARLY[name]) is None
+
+
+def test_the_plan_says_what_begins_before_it_is_wanted():
+    nodes = {"judge": JUDGE, "x": replace(asks(), when="judge.label == 'a'"), "pick": routed()}
+    made = pipeline(nodes, o="${x.text}", choice="${pick.choice}")
+    made = replace(made, policies=Policies(speculate=True), defaults={"o": None})
+    said = {(change.node, change.what) for change in compile_until("order", made).changes}
+    assert {("x", "begins before its condition is known"), ("pick", "begins a while it chooses")} <= said

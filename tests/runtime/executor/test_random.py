@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import cel
 import msgspec
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cluster.engines.fake import FakeScript
 from cluster.messages import Delta, Generate, Message, Sampling
@@ -19,7 +20,7 @@ from graphs.nodes.map import Map
 from graphs.nodes.prompt import Prompt
 from graphs.nodes.router import Router
 from graphs.nodes.subgraph import Subgraph
-from graphs.pipeline import Node, NodeId, Pipeline
+from graphs.pipeline import Node, NodeId, Pipeline, Policies
 from graphs.templates import PromptTemplate
 from runtime.compiler.compile import compile_pipeline, stages
 from runtime.compiler.lower import lower
@@ -130,9 +131,10 @@ def unoptimised(pipeline: Pipeline) -> ExecutionPlan:
 INPUTS = {"question": "why", "level": "a", "list": ["one", "two"]}
 
 
-@given(pipelines() | bodied())
+@given(pipelines() | bodied(), st.booleans())
 @settings(deadline=None, max_examples=300)
-def test_same_outputs_as_the_reference(pipeline):
+def test_same_outputs_as_the_reference(pipeline, speculate):
+    pipeline = msgspec.structs.replace(pipeline, policies=Policies(speculate=speculate))
     inputs = {name: value for name, value in INPUTS.items() if name in pipeline.inputs}
 
     async def both():

@@ -113,6 +113,9 @@ class VllmSpec(ReplicatedSpec):
     pipeline_parallel_size: int = Field(default=1, ge=1)
     quantization: Literal["awq", "gptq", "fp8", "compressed-tensors", "bitsandbytes"] | None = None
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    tool_parser: str | None = Field(default=None, pattern=r"^[a-z0-9_]{1,64}$")
+    """vLLM's name of how the model writes the calls of tools, such as `hermes` or `llama3_json`. Without it
+    the model may use tools only where the call says which, or that it has to."""
 
     @property
     def task(self) -> Literal["generate"]:

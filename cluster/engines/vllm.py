@@ -146,6 +146,8 @@ def _engine_kwargs(spec: VllmSpec) -> dict[str, Any]:
     }
     if (step_tokens := spec.step_tokens) is not None:
         kwargs["max_num_batched_tokens"] = step_tokens
+    if spec.tool_parser is not None:
+        kwargs |= {"enable_auto_tool_choice": True, "tool_call_parser": spec.tool_parser}
     if spec.quantization is not None:
         kwargs["quantization"] = spec.quantization
     if not spec.on_cpu:

@@ -66,6 +66,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("vllm", {"pipeline_parallel_size": 2}, "accelerator_type"),
     ("vllm", {"accelerator_type": "L4", "cpu_cores": ["0-3"]}, "cpu_cores"),
     ("vllm", {"quantization": "q4"}, "quantization"),
+    ("vllm", {"tool_parser": "../hermes"}, "tool_parser"),
     ("vllm", {"gpu_memory_utilization": 0}, "gpu_memory_utilization"),
     ("vllm", {"gpu_memory_utilization": 1.1}, "gpu_memory_utilization"),
     ("onnx", {"threads": 0}, "threads"),

@@ -127,6 +127,14 @@ REPLIES: dict[str, tuple[dict[str, Any], list[Any]]] = {
         },
         [Delta("A"), Delta("B", 1), Finish("stop"), Finish("content_filter", 1), Usage(1, 2)],
     ),
+    "stop string": (
+        {"choices": [{"message": {"content": "A"}, "finish_reason": "stop", "stop_reason": "END"}]},
+        [Delta("A"), Finish("stop", matched="END")],
+    ),
+    "stop token": (
+        {"choices": [{"message": {"content": "A"}, "finish_reason": "stop", "stop_reason": 151645}]},
+        [Delta("A"), Finish("stop")],
+    ),
     "whole text completion": (
         {"choices": [{"index": 0, "text": " upon", "finish_reason": "stop"}]},
         [Delta(" upon"), Finish("stop")],

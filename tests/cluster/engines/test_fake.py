@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cluster.engines.fake import FakeEngine, FakeScript, FakeTokenCounter, Rule, words
 from cluster.errors import InvalidCall, Overloaded
 from cluster.interface import Batch
-from cluster.messages import Delta, EngineStatus, Failure, Message, Sampling, Usage
+from cluster.messages import Delta, EngineStatus, Failure, Finish, Message, Sampling, Usage
 from tests.cluster.calls import (
     batches_of,
     chat,
@@ -88,21 +88,23 @@ async def test_ignore_eos_fills_max_tokens() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stop", "text"),
+    ("stop", "text", "matched"),
     [
-        (["Paris"], "It is "),
-        (["is Pa"], "It "),
-        (["Rome", "."], "It is Paris"),
-        (["Paris", "is"], "It "),
-        (["It"], ""),
-        (["Rome"], "It is Paris."),
+        (["Paris"], "It is ", "Paris"),
+        (["is Pa"], "It ", "is Pa"),
+        (["Rome", "."], "It is Paris", "."),
+        (["Paris", "is"], "It ", "is"),
+        (["It"], "", "It"),
+        (["Rome"], "It is Paris.", None),
     ],
 )
-async def test_the_first_stop_string_ends_the_answer_before_it(stop: list[str], text: str) -> None:
+async def test_the_first_stop_string_ends_the_answer_before_it(
+    stop: list[str], text: str, matched: str | None
+) -> None:
     engine = FakeEngine(FakeScript(rules=[PARIS]))
     events = await events_of(engine.generate(chat(PARIS.contains, sampling=Sampling(stop=stop))))
     assert text_of(events) == text
-    assert finishes_of(events) == {0: "stop"}
+    assert Finish("stop", matched=matched) in events
     assert usage_of(events).completion_tokens == len(re.findall(r"\s*\S+|\s+", text))
 
 

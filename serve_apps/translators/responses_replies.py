@@ -18,12 +18,18 @@ from msgspec import Struct
 from cluster.interface import Batch
 from cluster.messages import Delta, Finish, Message, Usage
 from serve_apps.gateway.errors import GatewayError
-from serve_apps.translators.openai_replies import CachedTokens, ContextVersion
+from serve_apps.translators.openai_replies import ContextVersion
 from serve_apps.translators.responses import InputItem, ResponseBody
 
 _encode = msgspec.json.Encoder().encode
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
+
+
+class InputTokens(Struct, frozen=True):
+    cached_tokens: int
+    """Those that were in the engine's cache."""
+    cache_write_tokens: int = 0
 
 
 class ReasoningTokens(Struct, frozen=True):
@@ -32,8 +38,7 @@ class ReasoningTokens(Struct, frozen=True):
 
 class ResponseUsage(Struct, frozen=True):
     input_tokens: int
-    input_tokens_details: CachedTokens
-    """Of the input tokens, those that were in the engine's cache."""
+    input_tokens_details: InputTokens
     output_tokens: int
     output_tokens_details: ReasoningTokens
     total_tokens: int
@@ -362,7 +367,6 @@ class ResponseStream:
                 "response.function_call_arguments.done",
                 item_id=said.id,
                 output_index=index,
-                name=said.name,
                 arguments=said.text,
             )
         where = {"item_id": said.id, "output_index": index, "content_index": 0}
@@ -402,7 +406,7 @@ _INCOMPLETE = {"length": Incomplete("max_output_tokens"), "content_filter": Inco
 def _usage(usage: Usage) -> ResponseUsage:
     return ResponseUsage(
         usage.prompt_tokens,
-        CachedTokens(usage.cached_tokens),
+        InputTokens(usage.cached_tokens),
         usage.completion_tokens,
         ReasoningTokens(),
         usage.total_tokens,

@@ -19,6 +19,7 @@ from serve_apps.api.admin.described import ADMIN_ROUTES
 from serve_apps.api.approvals import ApprovalAnswer, ApprovalBody, ApprovalList
 from serve_apps.api.contexts import ContextDeleted
 from serve_apps.api.described import CALL_ERRORS, READ_ERRORS, AnthropicError, Described, ErrorBody
+from serve_apps.api.examples import EXAMPLES
 from serve_apps.api.graphs import GraphList, GraphObject, RunBody
 from serve_apps.api.health import Health, ReadinessReport
 from serve_apps.api.inline import InlineBody
@@ -48,6 +49,14 @@ under it; the answer says the new version, in `x-context-version` or, streamed, 
 finish reason.
 """
 
+PAGE: Mapping[str, Any] = {
+    "persistAuthorization": True,
+    "displayRequestDuration": True,
+    "tryItOutEnabled": True,
+    "defaultModelsExpandDepth": 0,
+}
+"""How `/docs` is shown: with one's key kept, ready to try."""
+
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _COMPONENTS = "#/components/schemas/"
 
@@ -58,6 +67,25 @@ _ACCEPTED: Mapping[str, Any] = {
     "content": {"application/json": {"schema": {"$ref": f"{_COMPONENTS}{RunAccepted.__name__}"}}},
 }
 
+TAGS: Mapping[str, str] = {
+    "openai": "What OpenAI's SDKs call.",
+    "anthropic": "What Anthropic's SDKs call.",
+    "models": "What may be called.",
+    "tasks": "Graphs under the name of what they are for.",
+    "graphs": "Graphs as REST endpoints.",
+    "runs": "What became of runs, and what can be done with them.",
+    "contexts": "Conversations that the gateway keeps.",
+    "usage": "What was used, and what it cost.",
+    "admin": "Organisations, teams, keys and what was done to them.",
+    "health": "For load balancers and operators.",
+}
+"""In the order in which they are shown."""
+
+_EVENT: Mapping[str, Any] = {
+    "type": "object",
+    "description": "One event of the stream; `data` is JSON.",
+    "properties": {name: {"type": "string"} for name in ("event", "data", "id")},
+}
 
 ROUTES: dict[tuple[str, str], Described] = {
     ("/v1/chat/completions", "post"): Described(
@@ -87,10 +115,10 @@ ROUTES: dict[tuple[str, str], Described] = {
         "Forget a response", ResponseDeleted, errors=READ_ERRORS
     ),
     ("/v1/responses/{response_id}/input_items", "get"): Described(
-        "The input of a kept response", InputItems, errors=(400, *READ_ERRORS), query=ITEMS_PARAMETERS
+        "The input of a kept response", InputItems, errors=READ_ERRORS, query=ITEMS_PARAMETERS
     ),
     ("/v1/responses/{response_id}/cancel", "post"): Described(
-        "Refused: no response is made in the background", None, errors=(400, *READ_ERRORS)
+        "Refused: no response is made in the background", None, errors=READ_ERRORS
     ),
     ("/v1/messages", "post"): Described(
         "Chat with a model, or with a graph as `graph/NAME`, in Anthropic's dialect",
@@ -148,11 +176,11 @@ ROUTES: dict[tuple[str, str], Described] = {
     ("/v1/runs", "get"): Described(
         "The runs of the last while, the newest first",
         RunList,
-        errors=(400, *READ_ERRORS),
+        errors=READ_ERRORS,
         query=LIST_PARAMETERS,
     ),
     ("/v1/runs/{run_id}", "get"): Described(
-        "One run, with its nodes", RunWithOutputs, errors=(400, 409, *READ_ERRORS), query=RUN_PARAMETERS
+        "One run, with its nodes", RunWithOutputs, errors=(409, *READ_ERRORS), query=RUN_PARAMETERS
     ),
     ("/v1/runs/{run_id}/events", "get"): Described(
         "The events of a run that keeps them, from any number on",
@@ -160,7 +188,7 @@ ROUTES: dict[tuple[str, str], Described] = {
         None,
         "runs",
         True,
-        (400, 408, 409, *READ_ERRORS),
+        (408, 409, *READ_ERRORS),
         EVENTS_PARAMETERS,
     ),
     ("/v1/runs/{run_id}/cancel", "post"): Described("End a run", CancelAnswer, errors=READ_ERRORS),
@@ -186,7 +214,7 @@ ROUTES: dict[tuple[str, str], Described] = {
         "What a run asks of people", ApprovalList, errors=READ_ERRORS
     ),
     ("/v1/runs/{run_id}/approvals/{node}", "post"): Described(
-        "Decide for a run that waits", ApprovalAnswer, ApprovalBody, errors=(400, 409, 413, *READ_ERRORS)
+        "Decide for a run that waits", ApprovalAnswer, ApprovalBody, errors=(409, 413, *READ_ERRORS)
     ),
     ("/v1/models", "get"): Described(
         "The models and graphs this key may call", ModelList, errors=READ_ERRORS
@@ -199,7 +227,7 @@ ROUTES: dict[tuple[str, str], Described] = {
     ("/v1/usage", "get"): Described(
         "What was used, and what it cost",
         UsageReport,
-        errors=(400, *READ_ERRORS),
+        errors=READ_ERRORS,
         query=USAGE_PARAMETERS,
     ),
     **ADMIN_ROUTES,
@@ -239,10 +267,13 @@ def _document(api: FastAPI) -> dict[str, Any]:
     components = document.setdefault("components", {})
     components["schemas"] = schemas
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    paths: dict[str, Any] = document["paths"]
+    found: dict[str, Any] = document["paths"]
+    paths: dict[str, Any] = {}
     for (path, method), route in ROUTES.items():
-        operation = paths.setdefault(path, {}).setdefault(method, {})
-        operation.update(_operation(path, route))
+        operation = found.get(path, {}).get(method, {})
+        paths.setdefault(path, {})[method] = operation | _operation(path, route)
+    document["paths"] = paths
+    document["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
     return document
 
 
@@ -251,7 +282,7 @@ def _operation(path: str, route: Described) -> dict[str, Any]:
     if route.answer is not None:
         answer["application/json"] = {"schema": _reference(route.answer)}
     if route.streams:
-        answer["text/event-stream"] = {"schema": {"type": "string"}}
+        answer["text/event-stream"] = {"schema": _EVENT}
     operation: dict[str, Any] = {
         "summary": route.summary,
         "responses": {
@@ -270,6 +301,8 @@ def _operation(path: str, route: Described) -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {"schema": _reference(route.body)}},
         }
+        if example := EXAMPLES.get(route.body):
+            operation["requestBody"]["content"]["application/json"]["example"] = example
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "query", "schema": schema} for name, schema in route.query.items()
     ]

@@ -102,11 +102,12 @@ class Front:
 
     def __init__(self, gateway: Gateway, api: FastAPI) -> None:
         self._gateway = gateway
-        self._api = api
+        self.api = api
+        """All else."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._api(scope, receive, send)
+            await self.api(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send)
         route = _find(scope["method"], exchange.path)
@@ -120,7 +121,7 @@ class Front:
             async with exchange.bounded(seconds, now):
                 if route is None:
                     scope[EXCHANGE] = exchange
-                    await self._api(scope, receive, exchange.forward)
+                    await self.api(scope, receive, exchange.forward)
                 elif scope["method"] != route.method:
                     raise MethodNotAllowed(
                         f"Use {route.method}.", headers=[(b"allow", route.method.encode())]
@@ -195,6 +196,7 @@ def _api(gateway: Gateway) -> FastAPI:
         description=documentation.DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        swagger_ui_parameters=dict(documentation.PAGE),
     )
     for part in (models, responses, graphs, runs, approvals, contexts, usage, tasks, health, *ADMIN):
         api.include_router(part.router(gateway))

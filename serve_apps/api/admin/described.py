@@ -41,8 +41,8 @@ from serve_apps.api.admin.teams import (
 )
 from serve_apps.api.described import READ_ERRORS, Described
 
-_READ = (400, *READ_ERRORS)
-_SEND = (400, 408, 413, 415, *READ_ERRORS)
+_READ = READ_ERRORS
+_SEND = (408, 413, 415, *READ_ERRORS)
 _CHANGE = (*_SEND, 409)
 
 _ORGANISATIONS = "/v1/admin/organisations"

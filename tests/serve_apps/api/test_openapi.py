@@ -1,0 +1,189 @@
+"""The OpenAPI document is true: what it describes is understood, and answered as it says.
+
+schemathesis draws requests from the document, right ones and wrong ones, and compares the answers with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from fastapi.openapi.utils import get_openapi
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from starlette.routing import BaseRoute
+
+from runtime.store.client import Store
+from serve_apps.api import documentation
+from serve_apps.gateway.app import HOT_ROUTES, Front
+from tests.serve_apps.api.durable import Desk, desks
+from tests.serve_apps.conftest import CHAT, EMBED, Start
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+EXAMPLES = 12
+"""Of each route, right ones and as many wrong ones."""
+CALL_TIMEOUT_S = 30.0
+
+
+@pytest.fixture
+async def desk(start: Start, one_store: Store) -> AsyncIterator[Desk]:
+    async with desks(start, one_store) as start_one:
+        yield await start_one()
+
+
+async def _known(desk: Desk) -> dict[str, list[str]]:
+    """Names that lead somewhere, for the parameters in paths."""
+    kept = await desk.site.sdk.responses.create(model=CHAT, input="Hello")
+    await desk.site.chat(contextId="talk")
+    done, waiting = await desk.begin(), await desk.begin(ask=True)
+    await desk.is_now(done, "succeeded")
+    await desk.is_now(waiting, "suspended", "running")
+    return {
+        "model": [CHAT, "graph/letter"],
+        "name": ["letter"],
+        "run_id": [done, waiting],
+        "node": ["review"],
+        "context_id": ["talk"],
+        "response_id": [kept.id],
+    }
+
+
+def _drawn(operation: Any, mode: GenerationMode) -> list[Case]:
+    """Requests of a route: as the document says, or not quite."""
+    cases: list[Case] = []
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def draw(case: Case) -> None:
+        cases.append(case)
+
+    try:
+        draw()
+    except Unsatisfiable:  # nothing can be wrong with a route that takes nothing
+        assert not cases
+    return cases
+
+
+def _pointed(case: Case, known: dict[str, list[str]], number: int) -> Case:
+    """Every second of the cases with names that exist: without, none would come far."""
+    if number % 2:
+        for name in set(case.path_parameters or {}) & set(known):
+            case.path_parameters[name] = known[name][number // 2 % len(known[name])]
+        if isinstance(case.body, dict) and "model" in case.body:
+            case.body["model"] = (CHAT, EMBED, "graph/letter")[number // 2 % 3]
+    return case
+
+
+async def _answered(desk: Desk, case: Case) -> httpx.Response:
+    headers = {"authorization": f"Bearer {desk.site.token}", "x-request-timeout": "10"}
+    sent = case.as_transport_kwargs(base_url=desk.site.url, headers=headers)
+    sent.pop("cookies", None)
+    if "data" in sent:  # as requests calls it
+        sent["content"] = sent.pop("data")
+    return await desk.site.http.request(**sent, timeout=CALL_TIMEOUT_S)
+
+
+async def test_what_the_document_says_is_so(desk: Desk) -> None:
+    document = (await desk.site.http.get("/openapi.json")).json()
+    wrong, good = [], set()
+    for found in schemathesis.openapi.from_dict(document).get_all_operations():
+        operation = found.ok()
+        known = await _known(desk)
+        cases = [case for mode in GenerationMode for case in _drawn(operation, mode)]
+        for number, case in enumerate(cases):
+            answer = await _answered(desk, _pointed(case, known, number))
+            if answer.is_success:
+                good.add(operation.label)
+            try:
+                case.validate_response(answer, checks=CHECKS)
+            except FailureGroup as failures:
+                wrong += [f"{operation.label}: {failure}" for failure in failures.exceptions]
+    assert wrong == []
+    read = {f"GET {path}" for path, methods in document["paths"].items() if "get" in methods}
+    assert read <= good, "without answers that are good, nothing is known of their shape"
+
+
+def _bodies(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            if "example" in content:
+                assert method == "post"
+                yield path, content["example"]
+
+
+async def test_the_examples_work(desk: Desk) -> None:
+    """With the names that there are here in place of those of the quickstart."""
+    document = (await desk.site.http.get("/openapi.json")).json()
+    described = schemathesis.openapi.from_dict(document)
+    tried = set()
+    for path, example in _bodies(document):
+        if "{" in path.replace("{name}", ""):
+            continue
+        body = json.dumps(example).replace("smollm2", CHAT).replace("minilm", EMBED)
+        if path == "/v1/graphs/{name}/runs":
+            body = body.replace("question", "topic")
+        answer = await desk.site.http.post(
+            path.replace("{name}", "letter"), content=body, headers={"content-type": "application/json"}
+        )
+        assert answer.status_code == 200, (path, answer.text)
+        described[path]["POST"].validate_response(answer)
+        tried.add(path)
+    assert tried >= {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/graphs/{name}/runs",
+        "/v1/runs",
+    }
+
+
+async def test_every_route_is_in_a_group_and_says_what_it_is_for(desk: Desk) -> None:
+    document = (await desk.site.http.get("/openapi.json")).json()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert set(operation["tags"]) <= set(documentation.TAGS), (method, path)
+            assert operation["summary"], (method, path)
+
+
+def _routes(desk: Desk) -> list[BaseRoute]:
+    app = desk.site.app
+    assert isinstance(app, Front)
+    return app.api.routes
+
+
+async def test_every_route_is_described(desk: Desk) -> None:
+    for path, methods in get_openapi(title="", version="", routes=_routes(desk)).get("paths", {}).items():
+        for method in methods:
+            assert (path, method) in documentation.ROUTES, "describe it in documentation.py"
+    for path, route in HOT_ROUTES.items():
+        described = {re.sub(r"\{\w+\}", "*", known): method for known, method in documentation.ROUTES}
+        assert path in described, (path, route.method)

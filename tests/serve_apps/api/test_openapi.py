@@ -131,9 +131,9 @@ async def test_what_the_document_says_is_so(desk: Desk) -> None:
             except FailureGroup as failures:
                 wrong += [f"{operation.label}: {failure}" for failure in failures.exceptions]
     assert wrong == []
-    unseen = {label for label, told in statuses.items() if label.startswith("GET") and 200 not in told}
-    closed = {label for label in unseen if 403 in statuses[label]}
-    assert unseen - closed <= NOT_HERE, "without good answers nothing is known of their shape"
+    reads = {label for label in statuses if label.startswith("GET") and "/admin/" not in label}
+    unseen = {label for label in reads if 200 not in statuses[label]}
+    assert unseen <= NOT_HERE, "without good answers nothing is known of their shape"
 
 
 def _bodies(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

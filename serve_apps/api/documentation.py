@@ -71,6 +71,7 @@ TAGS: Mapping[str, str] = {
     "openai": "What OpenAI's SDKs call.",
     "anthropic": "What Anthropic's SDKs call.",
     "models": "What may be called.",
+    "tokens": "What a text comes to, for a model.",
     "tasks": "Graphs under the name of what they are for.",
     "graphs": "Graphs as REST endpoints.",
     "runs": "What became of runs, and what can be done with them.",

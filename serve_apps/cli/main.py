@@ -12,7 +12,7 @@ from rich.console import Console
 from cluster.errors import ClusterError
 from cluster.models import prepare
 from runtime.store.errors import StoreError
-from serve_apps.cli import audit, keys, organisations, run, runs, teams, up, usage
+from serve_apps.cli import audit, keys, organisations, quotas, run, runs, teams, up, usage
 from serve_apps.cli.graphs import app as graphs_app
 from serve_apps.cli.options import CONFIG, QUICKSTART
 from serve_apps.settings import load_settings
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.add_typer(keys.app, name="keys")
 app.add_typer(teams.app, name="teams")
 app.add_typer(organisations.app, name="orgs")
+app.add_typer(quotas.app, name="quotas")
 app.add_typer(audit.app, name="audit")
 app.add_typer(runs.app, name="runs")
 app.add_typer(graphs_app)

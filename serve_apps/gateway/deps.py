@@ -153,6 +153,7 @@ class Gateway:
         self.responses = deps.responses
         self.settings = deps.settings
         self.clock = deps.clock
+        self.quotas = deps.quotas
         self.admission = Admission(deps.quotas, deps.local_share)
         self.attending = Attending()
         parts: dict[str, Ask] = {model_part(name): pool.ready for name, pool in deps.pools.items()}

@@ -30,6 +30,7 @@ from serve_apps.api.admin.organisations import (
     OrganisationObject,
 )
 from serve_apps.api.admin.pages import PAGE_PARAMETERS
+from serve_apps.api.admin.quotas import QUOTA_PARAMETERS, QuotaChange, QuotaReport
 from serve_apps.api.admin.teams import (
     TEAM_PARAMETERS,
     TEAMS_PARAMETERS,
@@ -48,6 +49,7 @@ _CHANGE = (*_SEND, 409)
 _ORGANISATIONS = "/v1/admin/organisations"
 _TEAMS = "/v1/admin/teams"
 _KEYS = "/v1/admin/keys"
+_QUOTAS = "/v1/admin/quotas"
 _AUDIT = "/v1/admin/audit"
 
 ADMIN_ROUTES: Final[dict[tuple[str, str], Described]] = {
@@ -89,6 +91,12 @@ ADMIN_ROUTES: Final[dict[tuple[str, str], Described]] = {
         "Give a key a new secret, which is shown this once", KeyWithSecret, RotateBody, errors=_CHANGE
     ),
     (f"{_KEYS}/{{key_id}}/revoke", "post"): Described("Revoke a key", KeyObject, errors=_READ),
+    (_QUOTAS, "get"): Described(
+        "What is set, and what is left now", QuotaReport, errors=_READ, query=QUOTA_PARAMETERS
+    ),
+    (_QUOTAS, "patch"): Described(
+        "Change limits", QuotaReport, QuotaChange, errors=_CHANGE, query=QUOTA_PARAMETERS
+    ),
     (_AUDIT, "get"): Described(
         "Who changed what, the newest first", AuditPage, errors=_READ, query=LOG_PARAMETERS
     ),

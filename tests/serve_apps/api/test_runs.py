@@ -189,6 +189,7 @@ async def test_a_run_is_ended_on_request(start_runs: StartRuns) -> None:
     assert (record["status"], record["error"]["kind"]) == ("cancelled", "RunCancelled")
     assert [node["status"] for node in record["nodes"]] == ["succeeded", "cancelled"]
     assert (await site.settled()).open == 0
+    assert await site.deps.audit.newest(site.key.tenant, 10) == []  # a service ends its own
     again = await site.http.post(f"/v1/runs/{run_id}/cancel")
     assert again.json() == {"run_id": run_id, "status": "cancelled"}
 
@@ -213,6 +214,22 @@ async def _generating(site: Site) -> bool:
     return (await site.engine.status()).running == 1 and bool(
         (await site.http.get("/v1/runs")).json()["data"]
     )
+
+
+async def test_whoever_may_end_the_runs_of_others_is_written_down(
+    start_runs: StartRuns, keys: KeyStore
+) -> None:
+    site = await start_runs(token_s=60)
+    boss, record = await keys.create(site.key.tenant, "boss", role="owner")
+    async with asyncio.TaskGroup() as tasks:
+        answering = tasks.create_task(run(site, "please wait"))
+        await eventually(lambda: _generating(site))
+        run_id = (await site.http.get("/v1/runs")).json()["data"][0]["run_id"]
+        headers = {"authorization": f"Bearer {boss}"}
+        assert (await site.http.post(f"/v1/runs/{run_id}/cancel", headers=headers)).status_code == 200
+    assert answering.result().status_code == 409
+    (entry,) = await site.deps.audit.newest(site.key.tenant, 10)
+    assert (entry.action, entry.object, entry.actor) == ("run.cancel", f"run/{run_id}", record.key_id)
 
 
 async def _cancel(site: Site, run_id: str) -> None:

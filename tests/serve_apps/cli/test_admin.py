@@ -12,7 +12,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from serve_apps.api.admin.limits import LimitsObject
-from serve_apps.cli import audit, organisations, teams
+from serve_apps.cli import audit, organisations, quotas, teams
 from serve_apps.cli.admin import AdminClient, limits_given, show_limits
 from serve_apps.cli.calls import CallFailed
 from serve_apps.cli.keys import app as key_commands
@@ -33,7 +33,7 @@ def test_the_key_comes_from_the_environment_alone(
     assert gateway.asked == [("GET /v1/admin/keys?team=a+b", "Bearer secret")]
 
 
-@pytest.mark.parametrize("app", [key_commands, teams.app, organisations.app, audit.app])
+@pytest.mark.parametrize("app", [key_commands, teams.app, organisations.app, quotas.app, audit.app])
 def test_no_command_takes_a_key_as_an_argument(app: Typer) -> None:
     for command in app.registered_commands:
         assert command.callback is not None
@@ -83,6 +83,10 @@ async def test_from_the_first_key_to_an_audit_of_it_all(site: Site, keys: KeySto
     assert "1000 tokens/min" in await type_(teams.app, "set", "lab", "--org", "team-corp", "--rpm", "9")
     made = ("create", "app", "--org", "team-corp", "--team", "lab", "--model", CHAT, "--rpm", "5")
     key = (await type_(key_commands, *made)).strip()
+    spend = ("--team", "lab", "--org", "team-corp", "--model", CHAT, "--dollars-per-month", "0.25")
+    assert "0.25" in await type_(quotas.app, "set", *spend)
+    shown = await type_(quotas.app, "show", "--team", "lab", "--org", "team-corp")
+    assert all(part in shown for part in ("12.5", "tokens per minute", CHAT, "0.25"))
     headers = {"authorization": f"Bearer {key}"}
     body = {"model": CHAT, "messages": [{"role": "user", "content": "hi"}]}
     assert (await site.http.post("/v1/chat/completions", json=body, headers=headers)).status_code == 200

@@ -284,17 +284,17 @@ def _turn(turn: Turn, here: str) -> list[Message]:
     if turn.role == "assistant":
         return _assistant(turn.content, here)
     messages: list[Message] = []
-    said: list[TextBlock | ImageBlock] = []
+    said: list[dict[str, Any]] = []
     for index, block in enumerate(turn.content):
         if isinstance(block, TextBlock | ImageBlock):
-            said.append(block)
+            said.append(_part(block, f"{here}.content[{index}]"))
         elif isinstance(block, ToolResultBlock):
             if said:
-                messages.append(Message(turn.role, _content(said, here)))
+                messages.append(Message(turn.role, _joined(said)))
                 said = []
             messages.append(_tool_result(block, f"{here}.content[{index}]"))
     if said:
-        messages.append(Message(turn.role, _content(said, f"{here}.content")))
+        messages.append(Message(turn.role, _joined(said)))
     return messages
 
 
@@ -348,10 +348,15 @@ def _tool_result(block: ToolResultBlock, here: str) -> Message:
 
 
 def _content(blocks: list[TextBlock] | list[TextBlock | ImageBlock], here: str) -> str | list[dict[str, Any]]:
+    return _joined([_part(block, f"{here}[{index}]") for index, block in enumerate(blocks)])
+
+
+def _joined(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
     """OpenAI's content parts, or the text where it is one."""
-    if len(blocks) == 1 and isinstance(blocks[0], TextBlock):
-        return blocks[0].text
-    return [_part(block, f"{here}[{index}]") for index, block in enumerate(blocks)]
+    if len(parts) == 1 and parts[0]["type"] == "text":
+        text: str = parts[0]["text"]
+        return text
+    return parts
 
 
 def _part(block: TextBlock | ImageBlock, here: str) -> dict[str, Any]:

@@ -276,6 +276,18 @@ async def test_silence_is_told_as_pings(start: Start, monkeypatch: pytest.Monkey
     assert final.content[0].text == "The capital of France is Paris."  # type: ignore[union-attr]
 
 
+async def test_pings_are_not_kept_for_a_retry(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "HEARTBEAT_S", 0.05)
+    site = await start(FakeScript(rules=PARIS.rules, token_s=0.2))
+    first, second = [
+        await site.http.post("/v1/messages", json={**BODY, "stream": True}, headers={"idempotency-key": "k"})
+        for _ in range(2)
+    ]
+    assert "event: ping" in first.text
+    assert second.text == first.text.replace('event: ping\ndata: {"type": "ping"}\n\n', "")
+    assert "message_stop" in second.text
+
+
 async def test_a_retry_is_not_done_again(start: Start) -> None:
     """Under one idempotency key the answer is the first one, with the id of its own request."""
     site = await start()

@@ -240,6 +240,17 @@ def deep(levels: int) -> dict[str, Any]:
             "nothing is fetched",
         ),
         (
+            {
+                "messages": user(
+                    *text("a"),
+                    {"type": "tool_result", "tool_use_id": "t", "content": "b"},
+                    {"type": "image", "source": {"type": "url", "url": "http://10.0.0.1/a.png"}},
+                )
+            },
+            "messages[0].content[2].source.url",
+            "nothing is fetched",
+        ),
+        (
             {"messages": [{"role": "assistant", "content": [{**CALL, "input": deep(40)}]}, HELLO]},
             "messages[0].content[0].input",
             "nested deeper",

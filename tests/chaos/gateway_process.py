@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
+import structlog
+
 from cluster.engines.fake import FakeEngine, FakeScript
 from runtime.approvals.book import ApprovalBook
 from runtime.context.store import ContextStore
@@ -53,6 +55,8 @@ async def serve(url: str, timeout_s: float, lease_s: float, script: FakeScript) 
 
 
 if __name__ == "__main__":
+    # Nobody reads what is printed after the URL: a full pipe would stop the gateway.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     store_url, timeout_s, lease_s, token_s, tokens = sys.argv[1:]
     asyncio.run(
         serve(

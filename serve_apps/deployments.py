@@ -65,6 +65,7 @@ from serve_apps.gateway.inline import InlinePipelines
 from serve_apps.gateway.key_tokens import load_or_create_pepper
 from serve_apps.gateway.keys import KeyStore
 from serve_apps.gateway.local_share import LocalShare
+from serve_apps.gateway.oidc.persons import Persons
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.gateway.responses import ResponseStore
 from serve_apps.metrics import CallMetrics, SavingsMetrics
@@ -272,6 +273,7 @@ class GatewayReplica:
                 inline=InlinePipelines(deployed) if self._runner is not None else None,
                 parts={"store": lambda: _answers(store)},
                 local_share=local_share(settings),
+                persons=Persons(settings.auth.oidc) if settings.auth.oidc else None,
                 settings=settings.gateway,
             )
         )

@@ -14,6 +14,7 @@ from graphs.durations import parse_duration
 from runtime.durability.model import LEASE_S
 from runtime.mcp.config import McpServerSpec, ServerName
 from runtime.records.store import DEFAULT_KEEP_S
+from serve_apps.gateway.oidc.config import AuthSettings
 
 MAX_CONFIG_BYTES = 1024 * 1024
 
@@ -149,6 +150,7 @@ class Settings(Spec):
     store: StoreSettings = StoreSettings()
     quotas: QuotaSettings = QuotaSettings()
     gateway: GatewaySettings = GatewaySettings()
+    auth: AuthSettings = AuthSettings()
     runner: RunnerSettings = RunnerSettings()
     context: ContextSettings = ContextSettings()
     runs: RunsSettings = RunsSettings()

@@ -30,6 +30,7 @@ from serve_apps.gateway.idempotency import AnswerStore
 from serve_apps.gateway.inline import InlinePipelines
 from serve_apps.gateway.keys import KeyStore
 from serve_apps.gateway.local_share import LocalShare
+from serve_apps.gateway.oidc.persons import Persons
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.gateway.readiness import RUNNER, Ask, Readiness, model_part
 from serve_apps.gateway.responses import ResponseStore
@@ -105,6 +106,8 @@ class GatewayDeps:
     """Admits calls while the store is out. None: nobody does."""
     parts: Mapping[str, Ask] = field(default_factory=dict)
     """Whatever else must answer before the gateway calls itself ready, by name."""
+    persons: Persons | None = None
+    """Those whom identity providers vouch for, where there are any."""
     settings: GatewaySettings = GatewaySettings()
     clock: Callable[[], float] = time.time
     """Unix seconds."""
@@ -145,7 +148,7 @@ class Gateway:
         self.keys = deps.keys
         self.audit = deps.audit
         self.directory = deps.directory
-        self.callers = Authenticator(deps.keys, deps.directory)
+        self.callers = Authenticator(deps.keys, deps.directory, deps.persons)
         self.contexts = deps.contexts
         self.runs = deps.runs
         self.approvals = deps.approvals

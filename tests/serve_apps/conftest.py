@@ -36,6 +36,7 @@ from serve_apps.gateway.inline import InlinePipelines
 from serve_apps.gateway.key_tokens import PEPPER_BYTES
 from serve_apps.gateway.keys import KeyRecord, KeyStore
 from serve_apps.gateway.limits import Allowance, Limits
+from serve_apps.gateway.oidc.persons import Persons
 from serve_apps.gateway.quotas import QuotaLedger, Totals
 from serve_apps.gateway.responses import ResponseStore
 from serve_apps.settings import GatewaySettings
@@ -151,6 +152,7 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
             functions: bool = False,
             tasks: Mapping[str, str] | None = None,
             tokenizers: Mapping[str, Tokenizer] | None = None,
+            persons: Persons | None = None,
             ready: bool = True,
         ) -> Site:
             engine = FakeEngine(script)
@@ -173,6 +175,7 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
                 runner=runner,
                 journals=journals,
                 inline=inline,
+                persons=persons,
                 settings=settings or GatewaySettings(),
             )
             app = build_app(deps)

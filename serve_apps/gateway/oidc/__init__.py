@@ -1,0 +1,1 @@
+"""People whom identity providers vouch for."""

@@ -8,11 +8,16 @@ from benchmarks.scenario import Scenario
 from benchmarks.scenarios.compile import CompileScenario
 from benchmarks.scenarios.gateway import GatewayScenario
 from benchmarks.scenarios.graphs import GraphsScenario
+from benchmarks.scenarios.keys import KeysScenario
 from benchmarks.scenarios.nodes import NodesScenario
 
 SCENARIOS: dict[str, type[Scenario]] = {"gateway": GatewayScenario}
 """Servers under load."""
 GROWTH: dict[str, type[GrowthScenario]] = {"compile": CompileScenario}
 """Work of growing size."""
-CASES: dict[str, type[CaseScenario]] = {"graphs": GraphsScenario, "nodes": NodesScenario}
+CASES: dict[str, type[CaseScenario]] = {
+    "graphs": GraphsScenario,
+    "keys": KeysScenario,
+    "nodes": NodesScenario,
+}
 """One piece of work done in several ways."""

@@ -43,7 +43,9 @@ async def _demo_key(settings: Settings) -> str:
                 return file.read_text()
             except KeyRejected:
                 pass  # revoked, or the store was emptied: make another
-        token, _ = await keys.create(tenant=DEMO_TENANT, name="demo", allowance=Allowance(DEMO_LIMITS))
+        token, _ = await keys.create(
+            tenant=DEMO_TENANT, name="demo", role="owner", allowance=Allowance(DEMO_LIMITS)
+        )
         write_secret(file, token)
         return token
     finally:

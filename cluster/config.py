@@ -115,7 +115,7 @@ class VllmSpec(ReplicatedSpec):
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     tool_parser: str | None = Field(default=None, pattern=r"^[a-z0-9_]{1,64}$")
     """vLLM's name of how the model writes the calls of tools, such as `hermes` or `llama3_json`. Without it
-    the model may use tools only where the call says which, or that it has to."""
+    vLLM tells of no calls of tools."""
 
     @property
     def task(self) -> Literal["generate"]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cases import CaseSample, CaseScenario
-from benchmarks.cases_report import case_report, case_table, markdown, picture
+from benchmarks.cases_report import CaseReport, beside, case_report, case_table, markdown, picture
 from benchmarks.growth import GrowthSample, GrowthScenario, measure_growth
 from benchmarks.growth_report import growth_report, growth_table
 from benchmarks.report import report, table
@@ -46,7 +46,8 @@ def run(
         Path | None, typer.Option(exists=True, dir_okay=False, help="deploy config to measure")
     ] = None,
     case: Annotated[
-        list[str] | None, typer.Option(help="only cases whose name begins so; may be given again")
+        list[str] | None,
+        typer.Option(help="only cases whose name begins so, others keep their results; may be given again"),
     ] = None,
     fake: Annotated[bool, typer.Option("--fake", help="a scripted engine in place of the real one")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON file; default benchmarks/results/NAME.json")] = None,
@@ -60,7 +61,7 @@ def run(
         if name in GROWTH:
             finished = _growth(name, GROWTH[name](options), repeats, console)
         elif name in CASES:
-            finished = _cases(name, CASES[name](options), repeats, console, fake=fake)
+            finished = _cases(name, CASES[name](options), repeats, console, options, out or _kept(name))
         else:
             finished = _under_load(name, SCENARIOS[name](options), repeats, seconds, console)
     except MeasurementFailed as error:
@@ -68,13 +69,18 @@ def run(
         raise typer.Exit(1) from error
     console.print(finished.table)
     if out is None and repeats >= MIN_REPEATS and not fake:
-        out = RESULTS / f"{name}.json"
+        out = _kept(name)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(msgspec.json.format(msgspec.json.encode(finished.report), indent=1) + b"\n")
         for ending, text in finished.files.items():
             out.with_suffix(ending).write_text(text)
         console.print(f"written to {out}", highlight=False)
+
+
+def _kept(name: str) -> Path:
+    """Where the results of a scenario are kept."""
+    return RESULTS / f"{name}.json"
 
 
 def _arms(name: str, wanted: list[str]) -> tuple[str, ...]:
@@ -90,14 +96,20 @@ def _arms(name: str, wanted: list[str]) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-def _cases(name: str, scenario: CaseScenario, repeats: int, console: Console, *, fake: bool) -> Finished:
+def _cases(
+    name: str, scenario: CaseScenario, repeats: int, console: Console, options: Options, before: Path
+) -> Finished:
+    """Where only some cases were measured, the others are as `before` has them."""
+
     def progress(sample: CaseSample) -> None:
         figures = ", ".join(f"{figure} {value:.4g}" for figure, value in sample.figures.items())
         console.print(f"{sample.repeat + 1}/{repeats} {sample.case} {sample.arm}: {figures}", highlight=False)
 
     cases, samples = scenario.measure(repeats, progress)
-    finished = case_report(name, cases, samples, fake=fake)
-    return Finished(finished, case_table(finished), {".md": markdown(finished), ".svg": picture(finished)})
+    finished = measured = case_report(name, cases, samples, fake=options.fake)
+    if options.cases and not options.fake and before.exists():
+        finished = beside(measured, msgspec.json.decode(before.read_bytes(), type=CaseReport))
+    return Finished(finished, case_table(measured), {".md": markdown(finished), ".svg": picture(finished)})
 
 
 def _under_load(name: str, scenario: Scenario, repeats: int, seconds: float, console: Console) -> Finished:

@@ -6,8 +6,9 @@ each repeat, then its median.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from statistics import median
+from typing import TypeVar
 
 import msgspec
 from rich.table import Table
@@ -39,12 +40,23 @@ class Verdict(msgspec.Struct, frozen=True):
     reached: bool
 
 
+Of = TypeVar("Of", CaseResult, Verdict, CaseSample)
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """When a case was measured, and of what."""
+
+    at: str
+    """UTC, ISO 8601."""
+    commit: str
+
+
 class CaseReport(msgspec.Struct, frozen=True):
-    """The whole run."""
+    """All cases of a scenario, whether one run measured them or several."""
 
     scenario: str
     at: str
-    """UTC, ISO 8601."""
+    """When the latest was written: UTC, ISO 8601."""
     commit: str
     fake: bool
     """Whether the engine was a scripted one, so that the figures say nothing of an engine."""
@@ -54,16 +66,19 @@ class CaseReport(msgspec.Struct, frozen=True):
     results: list[CaseResult]
     verdicts: list[Verdict]
     samples: list[CaseSample]
+    taken: dict[str, Taken] = {}
+    """By name of a case."""
 
 
 def case_report(
     name: str, cases: Sequence[Described], samples: Sequence[CaseSample], *, fake: bool
 ) -> CaseReport:
     """Everything a reader needs to judge the figures, or to take them again."""
+    at, commit = now(), commit_of_tree()
     return CaseReport(
         scenario=name,
-        at=now(),
-        commit=commit_of_tree(),
+        at=at,
+        commit=commit,
         fake=fake,
         machine=this_machine(),
         versions=versions(),
@@ -71,7 +86,32 @@ def case_report(
         results=summarise(samples),
         verdicts=[_verdict(case.name, target, samples) for case in cases for target in case.targets],
         samples=list(samples),
+        taken={case.name: Taken(at, commit) for case in cases},
     )
+
+
+def beside(run: CaseReport, before: CaseReport) -> CaseReport:
+    """The report of a run of some cases, with those that it did not measure as they were before."""
+    new = {case.name: case for case in run.cases}
+    cases = {case.name: new.get(case.name, case) for case in before.cases} | new
+    kept = [name for name in cases if name not in new]
+    return msgspec.structs.replace(
+        run,
+        cases=list(cases.values()),
+        results=_in_order([*run.results, *_of(before.results, kept)], cases),
+        verdicts=_in_order([*run.verdicts, *_of(before.verdicts, kept)], cases),
+        samples=_in_order([*run.samples, *_of(before.samples, kept)], cases),
+        taken=before.taken | run.taken,
+    )
+
+
+def _of(told: Sequence[Of], cases: Container[str]) -> list[Of]:
+    return [each for each in told if each.case in cases]
+
+
+def _in_order(told: Sequence[Of], cases: Iterable[str]) -> list[Of]:
+    place = {name: number for number, name in enumerate(cases)}
+    return sorted(told, key=lambda each: place[each.case])
 
 
 def summarise(samples: Sequence[CaseSample]) -> list[CaseResult]:
@@ -123,11 +163,11 @@ def markdown(run: CaseReport) -> str:
     lines = [
         f"# {run.scenario}",
         "",
-        f"Measured {run.at[:10]} on {run.machine.cores} cores of {run.machine.cpu}, Python "
+        f"Measured on {run.machine.cores} cores of {run.machine.cpu}, Python "
         f"{run.machine.python}, " + ", ".join(" ".join(pair) for pair in run.versions.items()) + ".",
         "",
-        "Medians over the repeats of one run in which the arms took turns, with the smallest and the largest "
-        f"in brackets. Written by `python -m benchmarks {run.scenario}`; do not edit.",
+        "Medians over the repeats of a run in which the arms of a case took turns, with the smallest and the "
+        f"largest in brackets. Written by `python -m benchmarks {run.scenario}`; do not edit.",
         "",
         f"![{run.scenario}]({run.scenario}.svg)",
         "",
@@ -154,7 +194,8 @@ def _case_lines(run: CaseReport, case: Described) -> list[str]:
         cells = [_ranged(result.figures[name]) if name in result.figures else "" for name in names]
         lines.append(f"| {result.arm} | {result.repeats} | " + " | ".join(cells) + " |")
     told = "; ".join(f"*{name}*: {describe}" for name, describe in case.arms.items())
-    return [*lines, "", told + "."]
+    taken = run.taken.get(case.name, Taken(run.at, run.commit))
+    return [*lines, "", f"{told}. Measured {taken.at[:16].replace('T', ' ')} UTC, commit {taken.commit}."]
 
 
 def said_of(verdict: Verdict) -> str:

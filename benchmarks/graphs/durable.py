@@ -49,18 +49,18 @@ def cases(session: Session) -> list[Case]:
         CaseArm(
             "restart", "nothing kept, begun again", work.killed(work.our_process, "none", resume=False), 2
         ),
-        CaseArm("ours", "durability step, taken over", work.killed(work.our_process, "step", resume=True), 2),
+        CaseArm("ours", "durability step, taken over", work.killed(work.our_process, "step", resume=True), 3),
     ]
     if session.peer is not None:
         arm = work.killed(work.peer_process, "step", resume=True)
-        killed.insert(1, CaseArm("langgraph", "LangGraph with a SQLite saver, resumed", arm, 2))
+        killed.insert(1, CaseArm("langgraph", "LangGraph with a SQLite saver, resumed", arm, 3))
     return [
         Case(
             "B6 durability",
             f"{STEPS} steps of a call of 24 tokens and an action of {ACT_S:g} s, undisturbed",
             [
-                CaseArm("none", "nothing is kept", work.undisturbed("none"), 3),
-                CaseArm("ours", "durability step", work.undisturbed("step"), 3),
+                CaseArm("none", "nothing is kept", work.undisturbed("none")),
+                CaseArm("ours", "durability step", work.undisturbed("step")),
             ],
             [Target("latency_s", "ours", ">=", 0.98, "none")],
         ),

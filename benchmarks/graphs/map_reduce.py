@@ -54,9 +54,9 @@ def case(session: Session) -> Case:
         "B1 map-reduce",
         "8 x (256 shared + 384 → 48), then 512 → 64",
         [
-            CaseArm("sequential", "one call after the other", sequential, repeats=2),
-            CaseArm("gather", "asyncio.gather over the eight, then the report", gather, repeats=3),
-            CaseArm("ours", "map-reduce.yaml", ours, repeats=3),
+            CaseArm("sequential", "one call after the other", sequential),
+            CaseArm("gather", "asyncio.gather over the eight, then the report", gather),
+            CaseArm("ours", "map-reduce.yaml", ours),
         ],
         [
             Target("latency_s", "ours", ">=", 2.0, "sequential"),

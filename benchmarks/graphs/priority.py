@@ -65,8 +65,8 @@ def case(session: Session) -> Case:
         "B5 priority",
         f"{PAGES} x (384 → 64) in the background; {CHAINS} chains of 4 x (64 → 24)",
         [
-            CaseArm("fcfs", "first come, first served", _measured(session, *by_hand(0)), 2),
-            CaseArm("static", "two priorities in its queue", _measured(session, *by_hand(LATER)), 2),
+            CaseArm("fcfs", "first come, first served", _measured(session, *by_hand(0)), 3),
+            CaseArm("static", "two priorities in its queue", _measured(session, *by_hand(LATER)), 3),
             CaseArm(
                 "ours", "runs with the policies high and low", _measured(session, our_note, our_chain), 2
             ),

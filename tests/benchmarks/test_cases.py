@@ -9,7 +9,16 @@ import pytest
 from rich.console import Console
 
 from benchmarks.cases import Case, CaseArm, CaseSample, Described, Measured, Target, measure_cases, values_of
-from benchmarks.cases_report import CaseReport, case_report, case_table, markdown, picture, said_of
+from benchmarks.cases_report import (
+    CaseReport,
+    Taken,
+    beside,
+    case_report,
+    case_table,
+    markdown,
+    picture,
+    said_of,
+)
 from benchmarks.runner import MeasurementFailed
 
 
@@ -62,6 +71,13 @@ ITSELF = Target("latency_s", "ours", "<=", 1.0)
 ABSENT = Target("latency_s", "ours", ">=", 1.0, "nobody")
 
 
+OLD = Taken("2026-01-01T10:20:30+00:00", "abc")
+
+
+def named(name: str, latency_s: float) -> list[CaseSample]:
+    return [CaseSample(name, "ours", 0, {"latency_s": latency_s})]
+
+
 def reported() -> CaseReport:
     samples = sampled(
         ("peer", 0, 2.0), ("ours", 0, 1.0), ("peer", 1, 9.0), ("ours", 1, 3.0), ("ours", 2, 0.5)
@@ -99,3 +115,21 @@ def test_the_report_is_for_machines_and_for_people():
     drawn = picture(run)
     assert drawn.count("<rect") == 2
     assert "C1: latency_s" in drawn
+
+
+def test_cases_that_were_not_measured_again_stay_as_they_were():
+    arms = (arm("ours", 1, 1.0, []),)
+    described = [Described.of(case(*arms, targets=(ITSELF,))._replace(name=name)) for name in ("C1", "C2")]
+    first = case_report("shapes", described, named("C1", 0.5) + named("C2", 3.0), fake=False)
+    again = case_report("shapes", described[:1], named("C1", 0.75), fake=False)
+    run = beside(again, msgspec.structs.replace(first, taken=dict.fromkeys(("C1", "C2"), OLD)))
+    assert [each.name for each in run.cases] == ["C1", "C2"]
+    assert [(each.case, each.figures["latency_s"].median) for each in run.results] == [
+        ("C1", 0.75),
+        ("C2", 3.0),
+    ]
+    assert [(each.case, each.reached) for each in run.verdicts] == [("C1", True), ("C2", False)]
+    assert [each.case for each in run.samples] == ["C1", "C2"]
+    assert run.taken["C2"] == OLD
+    assert run.taken["C1"] == Taken(again.at, again.commit)
+    assert "Measured 2026-01-01 10:20 UTC, commit abc." in markdown(run)

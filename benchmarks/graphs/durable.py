@@ -47,7 +47,7 @@ def cases(session: Session) -> list[Case]:
     work = _Work(session, inputs)
     killed = [
         CaseArm(
-            "restart", "nothing kept, begun again", work.killed(work.our_process, "none", resume=False), 2
+            "restart", "nothing kept, begun again", work.killed(work.our_process, "none", resume=False), 3
         ),
         CaseArm("ours", "durability step, taken over", work.killed(work.our_process, "step", resume=True), 3),
     ]

@@ -68,7 +68,7 @@ def case(session: Session) -> Case:
             CaseArm("fcfs", "first come, first served", _measured(session, *by_hand(0)), 3),
             CaseArm("static", "two priorities in its queue", _measured(session, *by_hand(LATER)), 3),
             CaseArm(
-                "ours", "runs with the policies high and low", _measured(session, our_note, our_chain), 2
+                "ours", "runs with the policies high and low", _measured(session, our_note, our_chain), 3
             ),
         ],
         [

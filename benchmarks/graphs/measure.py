@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import Case, CaseSample, measure_cases
-from benchmarks.graphs import branches, durable, letters, map_reduce, priority, rag
+from benchmarks.graphs import branches, durable, letters, map_reduce, passes, priority, rag
 from benchmarks.graphs.door import open_door
 from benchmarks.graphs.engine import fake_engine
 from benchmarks.graphs.peer import PEERS, langgraph
@@ -50,6 +50,7 @@ def cases_of(shared: Session) -> list[Case]:
         *letters.cases(shared),
         priority.case(shared),
         *durable.cases(shared),
+        passes.case(shared),
     ]
 
 

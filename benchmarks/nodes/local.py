@@ -12,6 +12,7 @@ from contextlib import aclosing
 from typing import Any
 
 from benchmarks.cases import Case, CaseArm, Measured, Target
+from benchmarks.graphs.passes import compiled
 from benchmarks.nodes.stages import waits
 from benchmarks.nodes.timing import measured, timed
 from benchmarks.runner import MeasurementFailed
@@ -45,8 +46,8 @@ async def outputs_of(runner: Runner, graph: str, inputs: dict[str, Any], **field
 
 
 def cases() -> list[Case]:
-    """Two."""
-    return [_inline(), _task()]
+    """Three."""
+    return [_inline(), _task(), _fused()]
 
 
 def _inline() -> Case:
@@ -86,6 +87,31 @@ def _task() -> Case:
         "N2 task",
         f"a chain of {NODES} functions that are awaited",
         _arms(by_hand, run, NODES),
+        [],
+        shown=("node_us",),
+    )
+
+
+def _fused() -> Case:
+    runners = {
+        "ours": Runner([compile_pipeline(prompts(NODES))], Resources({})),
+        "unfused": Runner([compiled(prompts(NODES), None, "fuse")], Resources({})),
+    }
+    inputs = {f"text{place}": f"text {place}" for place in range(NODES)}
+
+    def arm(name: str, describe: str) -> CaseArm:
+        async def run(_: int) -> object:
+            return (await outputs_of(runners[name], "prompts", inputs))["said"]
+
+        async def measure(_: str) -> Measured:
+            return measured(await timed(run, nodes=NODES, times=TIMES))
+
+        return CaseArm(name, describe, measure)
+
+    return Case(
+        "N6 fuse",
+        f"the pipeline of N1, and what it costs when its {NODES} prompts are steps of their own",
+        [arm("ours", "compiled with all passes"), arm("unfused", "compiled without fuse")],
         [],
         shown=("node_us",),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from benchmarks.cases import Case, CaseSample, measure_cases
-from benchmarks.nodes import chains, hops, local
+from benchmarks.nodes import chains, durable, hops, local
 
 
 async def measure(
@@ -15,9 +15,11 @@ async def measure(
 
     Raises `MeasurementFailed`, and what the arms raise.
     """
-    cases = local.cases()
-    if not fake:
-        cases += [await hops.case(), *await chains.cases()]
-    cases = [case for case in cases if not wanted or case.name.startswith(tuple(wanted))]
-    await measure_cases(cases, repeats, progress)
-    return cases
+    async with durable.case() as kept:
+        cases = [*local.cases(), kept]
+        if not fake:
+            cases += [await hops.case(), *await chains.cases()]
+        cases = sorted(cases, key=lambda case: case.name)
+        cases = [case for case in cases if not wanted or case.name.startswith(tuple(wanted))]
+        await measure_cases(cases, repeats, progress)
+        return cases

@@ -17,7 +17,7 @@ from benchmarks.graphs.door import open_door
 from benchmarks.graphs.door_client import Door
 from benchmarks.graphs.session import nearest_rank
 from benchmarks.graphs.texts import prompt_tokens, text_of
-from benchmarks.nodes import local
+from benchmarks.nodes import durable, local
 from benchmarks.nodes.measure import measure as measure_nodes
 from cluster.engines.fake import FakeEngine, FakeScript, FakeTokenCounter
 from cluster.interface import ModelInfo
@@ -36,7 +36,7 @@ def at_once(monkeypatch):
 async def test_all_arms_of_all_cases_come_to_the_same_outputs(at_once):
     samples: list[CaseSample] = []
     cases = await measure.measure(fake=True, repeats=1, wanted=(), progress=samples.append)
-    assert [case.name[:2] for case in cases] == ["B1", "B2", "B3", "B4", "B4", "B5", "B6", "B6", "B6"]
+    assert [case.name[:2] for case in cases] == ["B1", "B2", "B3", "B4", "B4", "B5", "B6", "B6", "B6", "P1"]
     assert {(case.name, arm.name) for case in cases for arm in case.arms} == {
         (sample.case, sample.arm) for sample in samples
     }
@@ -46,6 +46,8 @@ async def test_all_arms_of_all_cases_come_to_the_same_outputs(at_once):
     assert ours["B2 RAG"]["first_text_s"] <= ours["B2 RAG"]["latency_s"]
     assert ours["B6 killed"]["recomputed_calls"] == 0
     assert ours["B6 killed"]["calls"] == 7
+    calls = {sample.arm: sample.figures["calls"] for sample in samples if sample.case == "P1 passes"}
+    assert calls == {"ours": 15, "without prune": 16, "without dedupe": 16, "without order": 15}
     for case in cases:
         figures = {target.figure for target in case.targets} | set(case.shown)
         assert all(figures <= sample.figures.keys() for sample in samples if sample.case == case.name)
@@ -109,6 +111,8 @@ async def test_calls_of_a_visitor_that_leaves_are_cancelled(tmp_path: Path):
 async def test_nodes_of_both_kinds_are_timed_beside_their_raw_counterparts(monkeypatch):
     monkeypatch.setattr(local, "NODES", 10)
     monkeypatch.setattr(local, "TIMES", 2)
+    monkeypatch.setattr(durable, "NODES", 5)
+    monkeypatch.setattr(durable, "TIMES", 2)
     samples: list[CaseSample] = []
     await measure_nodes(fake=True, repeats=1, wanted=(), progress=samples.append)
     assert [(sample.case, sample.arm) for sample in samples] == [
@@ -116,5 +120,9 @@ async def test_nodes_of_both_kinds_are_timed_beside_their_raw_counterparts(monke
         ("N1 inline", "ours"),
         ("N2 task", "raw"),
         ("N2 task", "ours"),
+        ("N6 fuse", "ours"),
+        ("N6 fuse", "unfused"),
+        ("N7 step", "none"),
+        ("N7 step", "ours"),
     ]
     assert all(sample.figures["node_us"] > 0 for sample in samples)

@@ -1,10 +1,7 @@
 """Chains of Python stages, each in a warm process of its own, joined by a Ray Compiled Graph.
 
-    given ─► load ─► clean ─► score ─►     a call goes down the chain through shared memory, well under a
+    given ─► load ─► clean ─► score        a call goes down the chain through shared memory, well under a
                 └──────────────►┘          millisecond a hop; each stage works on a call of its own
-
-Only the last stages answer. What others made goes with the call where somebody wants it: each answer that is
-read costs as much as a hop.
 
 A compiled graph takes actor methods only, holds ten calls at most, and falls when one of its actors dies. So
 the actors belong to the chain, calls beyond its room wait here, and after a death the chain is made again:
@@ -18,7 +15,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 from ray.dag import InputNode, MultiOutputNode
@@ -73,7 +70,7 @@ class Chain:
         except RayError as error:
             raise ReplicaLost(f"the stages {self._name} cannot start: {_told(error)}") from error
 
-    async def run(self, given: Values, *, whole: bool = False) -> list[Made]:
+    async def run(self, given: Values) -> list[Made]:
         """What each stage made, in their order.
 
         Raises what `StageChain` says, and `EngineFailed` for a stage that raised anything else.
@@ -87,7 +84,7 @@ class Chain:
             await self._room.acquire()
         finally:
             self._waiting -= 1
-        call = asyncio.create_task(self._call(given, whole=whole))
+        call = asyncio.create_task(self._call(given))
         self._calls.add(call)
         call.add_done_callback(self._leave)
         return await asyncio.shield(call)
@@ -107,12 +104,12 @@ class Chain:
         if not call.cancelled():
             call.exception()  # seen by whoever waited, if anybody still did
 
-    async def _call(self, given: Values, *, whole: bool) -> list[Made]:
+    async def _call(self, given: Values) -> list[Made]:
         compiled = self._compiled
         if compiled is None:
             raise ReplicaLost(f"the stages {self._name} are being started")
         try:
-            return await compiled.call(given, whole=whole)
+            return await compiled.call(given)
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, StageFailed):
@@ -150,24 +147,12 @@ def open_chain(name: str, stages: Sequence[Stage]) -> Chain:
     return chain
 
 
-class _Passed(NamedTuple):
-    """What goes from stage to stage, and out of the last."""
-
-    outputs: Values
-    """That later stages take."""
-    made: dict[int, Made]
-    """For the caller: of this stage and all that it takes from, by index."""
-
-
 class _StageActor:
     """One stage, in its own process. No coroutines: Ray's Compiled Graph allows none."""
 
-    def __init__(self, index: int, stage: Stage, taken: frozenset[str]) -> None:
-        """`taken` are its outputs that later stages take."""
+    def __init__(self, index: int, stage: Stage) -> None:
         self._index = index
         self._compute = stage.make()
-        self._kept = stage.kept
-        self._taken = taken
         position = {index: place for place, index in enumerate(_needed(stage))}
         self._takes = [
             (port, None if source.stage is None else position[source.stage], source.key)
@@ -177,20 +162,15 @@ class _StageActor:
     def ready(self) -> bool:
         return True
 
-    def run(self, call: tuple[Values, bool], *passed: _Passed) -> _Passed:
+    def run(self, given: Values, *made: Made) -> Made:
         began = perf_counter()
-        given, whole = call
         values = {
-            port: (given if place is None else passed[place].outputs)[key] for port, place, key in self._takes
+            port: (given if place is None else made[place].outputs)[key] for port, place, key in self._takes
         }
         try:
-            outputs = self._compute(values)
+            return Made(self._compute(values), perf_counter() - began)
         except ClusterError as error:
             raise StageFailed(self._index, error) from error
-        made = {index: each for before in passed for index, each in before.made.items()}
-        kept = outputs if whole or self._kept is None else _only(self._kept, outputs)
-        made[self._index] = Made(kept, perf_counter() - began)
-        return _Passed(_only(self._taken, outputs), made)
 
 
 class _Compiled:
@@ -198,18 +178,14 @@ class _Compiled:
 
     def __init__(self, actors: Sequence[Any], stages: Sequence[Stage]) -> None:
         self._actors = actors
-        passed: list[Any] = []
-        with InputNode() as call:
+        made: list[Any] = []
+        with InputNode() as given:
             for actor, stage in zip(actors, stages, strict=True):
-                passed.append(actor.run.bind(call, *(passed[index] for index in _needed(stage))))
-        inner = {index for stage in stages for index in _needed(stage)}
-        last = MultiOutputNode([each for index, each in enumerate(passed) if index not in inner])
-        self._graph: Any = last.experimental_compile(enable_asyncio=True)
+                made.append(actor.run.bind(given, *(made[index] for index in _needed(stage))))
+        self._graph: Any = MultiOutputNode(made).experimental_compile(enable_asyncio=True)
 
-    async def call(self, given: Values, *, whole: bool) -> list[Made]:
-        answers = await asyncio.gather(*await self._graph.execute_async((given, whole)))
-        made: dict[int, Made] = {index: each for answer in answers for index, each in answer.made.items()}
-        return [made[index] for index in range(len(made))]
+    async def call(self, given: Values) -> list[Made]:
+        return list(await asyncio.gather(*await self._graph.execute_async(given)))
 
     def tear_down(self) -> None:
         """Blocking."""
@@ -222,8 +198,7 @@ def _warm(stages: Sequence[Stage]) -> list[Any]:
     """Their actors, each with its stage made. Blocking. Raises `RayError`."""
     kind = ray.remote(_StageActor)
     actors: list[Any] = [
-        kind.options(num_cpus=stage.num_cpus).remote(index, stage, _taken(index, stages))
-        for index, stage in enumerate(stages)
+        kind.options(num_cpus=stage.num_cpus).remote(index, stage) for index, stage in enumerate(stages)
     ]
     try:
         ray.get([actor.ready.remote() for actor in actors], timeout=START_TIMEOUT_S)
@@ -237,17 +212,6 @@ def _warm(stages: Sequence[Stage]) -> list[Any]:
 def _needed(stage: Stage) -> list[int]:
     """The earlier stages that it takes from."""
     return sorted({source.stage for source in stage.takes.values() if source.stage is not None})
-
-
-def _taken(index: int, stages: Sequence[Stage]) -> frozenset[str]:
-    """The outputs of a stage that others take."""
-    return frozenset(
-        source.key for stage in stages for source in stage.takes.values() if source.stage == index
-    )
-
-
-def _only(ports: frozenset[str], outputs: Values) -> Values:
-    return {port: outputs[port] for port in ports}
 
 
 def _told(error: BaseException) -> str:

@@ -30,15 +30,12 @@ class Stage(NamedTuple):
     takes: Mapping[str, Source]
     """By name of an input."""
     num_cpus: float = 1.0
-    kept: frozenset[str] | None = None
-    """Outputs that the user of the chain is given; others only pass from stage to stage. None: all."""
 
 
 class Made(NamedTuple):
     """What a stage gave."""
 
     outputs: Values
-    """Those that are kept."""
     seconds: float
 
 
@@ -59,8 +56,8 @@ class StageChain(Protocol):
         """Whether `run` can be called now."""
         ...
 
-    async def run(self, given: Values, *, whole: bool = False) -> Sequence[Made]:
-        """What each stage made, in their order. `whole`: with all of their outputs.
+    async def run(self, given: Values) -> Sequence[Made]:
+        """What each stage made, in their order.
 
         Raises `StageFailed` for a stage that raised a `ClusterError`, `ReplicaLost` when a process died or
         the chain is being started, and `Overloaded` when too many calls wait.

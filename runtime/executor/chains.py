@@ -1,11 +1,11 @@
 """Steps of several functions with processes of their own: values go from process to process past the runner.
 
-pages ─► [clean ─► split ─► score] ─► best        the runner sends `pages` once, and gets what `best` takes
+pages ─► [clean ─► split ─► score] ─► best        the runner sends `pages` once, and gets what all three made
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,15 +30,11 @@ class PreparedChain:
 
 
 def chain_of(
-    step: ExecutionStep,
-    getters: Sequence[Mapping[str, Getter]],
-    wanted: Set[Ref],
-    open_chain: OpenChain | None,
+    step: ExecutionStep, getters: Sequence[Mapping[str, Getter]], open_chain: OpenChain | None
 ) -> PreparedChain | None:
     """The chain of a step of functions; None where they are run one after the other.
 
-    `getters` are those of the inputs of each node, `wanted` all values that other steps or the outputs of
-    the body take.
+    `getters` are those of the inputs of each node.
     """
     if open_chain is None:
         return None
@@ -58,8 +54,7 @@ def chain_of(
             else:
                 takes[port] = Source(None, f"{index}.{port}")
                 given.append((f"{index}.{port}", getters[index][port]))
-        kept = frozenset(ref.port for ref in wanted if ref.owner == node.name)
-        stages.append(Stage(partial(function.stage, node.spec), takes, node.spec.num_cpus or 1.0, kept))
+        stages.append(Stage(partial(function.stage, node.spec), takes, node.spec.num_cpus or 1.0))
     name = "+".join(node.name for node in step.nodes)
     return PreparedChain(open_chain(name, stages), tuple(given), _repeatable(step.nodes))
 

@@ -239,8 +239,7 @@ class Execution:
         if not chain.repeatable:
             await self._run.progress.committed()
         try:
-            whole = self._shows or self._run.progress.keeps
-            made = await chain.stages.run(chain.inputs(self.values), whole=whole)
+            made = await chain.stages.run(chain.inputs(self.values))
         except StageFailed as failed:
             raise self._broke(paths[failed.stage], failed.error) from failed
         except ReplicaLost as lost:
@@ -253,8 +252,7 @@ class Execution:
         except ClusterError as error:
             raise self._broke(paths[0], error) from error
         for path, node, each in zip(paths, nodes, made, strict=True):
-            outputs = dict.fromkeys(port for port, _ in node.outputs) | each.outputs
-            self._end(path, node, perf_counter() - each.seconds, outputs, None)
+            self._end(path, node, perf_counter() - each.seconds, each.outputs, None)
         return True
 
     async def _await(self, node: PreparedNode, call: Call) -> None:

@@ -228,7 +228,7 @@ def _steps(body: PlannedBody, slots: Slots, resources: Resources) -> tuple[Prepa
             successors[index_of[needed]].append(number)
     made = tuple(
         PreparedStep(
-            *_run_by(step, [body.steps[each] for each in followers[index]], body, slots, resources),
+            *_run_by(step, [body.steps[each] for each in followers[index]], slots, resources),
             inline=step.backend == "inline",
             waits_for=len(step.depends_on) + len(step.follows),
             successors=tuple(reversed(successors[index])),
@@ -259,11 +259,7 @@ def _early(made: PreparedStep, index: int, step: ExecutionStep, waits_for: int) 
 
 
 def _run_by(
-    step: ExecutionStep,
-    followers: Sequence[ExecutionStep],
-    body: PlannedBody,
-    slots: Slots,
-    resources: Resources,
+    step: ExecutionStep, followers: Sequence[ExecutionStep], slots: Slots, resources: Resources
 ) -> tuple[tuple[PreparedNode, ...], PreparedChain | None]:
     """The nodes of a step, and the chain that runs them where there is one."""
     if step.backend != "compiled" or len(step.nodes) == 1:
@@ -273,10 +269,7 @@ def _run_by(
     nodes = tuple(_node(node, step, slots, alone) for node in step.nodes)
     may_skip = any(node.guard is not None for node in nodes)
     getters = [dict(node.inputs) for node in nodes]
-    if may_skip:
-        return nodes, None
-    rest = PlannedBody(tuple(each for each in body.steps if each is not step), body.outputs, until=body.until)
-    return nodes, chain_of(step, getters, set(rest.references()), resources.open_chain)
+    return nodes, None if may_skip else chain_of(step, getters, resources.open_chain)
 
 
 def _followed(node: PreparedNode, followers: Sequence[ExecutionStep], slots: Slots) -> PreparedNode:

@@ -73,21 +73,6 @@ async def test_a_chain_with_a_fan_in_runs_in_processes_of_its_own(cluster):
         await chain.close()
 
 
-async def test_only_what_is_kept_comes_back_unless_all_of_it_is_asked_for(cluster):
-    first = stage(partial(make_add, 1), a=(None, "x"))._replace(kept=frozenset())
-    second = stage(partial(make_add, 10), a=(0, "value"))._replace(kept=frozenset({"value"}))
-    other = stage(partial(make_add, 100), a=(0, "value"))._replace(kept=frozenset({"value"}))
-    chain = await opened(first, second, other)
-    try:
-        made = await chain.run({"x": 5})
-        assert [each.outputs for each in made] == [{}, {"value": 16}, {"value": 106}]
-        made = await chain.run({"x": 5}, whole=True)
-        assert [each.outputs["value"] for each in made] == [6, 16, 106]
-        assert len({each.outputs["pid"] for each in made}) == 3
-    finally:
-        await chain.close()
-
-
 async def test_more_calls_than_fit_wait_for_room(cluster):
     chain = await opened(stage(partial(make_add, 1), a=(None, "x")))
     try:

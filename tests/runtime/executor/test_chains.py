@@ -4,7 +4,6 @@ import asyncio
 import os
 import time
 
-import msgspec
 import pytest
 
 from cluster.compiled_graph import open_chain
@@ -14,7 +13,6 @@ from graphs.builder import Builder
 from graphs.functions import spec_of
 from graphs.ports import STRING, list_of
 from runtime.compiler.compile import compile_pipeline
-from runtime.durability.memory import MemoryJournals
 from runtime.events import NodeFailed, NodeFinished, NodeRetried, NodeStarted, RunFailed
 from runtime.executor.kinds.kind import Resources
 from runtime.request import RunRequest
@@ -38,11 +36,9 @@ class HereChain:
         self.calls = 0
         self._dies = dies
         self._stages = [(stage.make(), stage.takes) for stage in stages]
-        self._kept = [stage.kept for stage in stages]
 
-    async def run(self, given, *, whole=False):
+    async def run(self, given):
         self.calls += 1
-        self.whole = whole
         if self._dies:
             raise ReplicaLost("gone")
         made = []
@@ -55,12 +51,7 @@ class HereChain:
                 made.append(Made(compute(values), 0.5))
             except ClusterError as error:
                 raise StageFailed(index, error) from error
-        pairs = zip(made, self._kept, strict=True)
-        return [each if whole or kept is None else _only(kept, each) for each, kept in pairs]
-
-
-def _only(kept, made):
-    return made._replace(outputs={port: made.outputs[port] for port in kept})
+        return made
 
 
 class Chains:
@@ -104,39 +95,6 @@ async def test_a_chain_runs_as_one_and_tells_of_each_node():
     ended = [event for event in events if isinstance(event, NodeFinished)]
     assert [event.node for event in ended] == ["words", "longest"]
     assert all(event.seconds == pytest.approx(0.5, abs=0.1) for event in ended)
-
-
-async def test_a_chain_gives_only_what_others_take():
-    b = Builder("measured")
-    text = b.input("text", STRING)
-    words = b.add("words", spec_of(f"{HERE}:words"), text=text)
-    longest = b.add("longest", spec_of(f"{HERE}:longest"), words=words["value"], least=1)
-    b.output("words", words["value"])
-    b.output("word", b.add("post", spec_of(f"{HERE}:post"), text=longest["value"])["value"])
-    chains = Chains()
-    events = await events_of(runner(compile_pipeline(b.build()), chains), asked("measured", text="a bee"))
-    assert events[-1].outputs == {"words": ["a", "bee"], "word": "posted bee"}
-    (chain,) = chains.made
-    assert chain._kept == [{"value"}, frozenset(), {"value"}]
-    assert not chain.whole
-
-
-async def test_of_a_run_that_is_watched_all_outputs_come_back():
-    chains = Chains()
-    plan = longest_word()
-    request = msgspec.structs.replace(asked("longest-word", text="a bee sees"), stream=True)
-    events = await events_of(runner(plan, chains), request)
-    ended = [event for event in events if isinstance(event, NodeFinished)]
-    assert ended[0].outputs == {"value": ["a", "bee", "sees"]}
-
-
-async def test_of_a_durable_run_all_outputs_are_kept():
-    journals = MemoryJournals()
-    durable = Runner([longest_word()], Resources({}, open_chain=Chains()), journals=journals)
-    request = asked("longest-word", text="a bee sees")
-    await events_of(durable, msgspec.structs.replace(request, durability="step"))
-    kept = await journals.read("", "run-1")
-    assert kept.done["words"].outputs == {"value": ["a", "bee", "sees"]}
 
 
 async def test_the_node_that_failed_in_a_chain_is_named():

@@ -41,7 +41,7 @@ def started(folder: Path) -> AbstractContextManager[RunningSystem]:
     graphs = [str(REPOSITORY / "graphs" / "library" / "support-rag.yaml")]
     graphs += [str(file) for file in sorted(GRAPHS.glob("*.yaml"))]
     twice = {"replicas": 2}
-    return running("fake", folder, models=MODELS, graphs=graphs, gateway=twice, runner=twice)
+    return running("fake", folder, models=MODELS, graphs=graphs, tasks={}, gateway=twice, runner=twice)
 
 
 @pytest.fixture(scope="session")

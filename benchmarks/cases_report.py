@@ -101,7 +101,7 @@ def beside(run: CaseReport, before: CaseReport) -> CaseReport:
         results=_in_order([*run.results, *_of(before.results, kept)], cases),
         verdicts=_in_order([*run.verdicts, *_of(before.verdicts, kept)], cases),
         samples=_in_order([*run.samples, *_of(before.samples, kept)], cases),
-        taken=before.taken | run.taken,
+        taken=dict.fromkeys(kept, Taken(before.at, before.commit)) | before.taken | run.taken,
     )
 
 

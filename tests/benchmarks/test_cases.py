@@ -122,6 +122,8 @@ def test_cases_that_were_not_measured_again_stay_as_they_were():
     described = [Described.of(case(*arms, targets=(ITSELF,))._replace(name=name)) for name in ("C1", "C2")]
     first = case_report("shapes", described, named("C1", 0.5) + named("C2", 3.0), fake=False)
     again = case_report("shapes", described[:1], named("C1", 0.75), fake=False)
+    untold = msgspec.structs.replace(first, at=OLD.at, commit=OLD.commit, taken={})
+    assert beside(again, untold).taken["C2"] == OLD
     run = beside(again, msgspec.structs.replace(first, taken=dict.fromkeys(("C1", "C2"), OLD)))
     assert [each.name for each in run.cases] == ["C1", "C2"]
     assert [(each.case, each.figures["latency_s"].median) for each in run.results] == [

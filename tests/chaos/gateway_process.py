@@ -8,9 +8,8 @@ Prints its URL when it serves.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-
-import structlog
 
 from cluster.engines.fake import FakeEngine, FakeScript
 from runtime.approvals.book import ApprovalBook
@@ -51,12 +50,12 @@ async def serve(url: str, timeout_s: float, lease_s: float, script: FakeScript) 
     )
     async with served(build_app(deps)) as served_at:
         print(served_at, flush=True)
+        # Nobody reads what is printed from here on: a full pipe would stop the gateway.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":
-    # Nobody reads what is printed after the URL: a full pipe would stop the gateway.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     store_url, timeout_s, lease_s, token_s, tokens = sys.argv[1:]
     asyncio.run(
         serve(

@@ -130,10 +130,9 @@ async def _read_us(store: Store, tokens: Sequence[str]) -> float:
     chance, rounds = random.Random(1), []
     for _ in range(ROUNDS):
         chosen = chance.choices(tokens, k=READ_CALLS)
-        keys = KeyStore(store, PEPPER, cache_ttl_s=1e-9)
         began = perf_counter()
         for token in chosen:
-            await keys.authenticate(token)
+            await KeyStore(store, PEPPER).authenticate(token)  # one that knows nothing yet
         rounds.append((perf_counter() - began) / READ_CALLS * 1e6)
     return median(rounds)
 

@@ -327,5 +327,11 @@ async def test_a_response_reserves_what_the_conversation_comes_to(start: Start) 
     site = await start(SCRIPT, limits=Limits(tokens_per_minute=DEFAULT_MAX_TOKENS + 30))
     first = await site.sdk.responses.create(model=CHAT, input="What is the capital of France?")
     await site.settled()
+    again = site.sdk.responses.create(
+        model=CHAT,
+        input="word " * 20,
+        previous_response_id=first.id,
+        max_output_tokens=DEFAULT_MAX_TOKENS,
+    )
     with pytest.raises(openai.RateLimitError):
-        await site.sdk.responses.create(model=CHAT, input="word " * 20, previous_response_id=first.id)
+        await again

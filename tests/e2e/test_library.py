@@ -48,7 +48,7 @@ def run(system: RunningSystem, graph: str, **inputs: Any) -> dict[str, Any]:
 
 def test_the_whole_library_is_deployed(system: RunningSystem) -> None:
     library = {file.stem for file in (REPOSITORY / "graphs" / "library").glob("*.yaml")}
-    assert len(library) == 8
+    assert len(library) == 9
     assert {Path(graph).stem for graph in system.settings.graphs} == library
 
 

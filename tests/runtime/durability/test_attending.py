@@ -27,11 +27,28 @@ def durable(**fields):
     return request(chain(), tenant="acme", durability="step", **fields)
 
 
+class Clock:
+    """Unix seconds, which stand still unless they are moved on."""
+
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def outlast_the_first_lease(self, journals: MemoryJournals) -> None:
+        """Moves on until another runner has taken the run, and then no more."""
+        while (await journals.read("acme", "run-1")).attempt == 1:
+            self.now += 61
+            await asyncio.sleep(0.01)
+
+
 async def test_a_run_of_a_runner_that_is_gone_is_taken_up():
-    journals = MemoryJournals(lease_s=0.0)
+    clock = Clock()
+    journals = MemoryJournals(lease_s=60, clock=clock)
     dead, alive = a_runner(journals, first_token_s=600), a_runner(journals)
     await dead.start(durable())
     attending = asyncio.create_task(attend(alive, journals, lease_s=60, look_every_s=0.01))
+    await clock.outlast_the_first_lease(journals)
     events = await followed(journals)
     attending.cancel()
     assert isinstance(events[-1], RunFinished)
@@ -57,8 +74,8 @@ async def test_a_runner_that_lost_its_lease_gives_the_run_up():
 class Out(MemoryJournals):
     """Journals in a store that is out at first."""
 
-    def __init__(self) -> None:
-        super().__init__(lease_s=0.0)
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(lease_s=60, clock=clock)
         self.left = 3
 
     async def abandoned(self):
@@ -72,10 +89,12 @@ class Out(MemoryJournals):
 
 
 async def test_a_store_that_is_out_ends_nothing():
-    journals = Out()
+    clock = Clock()
+    journals = Out(clock)
     dead, alive = a_runner(journals, first_token_s=600), a_runner(journals)
     await dead.start(durable())
     attending = asyncio.create_task(attend(alive, journals, lease_s=0.01, look_every_s=0.01))
+    await clock.outlast_the_first_lease(journals)
     events = await followed(journals)
     assert not attending.done()
     attending.cancel()

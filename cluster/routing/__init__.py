@@ -1,0 +1,1 @@
+"""Which replica of a model answers a call."""

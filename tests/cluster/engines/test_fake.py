@@ -166,6 +166,12 @@ async def test_the_status_counts_what_runs_ends_and_is_left() -> None:
     assert await engine.status() == EngineStatus(0, 2, 1, 1 + 1 + 2, 4 + 1)
 
 
+async def test_an_answer_can_have_a_pace_of_its_own() -> None:
+    engine = FakeEngine(FakeScript(rules=[Rule(contains="at once", reply="a b c", token_s=0.0)], token_s=60))
+    events = await events_of(engine.generate(chat("at once, please", stream=True)))
+    assert text_of(events) == "a b c"
+
+
 async def test_latency_is_scripted() -> None:
     engine = FakeEngine(FakeScript(output_tokens=4, first_token_s=0.03, token_s=0.01, tokens_per_batch=2))
     started = time.perf_counter()

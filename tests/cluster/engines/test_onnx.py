@@ -116,3 +116,16 @@ def test_a_file_that_is_missing_is_named(folder: Path, model: str, tokenizer: st
     with pytest.raises(ConfigError, match="none") as caught:
         OnnxEmbedder(folder / model, folder / tokenizer, max_tokens=8, threads=1)
     assert caught.value.param == "source"
+
+
+async def test_a_batch_gives_each_call_what_it_would_have_alone(embedder: OnnxEmbedder) -> None:
+    calls = [embed(CAR), embed(TAX, "word " * 600), embed("word " * 100, AUTO)]
+    first, wrong, last = await embedder.embed_many(calls)
+    assert isinstance(wrong, InvalidCall)
+    assert wrong.param == "input[1]"
+    for made, call in ((first, calls[0]), (last, calls[2])):
+        alone = await embedder.embed(call)
+        assert not isinstance(made, Exception)
+        assert made.usage == alone.usage
+        for vector, expected in zip(made.vectors, alone.vectors, strict=True):
+            assert np.array(vector) @ np.array(expected) > 1 - INT8_NOISE

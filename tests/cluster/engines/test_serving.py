@@ -9,12 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from cluster.admission.queue import Capacity
+from cluster.autoscaling.model import CALLS, ENDED, SECONDS
 from cluster.engines import serving
 from cluster.engines.fake import FakeEngine, FakeScript, Rule
 from cluster.engines.serving import EngineEndpoint, coalesce
-from cluster.errors import EngineFailed, InvalidCall
+from cluster.errors import ClusterError, EngineFailed, InvalidCall
 from cluster.interface import Batch
 from cluster.messages import (
+    AdmissionState,
     Delta,
     Embed,
     Embeddings,
@@ -263,7 +266,8 @@ async def test_closing_a_stream_aborts_the_call() -> None:
 
 async def test_a_replica_says_how_it_is() -> None:
     replica = endpoint()
-    assert decode_status(await replica.status()) == EngineStatus()
+    status = decode_status(await replica.status())
+    assert status == EngineStatus(admission=AdmissionState(max_sequences=256, max_waiting=1024))
     await replica.check_health()
 
     async def broken() -> None:
@@ -295,3 +299,146 @@ async def test_the_time_of_a_stream_that_is_cut_off_is_told_on_the_way_and_count
     assert isinstance(first, Delta)
     status = decode_status(await endpoint.status())
     assert 0 < first.engine_ns <= status.untold_ns == status.busy_ns
+
+
+def narrow(**script: Any) -> Endpoint:
+    """A replica with one place in its engine."""
+    replica = Endpoint(FakeEngine(FakeScript(**script)))
+    replica.capacity = Capacity(sequences=1, waiting=4)
+    return replica
+
+
+async def test_calls_wait_for_their_turn_and_owe_nothing_for_it() -> None:
+    replica, other = narrow(output_tokens=2), chat(request_id="other")
+    ticket = await replica._gate.enter(other)
+    replying = asyncio.create_task(replica.call(encode(chat())))
+    await asyncio.sleep(0.05)
+    assert not replying.done()
+    turn = time.perf_counter_ns()
+    replica._gate.leave(ticket, other, done=True)
+    usage = decode_events(await replying)[-1]
+    assert 0 < usage.engine_ns < time.perf_counter_ns() - turn
+    status = decode_status(await replica.status())
+    assert status.busy_ns == usage.engine_ns
+    assert status.admission is not None
+    assert (status.admission.admitted, status.admission.waiting, status.admission.sequences) == (2, 0, 0)
+
+
+async def test_a_tenant_that_floods_does_not_keep_another_waiting() -> None:
+    replica = narrow(output_tokens=1, first_token_s=0.001)
+    replica.capacity = Capacity(sequences=1, waiting=100)
+    order: list[str] = []
+
+    async def asked(tenant: str, number: int) -> None:
+        await replica.call(encode(chat("a b", request_id=f"{tenant}{number}", tenant=tenant)))
+        order.append(tenant)
+
+    await asyncio.gather(*(asked("flood", n) for n in range(40)), *(asked("light", n) for n in range(3)))
+    assert max(index for index, tenant in enumerate(order) if tenant == "light") < 10
+
+
+async def test_what_does_not_fit_is_refused_with_a_time_to_come_back() -> None:
+    replica = narrow(first_token_s=5.0)
+    waiting = [asyncio.create_task(replica.call(encode(chat(request_id=str(n))))) for n in range(5)]
+    await settle()
+    [refused] = decode_events(await replica.call(encode(chat())))
+    [streamed] = await stream_of(replica, chat(stream=True))
+    for failure in (refused, streamed):
+        assert isinstance(failure, Failure)
+        assert failure.kind == "Overloaded"
+        assert failure.retry_after_s
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    status = decode_status(await replica.status())
+    assert status.admission is not None
+    assert (status.running, status.admission.waiting, status.admission.sequences) == (0, 0, 0)
+
+
+async def test_a_stream_that_is_closed_while_it_waits_leaves_the_queue() -> None:
+    replica = narrow(first_token_s=5.0)
+    inside = asyncio.create_task(replica.call(encode(chat(request_id="inside"))))
+    await settle()
+    items = replica.stream(encode(chat(stream=True)))
+    reader = asyncio.create_task(anext(items))
+    await settle()
+    assert replica._gate.state().waiting == 1
+    reader.cancel()
+    await asyncio.gather(reader, return_exceptions=True)
+    assert replica._gate.state().waiting == 0
+    inside.cancel()
+    await asyncio.gather(inside, return_exceptions=True)
+
+
+async def test_weights_that_change_count_from_then_on() -> None:
+    replica = narrow(output_tokens=1, first_token_s=0.001)
+    replica.capacity = Capacity(sequences=1, waiting=100)
+    await replica.reconfigure({"weights": {"heavy": 3.0}, "adapters": {}})
+    order: list[str] = []
+
+    async def asked(tenant: str, number: int) -> None:
+        await replica.call(encode(chat("a b c d", request_id=f"{tenant}{number}", tenant=tenant)))
+        order.append(tenant)
+
+    await asyncio.gather(*(asked(tenant, n) for n in range(30) for tenant in ("light", "heavy")))
+    assert 2 <= order[:24].count("heavy") / order[:24].count("light") <= 4
+
+
+async def test_health_checks_tell_what_the_queue_is_like() -> None:
+    replica, told = narrow(first_token_s=5.0), list[AdmissionState]()
+    replica.watch = told.append
+    tasks = [asyncio.create_task(replica.call(encode(chat(request_id=str(n))))) for n in range(3)]
+    await settle()
+    await replica.check_health()
+    assert [(state.sequences, state.waiting) for state in told] == [(1, 2)]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_embeddings_of_many_callers_share_batches_and_the_engines_time() -> None:
+    class Counting(FakeEngine):
+        batches = 0
+
+        async def embed_many(self, calls: Sequence[Embed]) -> list[Embeddings | ClusterError]:
+            self.batches += 1
+            return await super().embed_many(calls)
+
+    engine = Counting(FakeScript(first_token_s=0.02))
+    replica = Endpoint(engine)
+    replica.batches = True
+    await replica.reconfigure({"weights": {"a": 2.0}, "adapters": {}})
+    replies = await asyncio.gather(*(replica.call(encode(embed(str(n), tenant="a"))) for n in range(20)))
+    made = [decode_embeddings(reply) for reply in replies]
+    status = decode_status(await replica.status())
+    assert status.admission is not None
+    assert status.admission.admitted == 20
+    shares = [each.usage.engine_ns for each in made if isinstance(each, Embeddings)]
+    assert 0 <= status.busy_ns - sum(shares) - status.untold_ns < 1000
+    assert engine.batches < 10
+
+
+async def test_those_who_route_are_told_what_waits_and_what_is_to_come() -> None:
+    endpoint = EngineEndpoint()
+    endpoint.served = FakeEngine(FakeScript(output_tokens=3, first_token_s=0.1))
+    endpoint.capacity = Capacity(sequences=4, kv_tokens=1_000)
+    call = msgspec.structs.replace(chat(stream=True), prompt_tokens=70, expected_tokens=30)
+    assert await endpoint.record_routing_stats() == {"waiting": 0, "coming": 0, "kept": 1_000}
+    async with aclosing(endpoint._generate(call)) as batches:
+        reading = asyncio.ensure_future(anext(batches))
+        await asyncio.sleep(0)
+        assert await endpoint.record_routing_stats() == {"waiting": 70, "coming": 30, "kept": 1_000}
+        await reading
+        assert await endpoint.record_routing_stats() == {"waiting": 0, "coming": 30, "kept": 1_000}
+    assert await endpoint.record_routing_stats() == {"waiting": 0, "coming": 0, "kept": 1_000}
+
+
+async def test_calls_and_the_time_of_the_engine_are_counted() -> None:
+    endpoint = EngineEndpoint()
+    endpoint.served = FakeEngine(FakeScript(output_tokens=2, token_s=0.01))
+    assert await endpoint.record_autoscaling_stats() == {CALLS: 0, ENDED: 0, SECONDS: 0.0}
+    await endpoint.call(encode(chat()))
+    await endpoint.call(encode(embed()))
+    counted = await endpoint.record_autoscaling_stats()
+    assert (counted[CALLS], counted[ENDED]) == (2, 2)
+    assert counted[SECONDS] >= 0.01

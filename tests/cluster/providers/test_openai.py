@@ -13,7 +13,6 @@ from cluster.config import OpenAISpec
 from cluster.engines.fake import FakeEngine, FakeScript, Rule
 from cluster.errors import (
     ClusterError,
-    ConfigError,
     DeadlineExceeded,
     EngineFailed,
     InvalidCall,
@@ -22,7 +21,7 @@ from cluster.errors import (
 )
 from cluster.interface import Batch, ModelInfo
 from cluster.messages import Delta, Finish, Generate, Sampling, Usage
-from cluster.providers import openai
+from cluster.providers import remote
 from cluster.providers.openai import OpenAIPool
 from cluster.tokens import ByteTokenCounter
 from tests.cluster.calls import chat, embed, events_of, generate, keep, text_of, usage_of
@@ -58,14 +57,6 @@ def pool_at(url: str, **fields: Any) -> OpenAIPool:
     )
     info = ModelInfo(spec.name, spec.task, spec.max_context, spec.default_max_tokens)
     return OpenAIPool(spec, info, ByteTokenCounter(), {"K": KEY})
-
-
-def test_a_key_that_is_not_set_is_refused_by_name() -> None:
-    spec = OpenAISpec(name="o", engine="openai", base_url="http://localhost/v1", api_key_env="SOME_KEY")
-    for environment in ({}, {"SOME_KEY": ""}):
-        with pytest.raises(ConfigError, match="SOME_KEY") as caught:
-            OpenAIPool(spec, ModelInfo("o", "generate", 10, 1), ByteTokenCounter(), environment)
-        assert caught.value.param == "api_key_env"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -192,8 +183,8 @@ async def test_a_connection_serves_one_stream_after_another(pool: OpenAIPool, up
 async def test_a_deadline_that_passes_ends_the_call_there_too(
     pool: OpenAIPool, upstream: Upstream, stream: bool
 ) -> None:
-    upstream.engine.script = FakeScript(token_s=0.02, output_tokens=400)
-    call = chat(stream=stream, max_tokens=400, deadline=time.time() + 0.1)
+    upstream.engine.script = FakeScript(token_s=0.05, output_tokens=400)
+    call = chat(stream=stream, max_tokens=400, deadline=time.time() + 1.5)
     with pytest.raises(DeadlineExceeded):
         await events_of(pool.generate(call))
     await idle(upstream.engine)
@@ -209,7 +200,7 @@ async def test_a_call_that_is_late_is_not_sent(pool: OpenAIPool, upstream: Upstr
 
 
 async def test_a_deadline_can_pass_while_all_connections_are_taken(upstream: Upstream) -> None:
-    upstream.engine.script = FakeScript(token_s=0.02, output_tokens=400)
+    upstream.engine.script = FakeScript(token_s=0.05, output_tokens=400)
     pool = pool_at(upstream.url, max_connections=1)
     async with aclosing(pool.generate(chat(stream=True, max_tokens=400))) as batches:
         await anext(batches)
@@ -232,8 +223,8 @@ async def test_a_provider_that_is_not_there_is_unavailable() -> None:
 
 
 async def test_what_is_too_large_is_not_read(pool: OpenAIPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "MAX_REPLY_BYTES", 64)
-    monkeypatch.setattr(openai, "MAX_EVENT_BYTES", 8)
+    monkeypatch.setattr(remote, "MAX_REPLY_BYTES", 64)
+    monkeypatch.setattr(remote, "MAX_EVENT_BYTES", 8)
     with pytest.raises(EngineFailed, match="reply is too large"):
         await events_of(pool.generate(chat()))
     with pytest.raises(EngineFailed, match="event is too large"):
@@ -241,7 +232,7 @@ async def test_what_is_too_large_is_not_read(pool: OpenAIPool, monkeypatch: pyte
 
 
 async def test_closing_a_stream_ends_it_at_the_provider(pool: OpenAIPool, upstream: Upstream) -> None:
-    upstream.engine.script = FakeScript(token_s=0.005, output_tokens=400)
+    upstream.engine.script = FakeScript(token_s=0.05, output_tokens=400)
     async with aclosing(pool.generate(chat(stream=True, max_tokens=400))) as batches:
         await anext(batches)
     await idle(upstream.engine)
@@ -259,17 +250,9 @@ async def test_vectors_are_ordered_normalised_and_charged(upstream: Upstream) ->
     await pool.close()
 
 
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [("7", 7.0), ("0", 0.0), ("9" * 400, 3600.0), ("-1", None), ("1.5", None), ("²", None), ("", None)],
-)
-def test_retry_after_is_seconds_within_reason(header: str, seconds: float | None) -> None:
-    assert openai._seconds(header) == seconds
-
-
 async def idle(engine: FakeEngine) -> None:
-    """Waits, ten seconds at most, until the engine has nothing left to do."""
-    async with asyncio.timeout(10):
+    """Waits, a minute at most, until the engine has nothing left to do."""
+    async with asyncio.timeout(60):
         while (await engine.status()).running:
             await asyncio.sleep(0.005)
 

@@ -12,6 +12,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from serve_apps.settings import Settings, load_settings
+from tests.deploy.kuberay import problems
 
 MANIFEST = Path(__file__).parent.parent.parent / "deploy" / "rayservice.yaml"
 CONFIG_DIR = "/etc/cluster-graph-hybrid"
@@ -43,6 +44,19 @@ def settings(documents, tmp_path) -> Settings:
     path = tmp_path / "deploy.yaml"
     path.write_text(documents["ConfigMap"]["data"]["deploy.yaml"])
     return load_settings(path)
+
+
+def test_kuberay_takes_it(documents):
+    assert problems(documents["RayService"]) == []
+    broken = json.loads(json.dumps(documents["RayService"]))
+    broken["spec"]["rayClusterConfig"]["headGroupSpec"]["rayStartParam"] = {}
+    broken["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["replicas"] = "one"
+    assert len(problems(broken)) == 2
+
+
+def test_the_head_may_be_replaced(spec, settings):
+    redis = spec["rayClusterConfig"]["gcsFaultToleranceOptions"]["redisAddress"]
+    assert settings.store.url == f"{redis}/0"
 
 
 def test_serve_takes_its_config(spec):
@@ -98,7 +112,7 @@ def test_every_pod_gets_the_pepper_where_the_gateway_looks_for_it(groups, settin
 
 def test_the_head_does_no_work_and_is_not_served_from(spec, groups):
     assert groups["head"]["rayStartParams"]["num-cpus"] == "0"
-    assert groups["head"]["rayStartParams"]["dashboard-host"] == "127.0.0.1"
+    assert groups["head"]["rayStartParams"]["dashboard-host"] == "0.0.0.0", "the operator deploys through it"
     assert spec["excludeHeadPodFromServeSvc"] is True
 
 

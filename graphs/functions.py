@@ -22,6 +22,13 @@ A generator gives a list that others can read while it is made, and an async fun
         async for line in lines:
             yield f"{number}: {line}"
             number += 1
+
+One that is marked with `batch=True` takes lists and returns a list, and does for many calls of its node at
+once what they ask one by one. The ports of the node have the types of the items:
+
+    @function(effects="pure", batch=True)
+    def sizes(texts: list[str]) -> list[int]:
+        return model.sizes(texts)
 """
 
 from __future__ import annotations
@@ -37,7 +44,7 @@ import msgspec
 from msgspec import UNSET
 
 from graphs.errors import GraphError, nearest
-from graphs.hints import fields_of, item_hint, port_of, type_of_hint
+from graphs.hints import fields_of, item_hint, listed_hint, port_of, type_of_hint, without_errors
 from graphs.nodes.function import Function
 from graphs.nodes.spec import Effects
 from graphs.ports import Port, PortType, faults, list_of, optional, stream_of
@@ -65,6 +72,8 @@ class Mark(NamedTuple):
     """Whether it takes microseconds and waits for nothing, so that it needs no thread."""
     num_cpus: float | None
     """Cores of a process of its own; None where it runs in the runner."""
+    batch: bool = False
+    """Whether it takes and gives lists: items of several calls, in their order."""
 
 
 class Signature(NamedTuple):
@@ -76,7 +85,7 @@ class Signature(NamedTuple):
     """Whether the outputs are the fields of what it returns."""
     mark: Mark
     hints: Mapping[str, Any]
-    """By input."""
+    """By input. Of one that takes batches those of an item."""
     followed: Mapping[str, Any]
     """By input that is read while it is made: the hint of an item."""
     yields: bool
@@ -102,7 +111,7 @@ class FunctionRefused(GraphError):
 def function(call: FunctionT, /) -> FunctionT: ...
 @overload
 def function(
-    *, effects: Effects = ..., cheap: bool = ..., num_cpus: float | None = ...
+    *, effects: Effects = ..., cheap: bool = ..., num_cpus: float | None = ..., batch: bool = ...
 ) -> Callable[[FunctionT], FunctionT]: ...
 def function(
     call: Any = None,
@@ -111,6 +120,7 @@ def function(
     effects: Effects = "effectful",
     cheap: bool = False,
     num_cpus: float | None = None,
+    batch: bool = False,
 ) -> Any:
     """Marks a function as one that pipelines may name.
 
@@ -120,12 +130,16 @@ def function(
         cheap: whether it takes microseconds and waits for nothing.
         num_cpus: cores of a process of its own that it is worth: for work in Python that would hold up the
             runner. Chains of such functions are joined without the runner in between.
+        batch: whether it takes a list of each input and returns a list of as many results: calls of all runs
+            in a runner meet in its batches. A result that is an `Exception` fails its call alone.
     """
     if num_cpus is not None and (cheap or num_cpus <= 0):
         raise ValueError("num_cpus is more than 0, and not for a function that is cheap")
+    if batch and (cheap or num_cpus is not None):
+        raise ValueError("batch is not for a function that is cheap or has num_cpus: it waits, in the runner")
 
     def mark(marked: FunctionT) -> FunctionT:
-        setattr(marked, _MARK, Mark(effects, cheap, num_cpus))
+        setattr(marked, _MARK, Mark(effects, cheap, num_cpus, batch))
 
         @functools.wraps(marked)
         def called(*positional: Any, **named: Any) -> Any:
@@ -186,12 +200,14 @@ def signature_of(call: Callable[..., Any]) -> Signature:
         hints = get_type_hints(call, include_extras=True)
     except (NameError, TypeError) as error:
         raise FunctionRefused(f"the type hints of {name} cannot be read: {_reason(error)}", name) from error
+    parameters = dict(inspect.signature(call).parameters)
+    if mark.batch:
+        hints = _of_an_item(name, parameters, hints, yields=yields)
     items = {name: item_hint(hint) for name, hint in hints.items()}
     followed = {name: item for name, item in items.items() if item is not None and name != "return"}
     if followed and not awaits:
         first, hint = next(iter(followed)), "take a list, or write async def and AsyncIterator"
         raise FunctionRefused(f"{name} cannot wait for the items of {first}: it is not async", name, hint)
-    parameters = dict(inspect.signature(call).parameters)
     key = _key(name, mark, parameters, hints)
     inputs = {each: _input(name, parameter, hints) for each, parameter in parameters.items()}
     if "return" not in hints:
@@ -218,6 +234,26 @@ def _key(
     return keyed[0] if keyed else None
 
 
+def _of_an_item(
+    name: str, parameters: Mapping[str, inspect.Parameter], hints: Mapping[str, Any], *, yields: bool
+) -> dict[str, Any]:
+    """The hints of one item, of a function that takes batches of them."""
+    if yields or not parameters:
+        wrong = "yields" if yields else "takes nothing"
+        raise FunctionRefused(f"{name} {wrong}, so that it cannot take batches", name)
+    found: dict[str, Any] = {}
+    for each, hint in hints.items():
+        item = listed_hint(hint)
+        if item is None or item_hint(item) is not None:
+            message = f"{name} takes batches, its hint of {each} is no list of items"
+            raise FunctionRefused(message, name, "as list[str], for items that are texts")
+        given = each in parameters and parameters[each].default is not inspect.Parameter.empty
+        if given and item is not IdempotencyKey:
+            raise FunctionRefused(f"{name} takes batches, in which {each} has no default", name)
+        found[each] = without_errors(item) if each == "return" else item
+    return found
+
+
 def spec_of(name: str, modules: Sequence[str] | None = None) -> Function:
     """The node that calls what `find` finds. Raises `FunctionRefused`."""
     return _spec(name, signature_of(find(name, modules)))
@@ -232,7 +268,7 @@ def _spec_from(call: Callable[..., Any]) -> Function:
 
 def _spec(name: str, signature: Signature) -> Function:
     mark = signature.mark
-    return Function(name, signature.inputs, signature.outputs, mark.effects, mark.num_cpus)
+    return Function(name, signature.inputs, signature.outputs, mark.effects, mark.num_cpus, mark.batch)
 
 
 def _import(name: str) -> ModuleType:

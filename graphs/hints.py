@@ -12,6 +12,8 @@ Annotated[T, Meta(ge=1)]                 T with bounds and a description
 
 from __future__ import annotations
 
+import functools
+import operator
 import types
 from collections.abc import (
     AsyncGenerator,
@@ -125,6 +127,21 @@ def item_hint(hint: Any) -> Any:
     hint, _ = _without_metas(hint)
     arguments = get_args(hint)
     return arguments[0] if get_origin(hint) in _STREAMS and arguments else None
+
+
+def listed_hint(hint: Any) -> Any:
+    """What is said of the items of a list, as by `list[T]`; else `None`."""
+    hint, _ = _without_metas(hint)
+    origin, arguments = get_origin(hint), get_args(hint)
+    return arguments[0] if origin in (list, Sequence) and arguments else None
+
+
+def without_errors(hint: Any) -> Any:
+    """`T` of `T | ValueError`: exceptions in the place of values flow to nobody."""
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint
+    values = [each for each in get_args(hint) if not (isinstance(each, type) and issubclass(each, Exception))]
+    return functools.reduce(operator.or_, values) if values else hint
 
 
 def _without_metas(hint: Any) -> tuple[Any, list[Meta]]:

@@ -95,8 +95,9 @@ class Policies(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields
     share: bool = True
     """Whether equal calls that runs of one tenant make at the same time are made once."""
     speculate: bool = False
-    """Whether a router begins all its choices while its model chooses, and nodes without effects begin before
-    their conditions are known, as long as there is little load. What was begun in vain is lost."""
+    """Whether a router begins all its choices while its model chooses, and nodes without effects and cases of
+    a branch begin before their conditions are known, as long as there is little load. What was begun in vain
+    is lost."""
     warm: bool = False
     """Whether engines read the beginnings of prompts ahead that are known before the run, while they have
     nothing to do for it. Their tokens are owed twice."""

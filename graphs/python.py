@@ -22,8 +22,18 @@ from typing import Any, NamedTuple, get_type_hints
 from msgspec import UNSET
 
 from graphs.bindings import Ref
-from graphs.builder import (
-    Builder,
+from graphs.builder import Builder
+from graphs.hints import port_of
+from graphs.nodes.agent import ARGS, Agent, AgentTool
+from graphs.nodes.branch import Branch
+from graphs.nodes.loop import Loop
+from graphs.nodes.map import BODY, Map, Order, Reducer
+from graphs.nodes.router import Router
+from graphs.nodes.subgraph import Subgraph
+from graphs.nodes.value import Value
+from graphs.pipeline import Body, Chat, Pipeline, Policies
+from graphs.ports import Port
+from graphs.recording import (
     Defaulted,
     Item,
     Owner,
@@ -35,16 +45,6 @@ from graphs.builder import (
     all_outputs,
     only_output,
 )
-from graphs.hints import port_of
-from graphs.nodes.agent import ARGS, Agent, AgentTool
-from graphs.nodes.branch import Branch
-from graphs.nodes.loop import Loop
-from graphs.nodes.map import BODY, Map, Order, Reducer
-from graphs.nodes.router import Router
-from graphs.nodes.subgraph import Subgraph
-from graphs.nodes.value import Value
-from graphs.pipeline import Body, Chat, Pipeline, Policies
-from graphs.ports import Port
 from graphs.tracing import recorder, tracing
 
 Traced = Callable[..., Any]

@@ -12,8 +12,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from graphs.builder import Step
     from graphs.nodes.spec import NodeSpec
+    from graphs.recording import Step
 
 
 class Recorder(Protocol):

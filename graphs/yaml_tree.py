@@ -25,6 +25,7 @@ MAX_VALUES = 500_000
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+([eE][-+]?[0-9]{1,3})?|[eE][-+]?[0-9]{1,3})")
+_INT64 = 2**63
 _WORDS: Mapping[str, bool | None] = {"null": None, "~": None, "": None, "true": True, "false": False}
 
 
@@ -222,10 +223,10 @@ def _scalar(event: Any) -> Any:
 
 
 def plain(text: str) -> str | int | float | bool | None:
-    """What a text means that is written without quotes."""
+    """What a text means that is written without quotes. Numbers that fit no 64 bits are texts."""
     if text in _WORDS:
         return _WORDS[text]
-    if _INTEGER.fullmatch(text):
+    if _INTEGER.fullmatch(text) and -_INT64 <= int(text) < _INT64:
         return int(text)
     if _FLOAT.fullmatch(text) and math.isfinite(float(text)):
         return float(text)

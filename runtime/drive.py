@@ -147,6 +147,11 @@ class Drive:
         self._unkept: list[RunEvent] = []
         """Of a run that is kept at its end."""
 
+    @property
+    def graph(self) -> str:
+        """Of its plan."""
+        return self._prepared.plan.graph
+
     async def begin(self) -> None:
         """Has the first event kept, where others can follow. Raises `ClusterError`, `StoreError`."""
         request, plan, journal = self.request, self._prepared.plan, self.journal

@@ -88,7 +88,7 @@ class PlannedNode(msgspec.Struct, frozen=True, omit_defaults=True):
     shared: bool = False
     """Whether equal calls of it that runs of a tenant make at the same time are made once."""
     ahead: tuple[str, ...] = ()
-    """Bodies that may begin before it has chosen between them."""
+    """Bodies that may begin before it is known which one is wanted."""
     warm: Warm | None = None
     """Where its prefix is read ahead."""
 
@@ -119,6 +119,8 @@ class ExecutionStep(msgspec.Struct, frozen=True, omit_defaults=True):
     """Steps that it waits for only to begin: it takes nothing of them but what it reads while it is made."""
     early: tuple[StepId, ...] | None = None
     """Steps after which its node may begin before its condition is known; absent where it may not."""
+    cases_early: Mapping[str, tuple[StepId, ...]] = {}
+    """By case of its branch: steps after which the case may begin before the conditions are known."""
     pool: str | None = None
     """The model that it calls."""
     priority: int = 0

@@ -29,7 +29,9 @@ decode_failure = msgspec.msgpack.Decoder(Failure).decode
 class HandleRunner:
     """Runs graphs on the replicas of a runner deployment, with the methods of `runtime.runner.Runner`."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle, *, on_demand: bool = False) -> None:
+        """`on_demand`: there may be no replica until somebody calls, and the call waits for one."""
+        self._on_demand = on_demand
         self._run = handle.options(method_name="run", stream=True)
         self._start = handle.options(method_name="start")
         self._resume = handle.options(method_name="resume")
@@ -71,7 +73,10 @@ class HandleRunner:
             raise from_failure(decode_failure(refused))
 
     async def ready(self) -> bool:
-        """Whether a runner has its plans and indexes and can start a run now."""
+        """Whether a runner has its plans and indexes and can start a run now. One on demand always is: to ask
+        it would be to start it."""
+        if self._on_demand:
+            return True
         response = self._ready.remote()
         try:
             async with asyncio.timeout(READY_WITHIN_S):

@@ -46,6 +46,7 @@ from runtime.info import (
 from runtime.plan import ExecutionPlan, decode_plan, encode_plan
 from runtime.request import RunRequest
 from runtime.store.errors import StoreError
+from runtime.tally import Tally
 
 __all__ = [
     "ChatBinding",
@@ -118,6 +119,7 @@ class Runner:
         """By tenant and run id."""
         self._tasks: set[asyncio.Task[None]] = set()
         """That drive runs in the background."""
+        self._tally = Tally(prepared.plan.graph for prepared in self._plans.values())
 
     @property
     def running(self) -> list[tuple[str, str]]:
@@ -129,6 +131,10 @@ class Runner:
         """Of every run that goes on here and has one."""
         drives = [drive for drive in self._drives.values() if not drive.told]
         return [drive.journal.lease for drive in drives if drive.journal is not None]
+
+    def counts(self) -> dict[str, float]:
+        """What those who decide on replicas are told: `cluster.autoscaling.model`."""
+        return self._tally.counts()
 
     def cancel(self, tenant: str, run_id: str) -> bool:
         """Ends a run of the tenant with a `RunFailed` whose failure is `RunCancelled`, and aborts its calls.
@@ -298,12 +304,15 @@ class Runner:
     async def _driven(self, drive: Drive) -> AsyncGenerator[RunEvent, None]:
         key = (drive.request.tenant, drive.request.run_id)
         self._drives[key] = drive
+        self._tally.begin(drive.graph)
+        began = perf_counter()
         try:
             async with aclosing(drive.batches()) as batches:
                 async for batch in batches:
                     for event in batch:
                         yield event
         finally:
+            self._tally.end(drive.graph, perf_counter() - began)
             if self._drives.get(key) is drive:
                 del self._drives[key]
 

@@ -20,7 +20,7 @@ class Function(NodeSpec, frozen=True, tag_field="kind", tag="function"):
     summary: ClassVar[str] = "calls a function of Python"
     example: ClassVar[Mapping[str, Any]] = {"call": "package.module:function"}
     open_inputs: ClassVar[bool] = True
-    set_when_read: ClassVar[frozenset[str]] = frozenset({"takes", "gives", "declared", "num_cpus"})
+    set_when_read: ClassVar[frozenset[str]] = frozenset({"takes", "gives", "declared", "num_cpus", "batch"})
 
     call: Annotated[str, Meta(min_length=3, max_length=256, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
     """`package.module:function`. The function is marked with `graphs.functions.function`."""
@@ -32,6 +32,8 @@ class Function(NodeSpec, frozen=True, tag_field="kind", tag="function"):
     """Its side effects, as its mark says. Set when it is read."""
     num_cpus: float | None = None
     """Cores of a process of its own, as its mark says. Set when it is read."""
+    batch: bool = False
+    """Whether calls of all runs meet in its batches, as its mark says. Set when it is read."""
 
     def inputs(self) -> Mapping[str, Port]:
         return self.takes
@@ -53,3 +55,7 @@ class Function(NodeSpec, frozen=True, tag_field="kind", tag="function"):
     @property
     def own_process(self) -> bool:
         return self.num_cpus is not None
+
+    @property
+    def batched(self) -> bool:
+        return self.batch

@@ -18,7 +18,7 @@ from graphs.ports import Port, PortType
 from graphs.tracing import recorder
 
 if TYPE_CHECKING:
-    from graphs.builder import Step
+    from graphs.recording import Step
 
 Effects = Literal["pure", "idempotent", "effectful"]
 """`pure`: same inputs, same outputs, nothing else happens; may be merged, folded, cached and skipped.
@@ -186,6 +186,11 @@ class NodeSpec(Canonical, frozen=True, omit_defaults=True, forbid_unknown_fields
     @property
     def own_process(self) -> bool:
         """Whether it runs in a process of its own."""
+        return False
+
+    @property
+    def batched(self) -> bool:
+        """Whether it runs in the runner, together with what other runs ask of the same."""
         return False
 
     def uses(self) -> Sequence[Use]:

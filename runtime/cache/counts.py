@@ -6,10 +6,21 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Literal, get_args
 
-What = Literal["cache_hits", "cache_misses", "shared", "saved_tokens", "lost_tokens", "warmed_tokens"]
-"""`cache_hits`, `cache_misses`: looks for a result. `shared`: calls of a run that another run made for it.
-`saved_tokens`: that results and shared calls would have cost. `lost_tokens`: of bodies that were begun ahead
-and not chosen. `warmed_tokens`: of prompts whose beginnings were read ahead."""
+What = Literal[
+    "cache_hits",
+    "cache_misses",
+    "shared",
+    "shared_afar",
+    "awaited_in_vain",
+    "saved_tokens",
+    "lost_tokens",
+    "warmed_tokens",
+]
+"""`cache_hits`, `cache_misses`: looks for a result. `shared`: calls of a run that another run made for it;
+`shared_afar`: those of them that a run of another runner made. `awaited_in_vain`: calls that another runner
+was waited for and that were made here after all. `saved_tokens`: that results and shared calls would have
+cost. `lost_tokens`: of bodies that were begun ahead and not chosen. `warmed_tokens`: of prompts whose
+beginnings were read ahead."""
 WHAT: tuple[What, ...] = get_args(What)
 
 Watch = Callable[[What, str, int], None]

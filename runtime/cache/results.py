@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -30,6 +32,9 @@ MAX_WRITES = 256
 """Results on their way to the store. One more is kept in this process only."""
 
 
+T = TypeVar("T")
+
+
 class Result(NamedTuple):
     """What a node gave."""
 
@@ -38,6 +43,17 @@ class Result(NamedTuple):
     """Unix seconds."""
     tokens: int
     """What it cost."""
+
+
+class Look(NamedTuple):
+    """What there is for a question."""
+
+    result: Result | None
+    held: str
+    """The word by which somebody makes one, as it is our own; `""` where nobody does, or nobody can tell."""
+
+
+NOBODY = Look(None, "")
 
 
 class _Packed(msgspec.Struct, array_like=True, frozen=True):
@@ -56,36 +72,66 @@ class Results:
     def __init__(self, stored: StoredResults | None = None, recent: Recent | None = None) -> None:
         self._stored = stored
         self._recent = Recent() if recent is None else recent
-        self._writing: set[asyncio.Task[None]] = set()
+        self._writing: set[asyncio.Task[Any]] = set()
         self._rests_until = 0.0
+
+    def recent(self, tenant: str, digest: str, oldest: float) -> Result | None:
+        """What this process has that was made at `oldest` (Unix seconds) or later. Never raises."""
+        return _fresh(self._recent.get((tenant, digest)), oldest)
 
     async def get(self, tenant: str, digest: str, oldest: float) -> Result | None:
         """What was made at `oldest` (Unix seconds) or later. Never raises."""
-        packed = self._recent.get((tenant, digest))
-        found = None if packed is None else _opened(packed)
-        if found is not None and found.made >= oldest:
+        found = self.recent(tenant, digest, oldest)
+        if found is not None or self._stored is None or not self._may_ask(tenant):
             return found
-        packed = await self._from_store(tenant, digest)
-        found = None if packed is None else _opened(packed)
-        if packed is None or found is None or found.made < oldest:
-            return None
-        self._recent.put((tenant, digest), packed)
-        return found
+        packed = await self._asked(tenant, self._stored.get(tenant, digest))
+        return self._found(tenant, digest, packed, oldest)
 
-    def put(self, tenant: str, digest: str, result: Result, keep_s: float) -> None:
-        """Keeps a result for so many seconds, unless it is too large or no value."""
+    async def look(self, tenant: str, digest: str, oldest: float, word: str, lease_s: float) -> Look:
+        """What the store has that was made at `oldest` or later, or by which word somebody makes it.
+
+        Where nobody does, `word` has claimed it from now on for so long. One round trip; two where what is
+        kept is too old. Never raises.
+        """
+        for anyway in (False, True):
+            if self._stored is None or not self._may_ask(tenant):
+                return NOBODY
+            asking = self._stored.look(tenant, digest, word, lease_s, anyway=anyway)
+            looked = await self._asked(tenant, asking)
+            if looked is None:
+                return NOBODY
+            found = self._found(tenant, digest, looked.packed, oldest)
+            if found is not None or looked.held:
+                return Look(found, looked.held)
+        return NOBODY
+
+    async def renew(self, tenant: str, digest: str, word: str, lease_s: float) -> bool:
+        """Holds on to a claim; whether it may still be that of `word`. Never raises."""
+        if self._stored is None or not self._may_ask(tenant):
+            return True
+        return await self._asked(tenant, self._stored.swap(tenant, digest, word, word, lease_s)) is not False
+
+    def leave(self, tenant: str, digest: str, word: str, becomes: str, lease_s: float) -> None:
+        """Ends a claim without a result: has it become something else for so long, or nothing at once."""
+        if self._stored is not None:
+            self._write(tenant, partial(self._stored.swap, tenant, digest, word, becomes, lease_s))
+
+    def put(self, tenant: str, digest: str, result: Result, keep_s: float, word: str = "") -> bool:
+        """Keeps a result for so many seconds, unless it is too large or no value; the claim of `word` ends.
+
+        Whether it is on its way to the store.
+        """
         try:
             outputs = values.pack(result.outputs)
         except (TypeError, ValueError, OverflowError, RecursionError):
-            return
+            return False
         if len(outputs) > MAX_RESULT_BYTES:
-            return
+            return False
         packed = _encode(_Packed(result.made, result.tokens, outputs))
         self._recent.put((tenant, digest), packed)
-        if self._may_ask(tenant) and len(self._writing) < MAX_WRITES:
-            task = asyncio.get_running_loop().create_task(self._write(tenant, digest, packed, keep_s))
-            self._writing.add(task)
-            task.add_done_callback(self._writing.discard)
+        if self._stored is None:
+            return False
+        return self._write(tenant, partial(self._stored.put, tenant, digest, packed, keep_s, word))
 
     async def flush(self) -> None:
         """Waits until what was put has arrived in the store, or could not."""
@@ -96,28 +142,41 @@ class Results:
         """Runs without a tenant are those of a library, and stay in its process."""
         return self._stored is not None and tenant != "" and time.monotonic() >= self._rests_until
 
-    async def _from_store(self, tenant: str, digest: str) -> bytes | None:
-        if self._stored is None or not self._may_ask(tenant):
-            return None
+    def _found(self, tenant: str, digest: str, packed: bytes | None, oldest: float) -> Result | None:
+        """What the store had, if it is not too old: among the recent from now on."""
+        found = _fresh(packed, oldest)
+        if packed is not None and found is not None:
+            self._recent.put((tenant, digest), packed)
+        return found
+
+    async def _asked(self, tenant: str, asking: Coroutine[Any, Any, T]) -> T | None:
+        """What the store says; None where it says nothing that can be used."""
         try:
-            return await self._stored.get(tenant, digest)
+            return await asking
         except StoreError as error:
             self._rest(error)
         except SealBroken as error:
             logger.warning("a kept result of %s cannot be opened: %s", tenant, error)
         return None
 
-    async def _write(self, tenant: str, digest: str, packed: bytes, keep_s: float) -> None:
-        assert self._stored is not None
-        try:
-            await self._stored.put(tenant, digest, packed, keep_s)
-        except StoreError as error:
-            self._rest(error)
+    def _write(self, tenant: str, write: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
+        """In the background. Whether it is on its way."""
+        if not self._may_ask(tenant) or len(self._writing) >= MAX_WRITES:
+            return False
+        task = asyncio.get_running_loop().create_task(self._asked(tenant, write()))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        return True
 
     def _rest(self, error: StoreError) -> None:
         if time.monotonic() >= self._rests_until:
             logger.warning("the results cache does without the store for a while: %s", error)
         self._rests_until = time.monotonic() + STORE_REST_S
+
+
+def _fresh(packed: bytes | None, oldest: float) -> Result | None:
+    found = None if packed is None else _opened(packed)
+    return found if found is not None and found.made >= oldest else None
 
 
 def _opened(packed: bytes) -> Result | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from runtime.cache.claims import Claims
 from runtime.cache.counts import Counts
 from runtime.cache.flights import Flights
 from runtime.cache.load import Load
@@ -19,3 +20,5 @@ class Savings(msgspec.Struct, frozen=True):
     counts: Counts = msgspec.field(default_factory=Counts)
     load: Load = msgspec.field(default_factory=Load)
     warmth: Warmth = msgspec.field(default_factory=Warmth)
+    claims: Claims | None = None
+    """Of `results`, where other runners share them; None where this is the only runner."""

@@ -132,6 +132,9 @@ class DraftNode(msgspec.Struct, frozen=True):
     """Set by `order`."""
     warm: Warm | None = None
     """Set by `order`: when its prefix is read ahead."""
+    ahead: Mapping[str, tuple[NodeId, ...]] = {}
+    """Set by `order`: bodies that may begin before it is known which one is wanted, and for each the
+    nodes around it that it waits for."""
 
     @property
     def effect(self) -> Effects:

@@ -15,9 +15,7 @@ from collections.abc import Iterator, Mapping
 from graphs.bindings import Literal
 from graphs.nodes.map import BODY, Map
 from graphs.nodes.spec import NodeSpec, TokenBound
-from graphs.pipeline import Policies
 from runtime.compiler.draft import DraftNode, Scope
-from runtime.compiler.savings import begun_ahead
 from runtime.plan import Demand
 
 PREFILL_S = 1 / 480
@@ -54,17 +52,16 @@ def visits_of(node: DraftNode) -> Mapping[str, float]:
     return node.spec.visits(tuple(node.bodies))
 
 
-def bound_of(node: DraftNode, policies: Policies) -> TokenBound:
+def bound_of(node: DraftNode) -> TokenBound:
     """Most tokens of one run of the node, with every attempt and every model that takes its place."""
     inner = {
-        key: sum((bound_of(each, policies) for each in body.nodes.values()), TokenBound())
+        key: sum((bound_of(each) for each in body.nodes.values()), TokenBound())
         for key, body in node.bodies.items()
     }
-    ahead = begun_ahead(node, policies)
-    lost = sum((inner[key] for key in ahead), TokenBound())
+    lost = sum((inner[key] for key in node.ahead), TokenBound())
     attempts = 1 if node.retry is None else node.retry.attempts
     others = sum(other.model is not None for other in node.fallback)
-    own = node.spec.bound({key: bound for key, bound in inner.items() if key not in ahead})
+    own = node.spec.bound({key: bound for key, bound in inner.items() if key not in node.ahead})
     return (own + lost).times(attempts + others)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 import msgspec
 
 from graphs.bindings import Ref
+from graphs.nodes.branch import Branch
 from graphs.pipeline import NodeId, Policies, cache_of
 from graphs.ports import STRING, PortType, whole
 from runtime.compiler.colocation import colocated
@@ -16,7 +17,7 @@ from runtime.compiler.draft import Draft, Scope, owners
 from runtime.compiler.estimates import bound_of, demand_of
 from runtime.compiler.fingerprint import Names, digests_of, fingerprint, names_inside, structure
 from runtime.compiler.live import live_edges
-from runtime.compiler.savings import begun_ahead, begun_early, is_shared
+from runtime.compiler.savings import begun_early, is_shared
 from runtime.plan import ExecutionPlan, ExecutionStep, PlannedBody, PlannedChat, PlannedNode, StepId
 
 
@@ -105,7 +106,7 @@ def _planned(scope: Scope, node_id: NodeId, digests: Names, policies: Policies) 
         prefix=node.prefix,
         cache=cache_of(node.cache, node.spec, node.effect, policies),
         shared=is_shared(node, policies),
-        ahead=begun_ahead(node, policies),
+        ahead=tuple(node.ahead),
         warm=node.warm,
     )
 
@@ -133,11 +134,17 @@ def _step(
         depends_on=tuple(sorted(needed - followed - {group})),
         follows=tuple(sorted(followed)),
         early=None if early is None else tuple(sorted({step_of[each] for each in early})),
+        cases_early={
+            key: tuple(sorted({step_of[each] for each in waited}))
+            for node in nodes
+            for key, waited in node.ahead.items()
+            if isinstance(node.spec, Branch)
+        },
         pool=nodes[0].pool,
         priority=min(node.priority for node in nodes),
         seconds=sum(node.seconds for node in nodes),
         remaining_s=max(node.remaining_s for node in nodes),
-        token_bound=sum(bound_of(node, policies).total for node in nodes),
+        token_bound=sum(bound_of(node).total for node in nodes),
     )
 
 

@@ -83,6 +83,8 @@ def _why(step: ExecutionStep) -> str:
             return "a function with a process of its own"
         case "task" if bodies:
             return "branches: what is inside has places of its own"
+        case "task" if any(node.spec.batched for node in step.nodes):
+            return "batches with what other runs ask of the same function"
         case "task":
             return "waits for a server, a person, a thread or its policies"
         case _:

@@ -9,8 +9,9 @@ a call of the run holds that call up. So it is done between the last call of the
 and the node, and only where something in between takes time outside of the runner. Estimates know nothing of
 what functions and servers take: where the node has run before, what it took decides.
 
-Left out are nodes that may not be run, or whose answers may be kept from earlier runs; and models of several
-replicas or of providers, as nobody knows which engine will serve the call.
+Left out are nodes that may not be run, or whose answers may be kept from earlier runs; and models of
+providers, as nobody knows which engine will serve the call. Of several replicas of ours the router takes the
+one that has read the prefix.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class _Look:
         if not waits:
             return None
         if self.catalog is not None and not self.catalog.models[model].keeps_prefixes:
-            why = f"{model} has several replicas or is remote: who will serve the call is not known"
+            why = f"{model} keeps no prefixes, or is remote: who will serve the call is not known"
             self.changes.append(Change(path + node_id, "its prefix is not read ahead", why))
             return None
         when = "at the start" if last is None else f"when {last} ends"

@@ -56,6 +56,14 @@ class Taken(NamedTuple):
     """The one it began with, whatever is deployed now."""
 
 
+class Head(NamedTuple):
+    """What a run is, without its plan and what its nodes gave: as long as its inputs, however long it ran."""
+
+    request: RunRequest
+    state: RunState
+    attempt: int
+
+
 class Kept(NamedTuple):
     """All that is kept of a run, its events excepted."""
 
@@ -87,6 +95,10 @@ class Journals(Protocol):
         With a new `deadline` (Unix seconds) also that of one that has failed or is suspended: `request` has
         it then. Raises `RunHeld`, `UnknownRun`, `RunEnded`, `StoreError`.
         """
+        ...
+
+    async def head(self, tenant: str, run_id: str) -> Head:
+        """What a run is, whoever holds it. Raises `UnknownRun`, `StoreError`."""
         ...
 
     async def read(self, tenant: str, run_id: str) -> Kept:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import msgspec
 
 from runtime.durability.bounds import Entry, Shelf, Told
-from runtime.durability.journal import Journal, Kept, Taken
+from runtime.durability.journal import Head, Journal, Kept, Taken
 from runtime.durability.model import (
     KEEP_S,
     LEASE_S,
@@ -102,6 +103,10 @@ class MemoryJournals:
         run.touched = self._clock()
         return Taken(_MemoryJournal(self, run, run.done()), run.request, run.plan)
 
+    async def head(self, tenant: str, run_id: str) -> Head:
+        run = self._find(tenant, run_id)
+        return Head(run.request, run.state, run.token)
+
     async def read(self, tenant: str, run_id: str) -> Kept:
         run = self._find(tenant, run_id)
         return Kept(run.request, run.plan, run.state, run.token, run.done())
@@ -131,7 +136,7 @@ class MemoryJournals:
         run = self._find(tenant, run_id)
         while True:
             changed, number, over = run.changed, run.told.number, not wait or run.state != "running"
-            more = [each for each in run.events if each.number > after]
+            more = run.events[bisect_right(run.events, after, key=lambda each: each.number) :]
             after = max(after, number)
             if more:
                 yield more

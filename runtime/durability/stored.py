@@ -17,7 +17,7 @@ import structlog
 
 from cluster.messages import Usage
 from runtime.durability.bounds import Shelf, Told
-from runtime.durability.journal import Journal, Kept, Taken
+from runtime.durability.journal import Head, Journal, Kept, Taken
 from runtime.durability.loading import Stored, by_path
 from runtime.durability.model import KEEP_S, LEASE_S, MAX_RUNS, Checkpoint, Lease, Numbered
 from runtime.durability.patience import Pauses, patiently
@@ -136,16 +136,13 @@ class StoredJournals:
         journal.go_on(told, shelf, by_path(entries))
         return Taken(journal, request, plan)
 
+    async def head(self, tenant: str, run_id: str) -> Head:
+        return (await self._head(tenant, run_id))[0]
+
     async def read(self, tenant: str, run_id: str) -> Kept:
-        keys = places(tenant, run_id)
-        fields = ("number", "state", "token", "request", "plan", "deadline")
-        number, state, token, packed, digest, until = await self._store.execute("HMGET", keys.run, *fields)
-        if not int(number or 0):
-            raise refused(run_id, "unknown")
-        keys = places(tenant, run_id, digest.decode())
-        stored = Stored(self._store, keys, self._sealing.of(tenant), run_id)
-        request, plan = stored.request(packed, until), await stored.plan()
-        return Kept(request, plan, state.decode(), int(token), by_path(await stored.entries()))
+        (request, state, attempt), digest = await self._head(tenant, run_id)
+        stored = Stored(self._store, places(tenant, run_id, digest), self._sealing.of(tenant), run_id)
+        return Kept(request, await stored.plan(), state, attempt, by_path(await stored.entries()))
 
     async def abandoned(self) -> Sequence[tuple[str, str]]:
         now, due = await self._store.run(_DUE, [LEASES], [self._terms.now, DUE_PAGE])
@@ -223,6 +220,16 @@ class StoredJournals:
             await journal.close()
             raise
         journal.done = {each.path: each for each in done}
+
+    async def _head(self, tenant: str, run_id: str) -> tuple[Head, str]:
+        """And the digest of its plan."""
+        keys = places(tenant, run_id)
+        fields = ("number", "state", "token", "request", "plan", "deadline")
+        number, state, token, packed, digest, until = await self._store.execute("HMGET", keys.run, *fields)
+        if not int(number or 0):
+            raise refused(run_id, "unknown")
+        request = Stored(self._store, keys, self._sealing.of(tenant), run_id).request(packed, until)
+        return Head(request, state.decode(), int(token)), digest.decode()
 
     async def _look(self, keys: Places, after: int) -> tuple[int, bytes, list[tuple[int, bytes]]]:
         """Number of the last event, what the run is, and entries behind `after` by their last numbers."""

@@ -4,6 +4,9 @@
             large  ─────────────────►
             small  ────────► dropped        its calls end in the engines; what they cost is lost
 
+A router begins them itself. A branch starts when its conditions are known, and takes over those of its cases
+that have begun by then (`runtime.executor.early`).
+
 Time is bought with tokens: worth it while the engines have room, and so not done under load. Nor where the
 budget of the run could not pay for it all, nor with a body whose text would leave at once: nobody could take
 that back.
@@ -52,11 +55,20 @@ def may_begin(
     return tuple(each.key for each in fit)
 
 
+def begin(call: NodeCall, key: str) -> asyncio.Task[Passed]:
+    """Runs a body that is run once at most."""
+
+    async def run() -> Passed:
+        return await call.run(key, {}, f".{key}")
+
+    return asyncio.create_task(run())
+
+
 class Ahead:
     """The bodies of one call that run before one is taken. All others have ended when it is left."""
 
     def __init__(self, call: NodeCall, counts: Counts, kind: str, *, known: bool) -> None:
-        """`known`: whether it is known already which one will be taken."""
+        """`known`: whether it is known already which one will be taken, so that none is begun here."""
         self._call = call
         self._counts = counts
         self._kind = kind
@@ -64,12 +76,14 @@ class Ahead:
         self._running: dict[str, asyncio.Task[Passed]] = {}
 
     async def __aenter__(self) -> Ahead:
-        self._running = {key: self._begin(key) for key in self._keys}
+        self._running = self._call.take_begun() | {key: begin(self._call, key) for key in self._keys}
         return self
 
     async def take(self, key: str) -> Passed:
         """What the body comes to, whether or not it has begun. Drops all others. Raises what it raises."""
-        taken = self._running.pop(key, None) or self._begin(key)
+        if not self._running:
+            return await self._call.run(key, {}, f".{key}")
+        taken = self._running.pop(key, None) or begin(self._call, key)
         try:
             await self._drop()
             return await taken
@@ -80,12 +94,6 @@ class Ahead:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._drop()
-
-    def _begin(self, key: str) -> asyncio.Task[Passed]:
-        async def run() -> Passed:
-            return await self._call.run(key, {}, f".{key}")
-
-        return asyncio.create_task(run())
 
     async def _drop(self) -> None:
         dropped, self._running = self._running, {}

@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import blake2b
+from time import perf_counter
 from typing import Any, Protocol, cast
 
 from cluster.messages import Usage
 from graphs.bindings import Ref
 from graphs.pipeline import RetryOn
 from runtime.durability.model import Checkpoint
-from runtime.events import NodeCalled, NodeDelta, NodeFellBack, NodeRetried, NodesDropped, NodeWaiting, Source
-from runtime.executor.ahead import may_begin
+from runtime.events import (
+    NodeCalled,
+    NodeDelta,
+    NodeFellBack,
+    NodeRetried,
+    NodesDropped,
+    NodeStarted,
+    NodeWaiting,
+    Source,
+)
+from runtime.executor.ahead import begin, may_begin
 from runtime.executor.kinds.kind import Passed, T
 from runtime.executor.prepare import PreparedBody, PreparedNode
 from runtime.executor.run import Ledger, NodeBroke, Run
@@ -45,6 +55,7 @@ class Call:
     """A `TriedCall`: what a node may know of its run, and what it reports."""
 
     __slots__ = (
+        "_begun",
         "_calling",
         "_calls",
         "_execution",
@@ -54,6 +65,7 @@ class Call:
         "_spoken",
         "_turn",
         "attempt",
+        "began",
         "deadline",
         "inside",
         "ledger",
@@ -74,6 +86,10 @@ class Call:
         """The model that it called last, as long as it may still."""
         self._spent: dict[str, Usage] = {}
         """By label, what bodies have come to that may have been begun ahead."""
+        self._begun: dict[str, asyncio.Task[Passed]] = {}
+        """By key, the bodies that have begun before it."""
+        self.began: float | None = None
+        """When the first of them did, in seconds of `perf_counter`."""
         self.node = execution.path + node.name
         self.priority = execution.priority + priority
         self.deadline = execution.deadline
@@ -270,6 +286,17 @@ class Call:
         if not node.ahead:
             return ()
         return may_begin(node.ahead, node.savings.load.of, self._run.tokens_left, stream=scope.stream)
+
+    def begin(self, body: str) -> None:
+        """Runs a body before it is known whether it is wanted."""
+        if self.began is None:
+            self.began = perf_counter()
+            self._run.queue.put(NodeStarted(self.node, self._node.kind))
+        self._begun[body] = begin(self, body)
+
+    def take_begun(self) -> dict[str, asyncio.Task[Passed]]:
+        begun, self._begun = self._begun, {}
+        return begun
 
     def dropped(self, label: str) -> Usage:
         lost, path = self._spent.pop(label, Usage()), f"{self.node}{label}"

@@ -39,14 +39,13 @@ from runtime.events import (
     NodeStarted,
     Source,
 )
-from runtime.executor.ahead import may_begin
 from runtime.executor.call import Call
 from runtime.executor.chains import PreparedChain
 from runtime.executor.early import Early
 from runtime.executor.kinds.kind import Passed, Values
 from runtime.executor.prepare import EarlyStart, PreparedBody, PreparedNode, PreparedStep
 from runtime.executor.run import Ledger, NodeBroke, Run
-from runtime.executor.slots import ABSENT
+from runtime.executor.slots import ABSENT, PENDING
 from runtime.executor.streams import Stream
 from runtime.executor.warming import begin, end_reading
 
@@ -82,7 +81,7 @@ class Execution:
         self._shows = run.scope.stream
         self.live: dict[int, Stream] = {}
         """By slot: the lists that are being made and read."""
-        self.values: list[Any] = [None] * len(body.readers)
+        self.values: list[Any] = [PENDING] * len(body.readers)
         for ref, slot in body.given:
             self.values[slot] = given[ref]
         self.spent = Usage()
@@ -110,12 +109,13 @@ class Execution:
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
-            await self._early.end()
+            self.spent += await self._early.end()
         outputs = {name: get(self.values) for name, get in self._body.outputs}
         return Passed(outputs, self._body.until is not None and self._body.until(self.values))
 
     def _advance(self, ready: list[int]) -> None:
-        """The hot loop: starts what is ready, and what becomes ready by it."""
+        """The hot loop: starts what is ready, and what becomes ready by it; last what may be in vain."""
+        chances = []
         while ready:
             step = self._body.steps[ready.pop()]
             if step.inline:
@@ -124,12 +124,14 @@ class Execution:
                         self._evaluate(node)
                 ready += self._end_step(step)
             elif step.early is not None:
-                self._begin_early(step.nodes[0], step.early, step.priority)
+                chances.append((step.nodes[0], step.early, step.priority))
             elif len(step.nodes) == 1 and self._passes(step.nodes[0]):
                 ready += self._released((*step.followers, *step.cautious)) + self._end_step(step)
             else:
                 self._tasks.create_task(self._perform(step))
                 ready += self._followers(step)
+        for chance in chances:
+            self._begin_early(*chance)
 
     def _end_step(self, step: PreparedStep) -> list[int]:
         """Lets go of what nobody needs any more, and has read ahead what the time is for; the steps that
@@ -183,12 +185,15 @@ class Execution:
         return True
 
     def _begin_early(self, node: PreparedNode, early: EarlyStart, priority: int) -> None:
-        """Begins a node whose condition is not known yet, where that may be."""
-        run, load = self._run, node.savings.load
-        known = run.progress.keeps or self._waiting[early.step] == 0
-        if not known and may_begin([early.candidate], load.of, run.tokens_left, stream=self._shows):
-            call = Call(run, self, node, priority)
+        """Begins a node whose condition is not known yet, or a case of it, where that may be."""
+        known = self._waiting[early.step] == 0 or self.try_path + node.name in self._done
+        if known or not self._early.may_begin(node, early, self.values):
+            return
+        call = self._early.call_of(node.name) or Call(self._run, self, node, priority)
+        if early.premises is None:
             self._early.begin(node.name, call, self._await(node, call))
+        elif call.attempt == 1:
+            self._early.begin_case(node.name, call, early.candidate)
 
     def _restores(self, node: PreparedNode) -> bool:
         checkpoint = self._done.get(self.try_path + node.name)
@@ -224,8 +229,9 @@ class Execution:
         if step.chain is None or not await self._pass_through(step.nodes, step.chain):
             for node in step.nodes:
                 if len(step.nodes) == 1 or not self._passes(node):
-                    begun = self._early.take(node.name)
-                    await (begun or self._await(node, Call(self._run, self, node, step.priority)))
+                    call, work = self._early.take(node.name)
+                    call = call or Call(self._run, self, node, step.priority)
+                    await (work or self._await(node, call))
         released = self._released(step.cautious) if self._run.progress.commits else []
         self._advance(released + self._end_step(step))
 
@@ -258,7 +264,7 @@ class Execution:
     async def _await(self, node: PreparedNode, call: Call) -> None:
         assert node.perform is not None
         self._run.opened(call.ledger)
-        began, finished = self._begin(call.node, node), False
+        began, finished = self._begin(call.node, node, call.began), False
         try:
             if node.effectful:
                 await self._run.progress.committed()
@@ -284,8 +290,11 @@ class Execution:
         if isinstance(self.values[slot], Stream):
             await self.values[slot].ended.wait()
 
-    def _begin(self, path: str, node: PreparedNode) -> float:
+    def _begin(self, path: str, node: PreparedNode, began: float | None = None) -> float:
+        """When it began; `began` where bodies of it did before, and that was told."""
         self._run.running[path] = self.holder
+        if began is not None:
+            return began
         self._run.queue.put(NodeStarted(path, node.kind))
         return perf_counter()
 

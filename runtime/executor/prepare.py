@@ -29,10 +29,11 @@ from runtime.executor.chains import PreparedChain, chain_of
 from runtime.executor.kinds.kind import Evaluate, Resources
 from runtime.executor.kinds.registry import evaluator
 from runtime.executor.policies import with_policies
+from runtime.executor.premises import Premise
 from runtime.executor.slots import ABSENT, Getter, Slots, Test, Values
 from runtime.executor.tried_call import Try
 from runtime.executor.warming import Beginning
-from runtime.plan import ExecutionPlan, ExecutionStep, PlannedBody, PlannedNode, Warm
+from runtime.plan import ExecutionPlan, ExecutionStep, PlannedBody, PlannedNode, StepId, Warm
 
 Guard = Callable[[Values], str | None]
 """Why a node is skipped, for people; None where it is not. Raises `NodeError`."""
@@ -66,7 +67,7 @@ class PreparedNode:
     effectful: bool = False
     """Whether it changes the world outside, itself."""
     ahead: tuple[Candidate, ...] = ()
-    """Bodies that may begin before it has chosen between them."""
+    """Bodies that may begin before it is known which one is wanted."""
     prefix: str | None = None
     """Digest of what its prompt begins with in every run."""
     savings: Savings = field(default_factory=Savings)
@@ -74,11 +75,13 @@ class PreparedNode:
 
 
 class EarlyStart(NamedTuple):
-    """That a step only begins a node before its condition is known."""
+    """That a step only begins a node before its condition is known, or a case of it before it is chosen."""
 
     step: int
-    """That runs it, when it is known."""
+    """That runs the node, when all is known."""
     candidate: Candidate
+    premises: tuple[Premise, ...] | None = None
+    """For a case: what has to come of conditions for it to be chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +221,7 @@ def _steps(body: PlannedBody, slots: Slots, resources: Resources) -> tuple[Prepa
             successors[index_of[needed]].append(index)
         for followed in step.follows:
             followers[index_of[followed]].append(index)
-    early = [
-        (index, step.early)
-        for index, step in enumerate(body.steps)
-        if step.early is not None and not _needed(step.nodes[0], slots.absent)
-    ]
+    early = [each for index, step in enumerate(body.steps) for each in _early_starts(index, step, slots)]
     for number, (_, needed_steps) in enumerate(early, len(body.steps)):
         for needed in needed_steps:
             successors[index_of[needed]].append(number)
@@ -240,12 +239,34 @@ def _steps(body: PlannedBody, slots: Slots, resources: Resources) -> tuple[Prepa
         )
         for index, step in enumerate(body.steps)
     )
-    return (*made, *(_early(made[index], index, body.steps[index], len(needed)) for index, needed in early))
+    return (*made, *(_beginning_early(made[start.step], start, len(needed)) for start, needed in early))
 
 
-def _early(made: PreparedStep, index: int, step: ExecutionStep, waits_for: int) -> PreparedStep:
-    """What begins the node of a step before its condition is known."""
-    (node,) = step.nodes
+def _early_starts(
+    index: int, step: ExecutionStep, slots: Slots
+) -> Iterator[tuple[EarlyStart, tuple[StepId, ...]]]:
+    """What may begin before it is known to be wanted, and the steps that it waits for."""
+    if step.early is not None and not _needed(step.nodes[0], slots.absent):
+        (node,) = step.nodes
+        yield EarlyStart(index, _candidate(node.name, [node, *_inside(node)], step.token_bound)), step.early
+    for key, needed in step.cases_early.items():
+        (node,) = step.nodes
+        yield EarlyStart(index, _body_candidate(node, key), _premises(node, key, slots)), needed
+
+
+def _premises(node: PlannedNode, case: str, slots: Slots) -> tuple[Premise, ...]:
+    keys = list(node.bodies)
+    before = [node.bodies[key].when for key in keys[: keys.index(case)]]
+    wanted = [(node.when, True), *((when, False) for when in before), (node.bodies[case].when, True)]
+    return tuple(
+        Premise(slots.of(operands_of(when)), slots.test(when), is_wanted)
+        for when, is_wanted in wanted
+        if when is not None
+    )
+
+
+def _beginning_early(made: PreparedStep, start: EarlyStart, waits_for: int) -> PreparedStep:
+    """The step that does nothing but begin."""
     return PreparedStep(
         nodes=made.nodes,
         chain=None,
@@ -254,7 +275,7 @@ def _early(made: PreparedStep, index: int, step: ExecutionStep, waits_for: int) 
         successors=(),
         reads=(),
         priority=made.priority,
-        early=EarlyStart(index, _candidate(node.name, [node, *_inside(node)], step.token_bound)),
+        early=start,
     )
 
 
@@ -303,10 +324,7 @@ def _node(node: PlannedNode, step: ExecutionStep, slots: Slots, resources: Resou
         skipped=tuple(slot for _, slot in needed),
         bodies=_bodies(node, slots, resources),
         effectful=node.effects == "effectful" and not node.bodies,
-        ahead=tuple(
-            _candidate(key, list(_everything(body)), sum(step.token_bound for step in body.steps))
-            for key, body in ((key, node.bodies[key]) for key in node.ahead)
-        ),
+        ahead=tuple(_body_candidate(node, key) for key in node.ahead),
         prefix=node.prefix,
         savings=resources.savings,
         follows=_following(node, step, slots) if step.follows else (),
@@ -319,6 +337,11 @@ def _bodies(node: PlannedNode, slots: Slots, resources: Resources) -> dict[str, 
         key: _body(body, node.spec.locals(key, {}).keys(), around, resources)
         for key, body in node.bodies.items()
     }
+
+
+def _body_candidate(node: PlannedNode, key: str) -> Candidate:
+    body = node.bodies[key]
+    return _candidate(key, list(_everything(body)), sum(step.token_bound for step in body.steps))
 
 
 def _candidate(key: str, nodes: Sequence[PlannedNode], tokens: int) -> Candidate:

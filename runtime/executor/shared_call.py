@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -93,6 +94,11 @@ class SharedCall(NodeCall):
     def bodies(self) -> Mapping[str, Sequence[str]]:
         return {}
 
+    @property
+    def tokens(self) -> int:
+        """That it has cost."""
+        return self._flight.tokens
+
     def called(self, model: str, prompt_tokens: int) -> None:
         self._calls += 1
         self._flight.called(model, prompt_tokens)
@@ -127,6 +133,9 @@ class SharedCall(NodeCall):
     @property
     def ahead(self) -> Sequence[str]:
         return ()
+
+    def take_begun(self) -> dict[str, asyncio.Task[Passed]]:
+        return {}
 
     def dropped(self, _label: str) -> Usage:
         return Usage()

@@ -24,6 +24,8 @@ Test = Callable[[Values], bool]
 
 ABSENT: Any = object()
 """What is in the slot of an output of a node that was skipped."""
+PENDING: Any = object()
+"""What is in the slot of an output of a node that is not done."""
 
 
 class Slots(NamedTuple):

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
+import msgspec
+
 from cluster.errors import ClusterError, InvalidCall, ModelUnavailable, Overloaded
 from cluster.interface import Pool
 from cluster.messages import Generate, Message, Sampling, Usage
@@ -84,6 +86,9 @@ async def _read(run: Run, beginning: Beginning, path: str) -> None:
     tokens = pool.count_tokens(request)
     if tokens >= beginning.most_tokens:
         return
+    request = msgspec.structs.replace(
+        request, prompt_tokens=tokens, expected_tokens=1, session=run.scope.run_id
+    )
     run.opened(ledger)
     ledger.called(request.model, tokens)
     savings.load.begun(request.model)

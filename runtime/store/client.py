@@ -4,6 +4,11 @@ redis-py waits 5 s and retries ten times unless told otherwise. Here one bound c
 (waiting for a connection, connecting, sending, reading), and nothing is sent twice: a connection that
 died while idle is replaced before anything is written to it, and a call that failed after that may have
 happened, so only its caller can know whether to repeat it.
+
+Where callers must not wait for a store that is out, only those wait that were under way when it went out:
+
+    call ──no answer in time──► out ──► every other call fails at once, and is never sent
+                                 └► a watch asks, on new connections, until it is back
 """
 
 from __future__ import annotations
@@ -11,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from importlib import resources
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -22,7 +28,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from runtime.store.errors import CommandFailed, InvalidStoreUrl, StoreUnavailable
+from runtime.store.errors import CommandFailed, InvalidStoreUrl, StoreOut, StoreUnavailable
 from runtime.store.health import Health
 
 DEFAULT_TIMEOUT_S = 0.1
@@ -94,13 +100,16 @@ class Store:
         self._place = place
         self._timeout_s = timeout_s
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        """Asks whether the store is back, while it is out."""
+        self._answering = asyncio.Event()
+        self._answering.set()
 
     @classmethod
     def connect(cls, url: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, fail_fast: bool = False) -> Store:
         """The store at a unix://, redis:// or rediss:// URL, user and password in it if need be.
 
-        With `fail_fast`, while it does not answer, only one call now and then waits for the time-out, and all
-        others fail at once.
+        With `fail_fast` calls fail with `StoreOut` at once while it is out; else each waits for itself.
 
         TLS verifies the server against the system's authorities, or those of `?ssl_ca_certs=<file>`.
         Raises `InvalidStoreUrl`.
@@ -157,8 +166,14 @@ class Store:
         replies = await self._bounded(self._run_loading(calls))
         return [_as_ours(reply) for reply in replies]
 
+    async def answering(self) -> None:
+        """Returns once the store is not known to be out."""
+        await self._answering.wait()
+
     async def close(self) -> None:
         """Drops the connections. Calls in flight fail with `StoreUnavailable`."""
+        if self._watcher is not None:
+            self._watcher.cancel()
         await self._pool.aclose()
 
     async def _run_loading(self, calls: Sequence[ScriptCall]) -> list[Reply]:
@@ -183,34 +198,55 @@ class Store:
         finally:
             await self._pool.release(connection)
 
-    async def _bounded(self, round_trip: Any) -> list[Reply]:
+    async def _bounded(self, round_trip: Coroutine[Any, Any, list[Reply]]) -> list[Reply]:
         loop = self._check_loop(round_trip)
-        if self._fail_fast and not self._health.may_ask(loop.time()):
+        if self._fail_fast and self._health.out:
             round_trip.close()
-            raise StoreUnavailable(f"{self._place} is out")
+            raise StoreOut(f"{self._place} is out")
+        return await self._in_time(loop, round_trip)
+
+    async def _in_time(
+        self, loop: asyncio.AbstractEventLoop, round_trip: Coroutine[Any, Any, list[Reply]]
+    ) -> list[Reply]:
         try:
             async with asyncio.timeout(None) as bound:
                 patience = _Patience(loop, bound, self._timeout_s)
                 try:
-                    replies: list[Reply] = await round_trip
+                    replies = await round_trip
                 finally:
                     patience.cancel()
         except TimeoutError:
-            raise self._unavailable(f"did not answer within {self._timeout_s * 1000:.0f} ms") from None
+            raise self._unavailable(loop, f"did not answer within {self._timeout_s * 1000:.0f} ms") from None
         except _UNAVAILABLE as error:
-            raise self._unavailable(_told(error)) from None
+            raise self._unavailable(loop, _told(error)) from None
         except RedisError as error:
             raise CommandFailed(_told(error)) from None
-        if self._health.out and self._health.answered():
+        if self._health.out and self._health.answered(loop.time()):
+            self._answering.set()
             _log.warning("store_back: %s answers again", self._place)
         return replies
 
-    def _unavailable(self, why: str) -> StoreUnavailable:
-        if self._health.failed(asyncio.get_running_loop().time()):
+    def _unavailable(self, loop: asyncio.AbstractEventLoop, why: str) -> StoreUnavailable:
+        if self._health.failed(loop.time()):
+            self._answering.clear()
             _log.warning("store_out: %s: %s", self._place, why)
+            if self._watcher is None or self._watcher.done():
+                self._watcher = loop.create_task(self._watch(loop))
         return StoreUnavailable(f"{self._place}: {why}")
 
-    def _check_loop(self, round_trip: Any) -> asyncio.AbstractEventLoop:
+    async def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Asks until the store answers."""
+        while self._health.out:
+            await asyncio.sleep(self._health.next_wait())
+            with suppress(StoreUnavailable, CommandFailed):
+                await self._in_time(loop, self._ask_afresh())
+
+    async def _ask_afresh(self) -> list[Reply]:
+        # What idles was connected before: it may lead nowhere any more, and each would cost a time-out.
+        await self._pool.disconnect(inuse_connections=False)
+        return await self._round_trip([("PING",)])
+
+    def _check_loop(self, round_trip: Coroutine[Any, Any, list[Reply]]) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop

@@ -4,6 +4,7 @@
     ├── InvalidStoreUrl       the URL names no store; never repeats the URL, it may hold a password
     ├── InvalidName           a tenant or id that may not become part of a key
     ├── StoreUnavailable      no answer within the time-out; what was asked may or may not have happened
+    │   └── StoreOut          known to be out already: nothing was asked
     ├── CommandFailed         the store answered with an error: a fault of ours, not of the caller
     └── EmbeddedStoreError    the embedded server
         ├── SocketPathTooLong
@@ -30,6 +31,10 @@ class InvalidName(StoreError):
 
 class StoreUnavailable(StoreError):
     """The store is out, too slow, full, or refuses our credentials. Retry only what is idempotent."""
+
+
+class StoreOut(StoreUnavailable):
+    """The store did not answer others a moment ago, so it was not asked."""
 
 
 class CommandFailed(StoreError):

@@ -7,7 +7,9 @@ An idle store is asked at once, so a lone call waits for nobody; a busy one gets
 a longer queue of small ones. One batch is under way at a time.
 
 A round trip costs both sides several times what a call in it does. So a call that nobody waits for lingers:
-it goes with the next batch that somebody does wait for, or after `LINGER_S` by itself.
+it goes with the next batch that somebody does wait for, or after `LINGER_S` by itself. Where more wait than
+go into a batch, those that linger have a part of it: a backlog of settlements, as a store that was out leaves
+behind, holds up no reservation, and is never held up by them.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from runtime.store.errors import CommandFailed, StoreError, StoreUnavailable
 
 MAX_BATCH = 64
 """Calls to a round trip: at some 50 µs of script each, far below the store's time-out."""
+LINGERING_SHARE = 16
+"""Of a batch, that calls which linger have at least, while others wait too."""
 LINGER_S = 0.005
 """Longest that a lingering call waits for company."""
 MAX_WAITING = 16_384
@@ -41,6 +45,7 @@ class GroupCommit:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._waiting: deque[_Entry] = deque()
+        self._lingering: deque[_Entry] = deque()
         self._due = False
         """Whether somebody wants what waits to go now."""
         self._sender: asyncio.Task[None] | None = None
@@ -68,11 +73,12 @@ class GroupCommit:
 
         With `linger` it may wait `LINGER_S` for company. Raises `StoreUnavailable` when too many calls wait.
         """
-        if len(self._waiting) >= MAX_WAITING:
+        queue = self._lingering if linger else self._waiting
+        if len(queue) >= MAX_WAITING:
             raise StoreUnavailable(f"{MAX_WAITING} calls wait for the store already")
         loop = asyncio.get_running_loop()
         entry = _Entry(call, loop.create_future(), abandoned)
-        self._waiting.append(entry)
+        queue.append(entry)
         if not linger:
             self._go()
         elif self._timer is None:
@@ -81,7 +87,7 @@ class GroupCommit:
 
     def _linger_no_more(self) -> None:
         self._timer = None
-        if self._waiting:
+        if self._lingering:
             self._go()
 
     def _go(self) -> None:
@@ -99,15 +105,18 @@ class GroupCommit:
         except BaseException:
             # A fault of ours: nobody may be left waiting for ever.
             self._due = False
-            _fail(self._waiting, StoreUnavailable("the round trip to the store broke off"))
-            self._waiting.clear()
+            self._fail_waiting(StoreUnavailable("the round trip to the store broke off"))
             raise
         finally:
             self._sender = None
 
     def _next_batch(self) -> list[_Entry]:
-        taken = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
-        self._due = bool(self._waiting)
+        """Those that linger first: what they free is there for those behind them."""
+        lingering = min(len(self._lingering), max(LINGERING_SHARE, MAX_BATCH - len(self._waiting)), MAX_BATCH)
+        waiting = min(len(self._waiting), MAX_BATCH - lingering)
+        taken = [self._lingering.popleft() for _ in range(lingering)]
+        taken += [self._waiting.popleft() for _ in range(waiting)]
+        self._due = bool(self._waiting or self._lingering)
         return [entry for entry in taken if not entry.reply.cancelled()]
 
     async def _round_trip(self, batch: list[_Entry]) -> None:
@@ -118,12 +127,16 @@ class GroupCommit:
         except StoreUnavailable as error:
             _fail(batch, error)
             # Those behind have waited for this time-out too: a second one would double their bound.
-            _fail(self._waiting, error)
-            self._waiting.clear()
+            self._fail_waiting(error)
         except CommandFailed as error:
             _fail(batch, error)
         finally:
             _fail(batch, StoreUnavailable("the round trip to the store broke off"))
+
+    def _fail_waiting(self, error: StoreError) -> None:
+        for queue in (self._lingering, self._waiting):
+            _fail(queue, error)
+            queue.clear()
 
 
 def _fail(entries: Iterable[_Entry], error: StoreError) -> None:

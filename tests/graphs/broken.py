@@ -41,3 +41,15 @@ def problems_of(text):
 def the_error(text):
     (problem,) = [problem for problem in problems_of(text) if problem.severity == "error"]
     return problem
+
+
+def with_node(node):
+    """A pipeline with this node `a`, on line 6, and nothing else that is wrong."""
+    return f"{HEAD}  a: {node}\n  l: {{value: [x, y]}}\n{ANSWER}{TAIL}"
+
+
+def assert_mistake(node, code, column, hint):
+    """Its first mistake is this one, in this column; without a hint, with whichever."""
+    problem = next(each for each in problems_of(with_node(node)) if each.severity == "error")
+    assert (problem.code, problem.position.line, problem.position.column) == (code, 6, column)
+    assert hint is None or problem.hint == hint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
 
 import msgspec
@@ -17,6 +17,12 @@ from graphs.functions import NO_KEY, IdempotencyKey, function
 
 THREADS: list[threading.Thread] = []
 """In which `where` and `where_cheap` ran."""
+LET_GO = threading.Event()
+"""Ends `held` and `held_together`."""
+BATCHES: list[list[Any]] = []
+"""What functions that take batches were called with."""
+GIVEN_UP: list[list[str]] = []
+"""Batches of `forever` that were cancelled."""
 
 
 class Point(msgspec.Struct):
@@ -53,6 +59,13 @@ def where_cheap() -> None:
 @function
 def where() -> None:
     THREADS.append(threading.current_thread())
+
+
+@function
+def held(text: str) -> str:
+    """Blocks its thread."""
+    LET_GO.wait(60)
+    return text
 
 
 @function
@@ -280,3 +293,93 @@ def yields_in_a_process(text: str) -> Iterator[str]:
 @function
 async def unhinted_items(texts: AsyncIterator) -> str:  # type: ignore[type-arg]
     return ""
+
+
+@function(effects="pure", batch=True)
+def sizes(texts: list[str]) -> list[int | ValueError]:
+    BATCHES.append(texts)
+    return [len(text) if text else ValueError("nothing") for text in texts]
+
+
+@function(effects="idempotent", batch=True)
+def held_together(texts: list[str]) -> list[str]:
+    """Blocks its thread."""
+    BATCHES.append(texts)
+    LET_GO.wait(60)
+    return texts
+
+
+@function(effects="pure", batch=True)
+async def forever(texts: list[str]) -> list[str]:
+    try:
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        GIVEN_UP.append(texts)
+        raise
+    return texts
+
+
+@function(effects="pure", batch=True)
+async def found_together(texts: Sequence[str], points: list[Point]) -> Sequence[Found]:
+    await asyncio.sleep(0)
+    return [{"text": text, "score": point.x} for text, point in zip(texts, points, strict=True)]
+
+
+@function(batch=True)
+def charge_together(amounts: list[int], keys: Sequence[IdempotencyKey] = ()) -> list[str]:
+    return [f"{amount} {key}" for amount, key in zip(amounts, keys, strict=True)]
+
+
+@function(effects="pure", batch=True)
+def odd_together(hows: list[str]) -> list[int]:
+    """The first says what becomes of the batch."""
+    how = hows[0]
+    if how == "fail":
+        raise ValueError("no such thing")
+    if how == "busy":
+        raise ModelUnavailable("later")
+    if how == "stop":
+        raise StopIteration
+    odd: dict[str, Any] = {
+        "short": [1],
+        "none": None,
+        "dict": {1: 1},
+        "texts": [*hows],
+        "tuple": (1,) * len(hows),
+    }
+    return odd[how]  # type: ignore[no-any-return]
+
+
+@function(batch=True)
+async def cancels_itself(texts: list[str]) -> list[str]:
+    raise asyncio.CancelledError
+
+
+@function(batch=True)
+def one_text(text: str) -> list[str]:
+    return [text]
+
+
+@function(batch=True)
+def one_result(texts: list[str]) -> str:
+    return texts[0]
+
+
+@function(batch=True)
+def default_in_a_batch(texts: list[str], times: list[int] = [1]) -> list[str]:  # noqa: B006
+    return texts
+
+
+@function(batch=True)
+def nothing_in_a_batch() -> list[str]:
+    return []
+
+
+@function(batch=True)
+def yields_batches(texts: list[str]) -> Iterator[str]:
+    yield from texts
+
+
+@function(batch=True)
+async def batches_of_streams(texts: list[AsyncIterator[str]]) -> list[str]:
+    return []

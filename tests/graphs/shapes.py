@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from graphs.bindings import Binding, Items, Literal, Record, Ref
-from graphs.builder import Builder, Reference, Step
+from graphs.builder import Builder
 from graphs.conditions import renamed
 from graphs.nodes.branch import Branch
 from graphs.nodes.embed import Embed
@@ -18,6 +18,7 @@ from graphs.nodes.retrieve import Retrieve
 from graphs.nodes.value import Value
 from graphs.pipeline import Body, Metadata, Node, NodeId, Pipeline
 from graphs.ports import ANY, INTEGER, STRING, Port, list_of
+from graphs.recording import Reference, Step
 
 
 def chain() -> Pipeline:

@@ -97,20 +97,3 @@ def test_build_reports_every_mistake():
 def test_a_spec_out_of_bounds_is_refused():
     with pytest.raises(msgspec.ValidationError, match="temperature"):
         Builder("demo").add("answer", Llm(model="small", temperature=9), prompt="hi")
-
-
-def test_a_name_that_was_taken_back_is_free_again():
-    b = Builder("demo")
-    b.add("a", Value(), value=1).named("b")
-    b.add("a", Value(), value=2)
-    b.output("o", b.value("c", 3))
-    assert list(b.build().nodes) == ["b", "a", "c"]
-
-
-def test_names_that_are_found_pass_over_those_that_were_given():
-    b = Builder("demo")
-    taken = b.add("prompt3", Prompt(template="{{ x }}"), x=1)
-    for _ in range(3):
-        taken = b.scope.record(Prompt(template="{{ x }}"), {"x": taken})
-    b.output("o", taken["text"])
-    assert list(b.build().nodes) == ["prompt3", "prompt", "prompt2", "prompt4"]

@@ -63,6 +63,13 @@ def test_ports_are_the_hints():
         ("move", {"point": OBJECT, "by": OBJECT}, {"value": OBJECT}),
         ("give", {"what": ANY}, {"value": ANY}),
         ("where", {}, {"value": NULL}),
+        ("sizes", {"texts": STRING}, {"value": INTEGER}),
+        (
+            "found_together",
+            {"texts": STRING, "points": OBJECT},
+            {"text": STRING, "score": optional(NUMBER)},
+        ),
+        ("charge_together", {"amounts": INTEGER}, {"value": STRING}),
     ],
 )
 def test_hints(name, inputs, outputs):
@@ -107,6 +114,12 @@ def test_the_spec_says_what_the_mark_does():
         (f"{HERE}:reads_without_waiting", "it is not async", "reads_without_waiting", "take a list"),
         (f"{HERE}:yields_in_a_process", "yields, a function in a process", "yields_in_a_process", None),
         (f"{HERE}:unhinted_items", "the input texts of unhinted_items", "unhinted_items", None),
+        (f"{HERE}:one_text", "its hint of text is no list of items", "one_text", "as list[str]"),
+        (f"{HERE}:one_result", "its hint of return is no list of items", "one_result", "as list[str]"),
+        (f"{HERE}:batches_of_streams", "its hint of texts is no list", "batches_of_streams", None),
+        (f"{HERE}:default_in_a_batch", "in which times has no default", "default_in_a_batch", None),
+        (f"{HERE}:nothing_in_a_batch", "takes nothing, so that it cannot", "nothing_in_a_batch", None),
+        (f"{HERE}:yields_batches", "yields, so that it cannot take batches", "yields_batches", None),
     ],
 )
 def test_what_cannot_be_named(name, message, token, hint):
@@ -151,6 +164,15 @@ def test_a_process_of_its_own_is_for_what_does_not_await_and_is_not_cheap():
         function(cheap=True, num_cpus=1)
     with pytest.raises(ValueError, match="num_cpus"):
         function(num_cpus=0)
+
+
+def test_a_batch_waits_in_the_runner():
+    assert spec_of(f"{HERE}:sizes").batched
+    assert not spec_of(f"{HERE}:shout").batched
+    assert sample.sizes(["a", "bc"]) == [1, 2]
+    for other in ({"cheap": True}, {"num_cpus": 1}):
+        with pytest.raises(ValueError, match="batch is not for"):
+            function(batch=True, **other)
 
 
 def test_an_idempotency_key_is_no_input():

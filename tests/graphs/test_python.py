@@ -22,7 +22,7 @@ from graphs.ports import INTEGER, STRING, Port
 from graphs.python import Choice, agent, branch, case, context, each, loop, pipeline, router, value
 from graphs.writer import to_yaml
 from tests.graphs.assistant import SMALL, answer_questions, shorten
-from tests.graphs.sample_functions import shout, split
+from tests.graphs.sample_functions import shout, sizes, split
 
 SAY = Prompt("{{ x }}")
 
@@ -227,6 +227,15 @@ class TestFunctions:
         assert nodes["prompt"].inputs == {"x": Items((Ref("function", "value"),))}
         again = load(to_yaml(traced(loud))).pipeline
         assert again.content_hash() == traced(loud).content_hash()
+
+    def test_that_take_batches_are_called_with_single_items(self):
+        def measured(question: str) -> Any:
+            return {"size": sizes(texts=question)}  # type: ignore[arg-type]
+
+        made = traced(measured)
+        assert made.nodes["function"].inputs == {"texts": Ref("inputs", "question")}
+        assert made.nodes["function"].spec.outputs({}) == {"value": INTEGER}
+        assert load(to_yaml(made)).pipeline.content_hash() == made.content_hash()
 
     def test_give_nodes_that_have_no_value(self):
         with pytest.raises(TypeError, match="<function> has no value before the pipeline runs"):

@@ -1,10 +1,9 @@
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from graphs.sentences import MAX_SENTENCE_CHARS, Sentences, split
+from tests.growth import times_as_long
 
 TEXTS = st.text(alphabet=st.sampled_from("aB1 .!?…。\n\t\"')-e.gDrU.S."), max_size=80) | st.text(max_size=60)
 
@@ -69,9 +68,10 @@ def test_what_never_ends_is_cut_between_words():
 
 @pytest.mark.parametrize("text", [".", " ", "\n", '"', ".)", ". ", "A. ", "。", "1."])
 def test_hostile_texts_take_linear_time(text):
-    sentences = Sentences()
-    began = time.process_time()
-    for _ in range(500):
-        sentences.feed(text)
-    sentences.feed(text * 5_000)
-    assert time.process_time() - began < 10
+    assert times_as_long(lambda times: Sentences().feed(text * times), 4_000, 16_000) < 10
+    sentences, cut = Sentences(), 0
+    for fed in range(1, 1_200):
+        cut += sum(map(len, sentences.feed(text)))
+        assert fed * len(text) - cut <= MAX_SENTENCE_CHARS + len(text), (
+            "each piece has all that is kept read again"
+        )

@@ -46,6 +46,8 @@ from tests.graphs.shapes import chain, diamond
 from tests.runtime.executor.plans import body, node, plan
 from tests.runtime.parts import Recorder, Shelf, events_of, pools, request
 
+pytestmark = pytest.mark.leaping
+
 ACME = {"tenant": "acme"}
 
 

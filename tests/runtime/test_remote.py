@@ -64,3 +64,11 @@ async def test_a_refusal_is_the_error_that_the_runner_raised(error):
 async def test_a_runner_that_cannot_answer(raised, error):
     with pytest.raises(error):
         await HandleRunner(Handle(raised)).resume("acme", "run-1", 9.0)
+
+
+async def test_a_runner_on_demand_is_ready_without_being_asked():
+    handle = Handle(b"1")
+    assert await HandleRunner(handle, on_demand=True).ready()
+    assert handle.calls == []
+    assert await HandleRunner(handle).ready()
+    assert len(handle.calls) == 1

@@ -1,7 +1,6 @@
 """The door: runs as a gateway sees them."""
 
 import asyncio
-import time
 from contextlib import aclosing
 
 import msgspec
@@ -33,6 +32,8 @@ from runtime.request import RunRequest, decode_request, encode_request
 from runtime.runner import ChatBinding, Runner, decode_infos, info_of, validate_inputs
 from tests.graphs.shapes import chain, diamond, inline_chain, rag
 from tests.runtime.parts import Shelf, events_of, failed, finished, make_runner, pools, request
+
+pytestmark = pytest.mark.leaping
 
 
 async def test_the_events_of_a_streamed_run():
@@ -100,7 +101,7 @@ async def test_bad_inputs_fail_the_run_before_it_starts():
 
 async def test_the_deadline_of_the_request_holds():
     models = pools(small=FakeScript(first_token_s=30))
-    last = await failed(make_runner(chain(), models), request(chain(), timeout_s=0.5))
+    last = await failed(make_runner(chain(), models), request(chain(), timeout_s=1.0))
     assert (last.failure.kind, last.node) == ("DeadlineExceeded", "answer")
     assert last.usage == Usage(prompt_tokens=2)
     status = await models["small"].engine.status()
@@ -115,7 +116,7 @@ async def test_the_deadline_holds_where_a_pool_forgets_it():
 
     small = pools()["small"]
     models = pools() | {"small": Forgetful(small.info, small.engine, FakeTokenCounter())}
-    last = await failed(make_runner(chain(), models), request(chain(), timeout_s=0.5))
+    last = await failed(make_runner(chain(), models), request(chain(), timeout_s=1.0))
     assert (last.failure.kind, last.node) == ("DeadlineExceeded", "answer")
     assert last.failure.message == "the run passed its deadline; running: answer"
 
@@ -124,10 +125,8 @@ async def test_the_deadline_of_the_graph_holds():
     b = Builder("x", policies=Policies(deadline_s=0.5, priority="high"))
     b.output("text", b.add("answer", Llm(model="small"), prompt=b.input("question", STRING))["text"])
     models = pools(small=FakeScript(first_token_s=30))
-    began = time.perf_counter()
     last = await failed(make_runner(b.build(), models), request(b.build(), timeout_s=60))
     assert last.failure.kind == "DeadlineExceeded"
-    assert time.perf_counter() - began < 10
 
 
 async def test_a_deadline_that_has_passed():
@@ -387,3 +386,12 @@ async def test_a_witness_sees_the_end_that_a_reader_who_left_does_not():
     assert isinstance(watched.events[0], RunStarted)
     assert isinstance(watched.events[-1], RunFailed)
     assert watched.events[-1].failure.kind == "RunCancelled"
+
+
+async def test_runs_are_counted_while_they_go_on_and_when_they_are_over():
+    runner = make_runner(chain())
+    seen = [runner.counts() async for _ in runner.run(request(chain()))]
+    counts = runner.counts()
+    assert (seen[0]["begun chain"], seen[0]["running chain"], seen[0]["ended"]) == (1, 1, 0)
+    assert (counts["begun chain"], counts["running chain"], counts["ended"]) == (1, 0, 1)
+    assert counts["seconds"] > 0

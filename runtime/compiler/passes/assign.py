@@ -51,4 +51,6 @@ def _place(node: DraftNode) -> tuple[str, str]:
         return "inline", "needs no model"
     if node.backend == "compiled":
         return "compiled", "has a process of its own"
+    if node.spec.batched:
+        return "task", "meets what other runs ask of it in its batches"
     return "task", "its policies may await" if runs_inline(node.spec) else "awaits what is no model"

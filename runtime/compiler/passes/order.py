@@ -29,7 +29,7 @@ from graphs.pipeline import NodeId
 from runtime.compiler.draft import Change, Draft, DraftNode, Scope, inside
 from runtime.compiler.estimates import seconds
 from runtime.compiler.live import live_edges
-from runtime.compiler.savings import speculated
+from runtime.compiler.savings import speculated, with_ahead
 from runtime.compiler.warming import warmed
 
 STEPS_PER_SECOND = 10
@@ -41,9 +41,11 @@ def order(draft: Draft) -> Draft:
     """Sets estimated durations and priorities, and puts the nodes in the order of their urgency."""
     graph = draft.pipeline.metadata.name
     measured = {} if draft.catalog is None else draft.catalog.timings.get(graph, {})
-    ordered = draft.becomes(_ordered(draft, "", measured))
+    policies = draft.pipeline.policies
+    timed = draft.becomes(_ordered(draft, "", measured))
+    ordered = timed.becomes(with_ahead(timed, policies))
     nodes, read_ahead = warmed(ordered, measured)
-    ahead = speculated(ordered, "", draft.pipeline.policies)
+    ahead = speculated(ordered, "", policies)
     return ordered.becomes(nodes, changes=(*_changes(ordered, measured), *ahead, *read_ahead))
 
 

@@ -3,13 +3,15 @@
     prompt ─► model ─► {"tool": "search", "arguments": {…}} ─► its nodes ─► result ─► model ─► {"answer": …}
 
 Every reply is held to a JSON Schema: a call of one of the tools with arguments that fit its inputs, or the
-answer; in the last step, and when there is no room for more, the answer only. Tool calls stand in plain
+answer; in the last step, and when there is no room for more, the answer only. A call that its tokens did not
+suffice for is told the model, an answer is given as far as it came. Tool calls stand in plain
 messages and not in the engine's own tool format, so that every chat template can carry them. What a tool
 gives comes from outside: it is cut to a bound, and told as data between marks that it cannot contain.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Mapping
@@ -30,6 +32,7 @@ from graphs.ports import object_schema
 from runtime.errors import NodeError
 from runtime.executor.kinds.chat import Answer, as_message, ask
 from runtime.executor.kinds.kind import NodeCall, Perform, Resources, Values
+from runtime.executor.kinds.likely import Likely
 from runtime.executor.kinds.llm import decoded, response_format
 from runtime.executor.run import NodeBroke
 
@@ -76,6 +79,7 @@ class _Agent:
         self.system = Message("system", _instructions(spec, arguments))
         self.free = self._sampling({"anyOf": [*calls, _ANSWER]})
         self.bound = self._sampling(_ANSWER)
+        self.likely = Likely()
 
     def _sampling(self, schema: _Schema) -> Sampling:
         return Sampling(temperature=self.spec.temperature, response_format=response_format(schema))
@@ -105,6 +109,9 @@ class _Talk:
             text = _cut_off(answer)
             if text is not None:
                 return await self._answered(text)
+            if answer.reason == "length" and not last:
+                self._say_cut_off(answer)
+                continue
             reply = decoded(answer, spec.max_tokens)
             if misfit(self.agent.answer, reply) is None:
                 return await self._answered(reply["answer"])
@@ -124,7 +131,8 @@ class _Talk:
 
         async def asked() -> dict[str, str]:
             request = self._request(last=last)
-            [answer] = await ask(self.agent.pool, request, self.call, self.agent.spec.max_prompt_tokens)
+            agent = self.agent
+            [answer] = await ask(agent.pool, request, self.call, agent.spec.max_prompt_tokens, agent.likely)
             return msgspec.structs.asdict(answer)
 
         return Answer(**await self.call.once(f"{number}", asked))
@@ -141,6 +149,12 @@ class _Talk:
             tenant=call.tenant,
             priority=call.priority,
         )
+
+    def _say_cut_off(self, answer: Answer) -> None:
+        """Has the model try again where its tokens did not suffice for a whole call of a tool."""
+        self.steps.append({"error": f"the call was cut off at {self.agent.spec.max_tokens} tokens"})
+        self.messages.append(Message("assistant", answer.text))
+        self._tell("The call failed", _json(self.steps[-1]["error"]))
 
     async def _step(self, number: int, reply: Any) -> tuple[str, str]:
         """Calls a tool. What the model is told of it: a line of ours and the data.
@@ -231,10 +245,10 @@ def _cut_off(answer: Answer) -> str | None:
     begun = _BEGUN.fullmatch(answer.text) if answer.reason == "length" else None
     if begun is None:
         return None
-    try:
-        return str(msgspec.json.decode(f'"{begun[1]}"'))
-    except msgspec.DecodeError:  # half of a pair of escapes
-        return None
+    for text in begun[1], begun[1][: -len("\\ud83d")]:  # the second: without half of a pair of escapes
+        with contextlib.suppress(msgspec.DecodeError):
+            return str(msgspec.json.decode(f'"{text}"'))
+    return None
 
 
 def _told(head: str, data: str, room: int) -> Message:

@@ -1,15 +1,22 @@
-"""`branch`: the first case that holds. What it does not give is null."""
+"""`branch`: the first case that holds. What it does not give is null.
+
+Where the pipeline speculates, cases have begun before their conditions were known (`runtime.executor.early`).
+"""
 
 from __future__ import annotations
 
 from graphs.nodes.branch import Branch
+from runtime.executor.ahead import Ahead
 from runtime.executor.kinds.kind import NodeCall, Perform, Resources, Values, nothing
 
 
-def prepare(_spec: Branch, _resources: Resources) -> Perform:
-    return _perform
+def prepare(spec: Branch, resources: Resources) -> Perform:
+    counts = resources.savings.counts
 
+    async def perform(call: NodeCall, _inputs: Values) -> Values:
+        async with Ahead(call, counts, spec.kind(), known=True) as ahead:
+            case = next((key for key in call.bodies if call.holds(key)), None)
+            passed = {} if case is None else (await ahead.take(case)).outputs
+        return nothing(call) | passed
 
-async def _perform(call: NodeCall, _inputs: Values) -> Values:
-    case = next((key for key in call.bodies if call.holds(key)), None)
-    return nothing(call) if case is None else nothing(call) | (await call.run(case, {}, f".{case}")).outputs
+    return perform

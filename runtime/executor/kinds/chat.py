@@ -12,6 +12,7 @@ from cluster.errors import InvalidCall, ModelUnavailable, Overloaded
 from cluster.interface import Batch, Pool
 from cluster.messages import Delta, Finish, Generate, Message, Usage
 from runtime.executor.kinds.kind import NodeCall
+from runtime.executor.kinds.likely import Likely
 
 Hear = Callable[[Batch], Awaitable[None]]
 """Is given each batch of a reply when it comes."""
@@ -29,10 +30,12 @@ async def ask(
     request: Generate,
     call: NodeCall,
     max_prompt_tokens: int,
+    likely: Likely,
     what: str = "the prompt",
     hear: Hear | None = None,
 ) -> list[Answer]:
-    """The answers, one for each choice; `hear` is given what comes on the way.
+    """The answers, one for each choice; `hear` is given what comes on the way. `likely` is told how long they
+    were.
 
     Raises `InvalidCall`, naming `what` is too long, for a prompt over `max_prompt_tokens`, before anything is
     sent, and `ClusterError`.
@@ -42,7 +45,16 @@ async def ask(
         message = f"{what} has {tokens} tokens, {call.node} takes at most {max_prompt_tokens}"
         raise InvalidCall(message, param=call.node)
     call.called(request.model, tokens)
-    return await _collect(pool, request, tokens, call, hear)
+    request = msgspec.structs.replace(
+        request,
+        prompt_tokens=tokens,
+        expected_tokens=likely.tokens(request.max_tokens),
+        session=call.run_id,
+    )
+    answers, usage = await _collect(pool, request, call, hear)
+    if usage is not None:
+        likely.learn(usage.completion_tokens / request.sampling.n, request.max_tokens)
+    return answers
 
 
 def as_message(turn: Message | Mapping[str, Any]) -> Message:
@@ -51,9 +63,9 @@ def as_message(turn: Message | Mapping[str, Any]) -> Message:
 
 
 async def _collect(
-    pool: Pool, request: Generate, prompt_tokens: int, call: NodeCall, hear: Hear | None
-) -> list[Answer]:
-    """The answers; and at the end, however it ends, what is owed."""
+    pool: Pool, request: Generate, call: NodeCall, hear: Hear | None
+) -> tuple[list[Answer], Usage | None]:
+    """The answers, and what the engine says that they took; at the end, however it ends, that is owed."""
     pieces: list[list[str]] = [[] for _ in range(request.sampling.n)]
     reasons = ["stop"] * len(pieces)
     usage: Usage | None = None
@@ -75,19 +87,18 @@ async def _collect(
         usage = usage or (None if any(map(any, pieces)) else Usage())
         raise
     finally:
-        call.owe(usage if usage is not None else _observed(pool, request, prompt_tokens, pieces, engine_ns))
-    return [Answer("".join(text), reason) for text, reason in zip(pieces, reasons, strict=True)]
+        call.owe(usage if usage is not None else _observed(pool, request, pieces, engine_ns))
+    answers = [Answer("".join(text), reason) for text, reason in zip(pieces, reasons, strict=True)]
+    return answers, usage
 
 
-def _observed(
-    pool: Pool, request: Generate, prompt_tokens: int, pieces: list[list[str]], engine_ns: int
-) -> Usage:
+def _observed(pool: Pool, request: Generate, pieces: list[list[str]], engine_ns: int) -> Usage:
     """What a call had used when it ended before the engine could say; of its time, what it had said last."""
     completion = 0
     for text in filter(None, map("".join, pieces)):
         again = msgspec.structs.replace(request, messages=None, prompt=text)
         completion += min(request.max_tokens, pool.count_tokens(again))
-    return Usage(prompt_tokens, completion, engine_ns=engine_ns)
+    return Usage(request.prompt_tokens, completion, engine_ns=engine_ns)
 
 
 def _closable(batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:

@@ -22,6 +22,7 @@ from graphs.nodes.choices import ANSWER_FIELD, choice_bound
 from runtime.executor.kinds.chat import ask
 from runtime.executor.kinds.embed import vectors_of
 from runtime.executor.kinds.kind import NodeCall
+from runtime.executor.kinds.likely import Likely
 
 _ALL = "the text with the descriptions"
 """What a bound counts."""
@@ -51,6 +52,7 @@ class _Asked:
         self._pool = pool
         self._names = list(choices)
         self._bound = choice_bound(max_prompt_tokens, choices)
+        self._likely = Likely()
         self._system = Message("system", _instructions(choices))
         # Temperature 0: the likeliest name, the same each time.
         self._sampling = Sampling(temperature=0.0, response_format=_response_format(self._names))
@@ -66,7 +68,7 @@ class _Asked:
             tenant=call.tenant,
             priority=call.priority,
         )
-        [answer] = await ask(self._pool, request, call, self._bound.prompt, _ALL)
+        [answer] = await ask(self._pool, request, call, self._bound.prompt, self._likely, _ALL)
         return Choice(_chosen(answer.text, self._names), None)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from cluster import messages
 from cluster.errors import InvalidCall
 from cluster.interface import Pool
@@ -40,6 +42,6 @@ async def vectors_of(
         message = f"{what} has {tokens + beside} tokens, {call.node} takes at most {most}"
         raise InvalidCall(message, param=call.node)
     call.called(request.model, tokens)
-    reply = await pool.embed(request)
+    reply = await pool.embed(msgspec.structs.replace(request, prompt_tokens=tokens))
     call.owe(reply.usage)
     return reply.vectors

@@ -22,6 +22,7 @@ from graphs.bindings import Ref
 from graphs.documents import Document
 from runtime.approvals.model import Answer, Asked, no
 from runtime.cache.savings import Savings
+from runtime.executor.batches import Batches
 from runtime.http_client import HttpClient
 
 T = TypeVar("T")
@@ -95,6 +96,8 @@ class Resources(msgspec.Struct, frozen=True):
     """What gives functions processes of their own; without it they run in the runner."""
     savings: Savings = msgspec.field(default_factory=Savings)
     """What nodes gave before, and calls that runs share."""
+    batches: Batches = msgspec.field(default_factory=Batches)
+    """Where calls of functions that take batches meet."""
 
 
 class Passed(NamedTuple):
@@ -215,6 +218,10 @@ class NodeCall(Protocol):
     @property
     def ahead(self) -> Sequence[str]:
         """Keys of bodies that may be run before it is known whether they are wanted."""
+        ...
+
+    def take_begun(self) -> dict[str, asyncio.Task[Passed]]:
+        """Bodies that were begun before the node was, by key. Who takes them sees to it that they end."""
         ...
 
     def dropped(self, label: str) -> Usage:

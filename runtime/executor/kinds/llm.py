@@ -17,6 +17,7 @@ from graphs.templates import compile_template
 from runtime.errors import NodeError
 from runtime.executor.kinds.chat import Answer, as_message, ask
 from runtime.executor.kinds.kind import NodeCall, Perform, Resources, Values
+from runtime.executor.kinds.likely import Likely
 from runtime.executor.kinds.prompt import rendered
 
 
@@ -32,6 +33,7 @@ def prepare(spec: Llm, resources: Resources) -> Perform:
     )
     system = [] if spec.system is None else [Message("system", spec.system)]
     prompt_of = _prompt(spec)
+    likely = Likely()
 
     async def perform(call: NodeCall, inputs: Values) -> Values:
         heard = _Heard(spec, call)
@@ -47,7 +49,7 @@ def prepare(spec: Llm, resources: Resources) -> Perform:
             priority=call.priority,
         )
         hear = heard if heard.wanted else None
-        answers = await ask(pool, request, call, spec.max_prompt_tokens, hear=hear)
+        answers = await ask(pool, request, call, spec.max_prompt_tokens, likely, hear=hear)
         return _outputs(spec, answers)
 
     return perform

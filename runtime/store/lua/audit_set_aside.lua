@@ -1,7 +1,9 @@
--- Puts an audit log that is broken aside: KEYS[1] the log and KEYS[2] its head become KEYS[3] and KEYS[4].
+-- Puts an audit log that is broken aside: each of the first half of KEYS, where it is there, becomes the one in
+-- the second half at the same place.
 
-for place = 1, 2 do
+local half = #KEYS / 2
+for place = 1, half do
   if redis.call('EXISTS', KEYS[place]) == 1 then
-    redis.call('RENAME', KEYS[place], KEYS[place + 2])
+    redis.call('RENAME', KEYS[place], KEYS[place + half])
   end
 end

@@ -1,8 +1,9 @@
 -- What the quota scripts share. Prepended to each of them, after clock and quota_calendar.
 --
 -- KEYS[1]  open reservations of the tenant: hash. 'ID' is what is open, 'ID:seen' what it had come to when it
---          was last renewed, 'ID:was' what one that expired was charged
--- KEYS[2]  when they expire, and when those that have are forgotten: sorted set of reservation id by Unix ms
+--          was last renewed, 'ID:was' what one that expired was charged, and what its limits still hold for it
+-- KEYS[2]  when they expire, and when those that have are forgotten: sorted set of reservation id by Unix ms. It
+--          is empty when the hash is, so the two are kept for the same time
 -- KEYS[3]  records of the calls that have ended: stream, field 'record', and 'before' where it takes the place
 --          of an earlier one; its oldest go when it is full
 -- ARGV[1]  the time as Unix ms; '' in production, where the server's clock counts
@@ -31,10 +32,14 @@ local open_key, expiry_key, stream_key = KEYS[1], KEYS[2], KEYS[3]
 
 local now = server_ms()
 
--- Refreshing a time to live is a write to the append-only file: only when half of it is gone.
-local function keep(key)
+-- Refreshing a time to live is a write to the append-only file: only when half of it is gone. `other` is of the
+-- same age.
+local function keep(key, other)
   if call('PTTL', key) < KEEP_MS / 2 then
     call('PEXPIRE', key, KEEP_MS)
+    if other then
+      call('PEXPIRE', other, KEEP_MS)
+    end
   end
 end
 
@@ -143,29 +148,35 @@ local function tell(record, before)
   keep(stream_key)
 end
 
--- Only what is not 0: the negative of 0 is '-0' in Lua, no integer to the store.
-local function add(ledger, changes)
-  for i = 1, #changes, 2 do
-    if changes[i + 1] ~= 0 then
-      call('HINCRBY', ledger, changes[i], string.format('%.0f', changes[i + 1]))
-    end
+-- Only what is not 0: the negative of 0 is '-0' in Lua, no integer to the store. Nor is '1e+08', as it writes
+-- numbers that are large and round.
+local function add(ledger, field, change)
+  if change ~= 0 then
+    call('HINCRBY', ledger, field, math.abs(change) < 10 ^ 7 and change or string.format('%.0f', change))
   end
-  keep(ledger)
 end
 
--- Ends the open reservation `id`, of which `spent` is {tokens, nanodollars, requests (0 or 1)}. `record` is what
--- the stream is told; where it is nil, what the reservation carries.
-local function close(id, raw, spent, record)
-  local ledger, tokens, _, _, limits, carried = unpack(cmsgpack.unpack(raw))
-  call('HDEL', open_key, id, id .. ':seen')
-  call('ZREM', expiry_key, id)
+local function add_spent(ledger, tokens, nanodollars)
+  add(ledger, 'tokens', tokens)
+  add(ledger, 'nanodollars', nanodollars)
+end
+
+-- What is held for reservations that have ended becomes what they used.
+local function correct_all(limits, spent)
   for _, limit in ipairs(limits) do
     correct(limit, spent[UNIT[limit[2]]])
   end
-  add(ledger, {
-    'open', -1, 'reserved', -tokens, 'requests', spent.requests - 1, 'tokens', spent.tokens,
-    'nanodollars', spent.nanodollars,
-  })
+end
+
+-- Ends the open reservation `id`, of which `spent` is {tokens, nanodollars, requests (0 or 1)}. `record` is what
+-- the stream is told; where it is nil, what the reservation carries. Returns its ledger, its limits, which are to
+-- be corrected, and the record it carried.
+local function close(id, raw, spent, record)
+  local ledger, _, _, _, limits, carried = unpack(cmsgpack.unpack(raw))
+  call('HDEL', open_key, id, id .. ':seen')
+  call('ZREM', expiry_key, id)
+  add(ledger, 'requests', spent.requests - 1)
+  add_spent(ledger, spent.tokens, spent.nanodollars)
   tell(record or carried)
   return ledger, limits, carried
 end

@@ -9,10 +9,12 @@ for i = 4, #ARGV, 3 do
   local tenant, found, next = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
   if redis.call('ZSCORE', KEYS[1], tenant) == found then
     local seen = tonumber(redis.call('ZSCORE', KEYS[2], tenant) or 0)
-    if next > 0 then
+    if seen > now - tonumber(ARGV[2]) then
+      -- What it takes from now on is not noted at once, and may expire before what was found.
+      local soon = now + tonumber(ARGV[3])
+      redis.call('ZADD', KEYS[1], next > 0 and math.min(next, soon) or soon, tenant)
+    elseif next > 0 then
       redis.call('ZADD', KEYS[1], next, tenant)
-    elseif seen > now - tonumber(ARGV[2]) then
-      redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), tenant)
     else
       redis.call('ZREM', KEYS[1], tenant)
       redis.call('ZREM', KEYS[2], tenant)

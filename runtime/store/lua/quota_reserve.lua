@@ -104,9 +104,9 @@ if admitted then
   end
   call('HSET', open_key, id, pack({ledger, input + output, cost(output), output, limits, record}))
   call('ZADD', expiry_key, now + ttl, id)
-  add(ledger, {'requests', 1, 'open', 1, 'reserved', input + output})
-  keep(open_key)
-  keep(expiry_key)
+  add(ledger, 'requests', 1)
+  keep(ledger)
+  keep(open_key, expiry_key)
 elseif before then
   output = cmsgpack.unpack(before)[4]
 end

@@ -4,14 +4,15 @@
 -- ARGV[6]     the record of the call, or ''
 --
 -- Returns 1, or 0 when no such reservation is open (any more). One that expired and is settled after all, because
--- its gateway could not be heard, is charged what it had not been charged yet; its record takes the place of
--- the one that was told.
+-- its gateway could not be heard, is charged what it came to, of what its limits still hold for it; its record
+-- takes the place of the one that was told, and the ledger has what that record says.
 
 local id, record = ARGV[2], ARGV[6]
 local spent = {tokens = tonumber(ARGV[3]), nanodollars = tonumber(ARGV[4]), requests = tonumber(ARGV[5])}
 local raw = call('HGET', open_key, id)
 if raw then
-  close(id, raw, spent, record)
+  local _, limits = close(id, raw, spent, record)
+  correct_all(limits, spent)
   return 1
 end
 
@@ -20,16 +21,8 @@ if not was then
   return 0
 end
 local ledger, tokens, nanodollars, limits, told = unpack(cmsgpack.unpack(was))
-local more = {
-  requests = 0, tokens = math.max(0, spent.tokens - tokens), nanodollars = math.max(0, spent.nanodollars - nanodollars),
-}
-for _, limit in ipairs(limits) do
-  local amount = more[UNIT[limit[2]]]
-  if amount > 0 then
-    charge(limit[1], limit[2], amount)
-  end
-end
-add(ledger, {'tokens', more.tokens, 'nanodollars', more.nanodollars})
+correct_all(limits, {requests = 1, tokens = spent.tokens, nanodollars = spent.nanodollars})
+add_spent(ledger, spent.tokens - tokens, spent.nanodollars - nanodollars)
 tell(record, told)
 call('HDEL', open_key, id .. ':was')
 call('ZREM', expiry_key, id)

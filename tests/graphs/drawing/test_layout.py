@@ -1,12 +1,11 @@
 """Layered layout: to the right, nothing on top of anything, quick."""
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from graphs.drawing.layout import Size, arrange
+from tests.growth import calls_of
 
 SIZE = Size(80, 40)
 
@@ -69,10 +68,15 @@ def test_boxes_never_cover_each_other_and_edges_go_right(pairs):
     assert all(layout.places[a][0] < layout.places[b][0] for a, b in edges)
 
 
-def test_six_hundred_boxes_are_quick():
+def calls_to_place(layers):
+    """Of twenty boxes each."""
     edges = [
-        (f"{layer}.{row}", f"{layer + 1}.{(row * 7 + 1) % 20}") for layer in range(29) for row in range(20)
+        (f"{layer}.{row}", f"{layer + 1}.{(row * 7 + 1) % 20}")
+        for layer in range(layers)
+        for row in range(20)
     ]
-    began = time.perf_counter()
-    placed(edges)
-    assert time.perf_counter() - began < 20
+    return calls_of(lambda: placed(edges))
+
+
+def test_twice_as_many_boxes_cost_twice_as_much():
+    assert calls_to_place(28) < 2.2 * calls_to_place(14)

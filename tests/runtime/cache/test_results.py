@@ -2,7 +2,7 @@
 
 import time
 
-from runtime.cache.results import MAX_RESULT_BYTES, Result, Results
+from runtime.cache.results import MAX_RESULT_BYTES, NOBODY, Look, Result, Results
 from runtime.cache.stored import StoredResults
 from runtime.sealing import KEY_BYTES, Sealing
 from runtime.store.client import Store
@@ -80,6 +80,45 @@ async def test_what_was_slipped_in_for_a_sealed_tenant_is_a_miss(valkey_store):
     [key] = await valkey_store.execute("KEYS", "*:cache:*")
     await valkey_store.execute("SET", key, b"something else")
     assert await Results(StoredResults(valkey_store, sealing)).get("acme", "d", 0) is None
+
+
+async def test_what_is_put_is_looked_for_in_this_process_without_the_store():
+    results = Results()
+    assert results.recent("acme", "d", 0) is None
+    assert not results.put("acme", "d", result(), HOUR_S)
+    assert results.recent("acme", "d", 1000.0) == result()
+    assert results.recent("acme", "d", 1000.5) is None
+    assert await results.look("acme", "d", 0, "word 0", HOUR_S) == NOBODY
+
+
+async def test_a_look_claims_what_is_not_there_or_too_old(valkey_store):
+    ours, theirs = Results(StoredResults(valkey_store)), Results(StoredResults(valkey_store))
+    assert await ours.look("acme", "d", 0, "ours 0", HOUR_S) == Look(None, "ours 0")
+    assert await theirs.look("acme", "d", 0, "theirs 0", HOUR_S) == Look(None, "ours 0")
+    assert ours.put("acme", "d", result(), HOUR_S, "ours 0")
+    await ours.flush()
+    assert await theirs.look("acme", "d", 1000.0, "theirs 0", HOUR_S) == Look(result(), "")
+    assert theirs.recent("acme", "d", 1000.0) == result()
+    assert await theirs.look("acme", "d", 1000.5, "theirs 0", HOUR_S) == Look(None, "theirs 0")
+    assert await ours.look("acme", "d", 1000.5, "ours 0", HOUR_S) == Look(None, "theirs 0")
+
+
+async def test_a_claim_is_renewed_and_left(valkey_store):
+    results = Results(StoredResults(valkey_store))
+    await results.look("acme", "d", 0, "ours 0", HOUR_S)
+    assert await results.renew("acme", "d", "ours 0", HOUR_S)
+    results.leave("acme", "d", "ours 0", "", HOUR_S)
+    await results.flush()
+    assert not await results.renew("acme", "d", "ours 0", HOUR_S)
+    assert await valkey_store.execute("DBSIZE") == 0
+
+
+async def test_a_claim_may_still_be_ours_while_the_store_is_out(tmp_path):
+    store = Store.connect(f"unix://{tmp_path}/none.sock", timeout_s=5)
+    results = Results(StoredResults(store))
+    for _ in range(2):
+        assert await results.renew("acme", "d", "ours 0", HOUR_S)
+    await store.close()
 
 
 async def test_a_store_that_is_out_is_a_miss_and_then_left_alone(tmp_path):

@@ -68,6 +68,48 @@ async def test_what_has_expired_is_no_longer_counted(store):
     assert await store.execute("ZCARD", "cgh:{acme}:cache-due") == 1
 
 
+async def test_a_look_finds_a_result_or_claims_it(store):
+    results = StoredResults(store)
+    assert await results.look("acme", "d1", "ours 0", HOUR_S) == (None, "ours 0")
+    assert await results.look("acme", "d1", "theirs 0", HOUR_S) == (None, "ours 0")
+    assert await results.look("other", "d1", "theirs 0", HOUR_S) == (None, "theirs 0")
+    assert await results.put("acme", "d1", b"one", HOUR_S, "ours 0")
+    assert await results.look("acme", "d1", "theirs 0", HOUR_S) == (b"one", "")
+    assert await results.look("acme", "d1", "theirs 0", HOUR_S, anyway=True) == (b"one", "theirs 0")
+    assert await results.get("acme", "d1") == b"one"
+
+
+async def test_a_claim_expires_unless_it_is_swapped(store):
+    results = StoredResults(store)
+    await results.look("acme", "d1", "ours 0", 30)
+    [key] = await store.execute("KEYS", "*")
+    assert key.startswith(b"cgh:{acme}:cache-claim:")
+    assert 0 < await store.execute("PTTL", key) <= 30_000
+    assert await results.swap("acme", "d1", "ours 0", "ours 0", HOUR_S)
+    assert await store.execute("PTTL", key) > 30_000
+    assert not await results.swap("acme", "d1", "theirs 0", "", HOUR_S)
+    assert await results.swap("acme", "d1", "ours 0", "-", 30)
+    assert await store.execute("GET", key) == b"-"
+    assert await results.swap("acme", "d1", "-", "", HOUR_S)
+    assert await store.execute("DBSIZE") == 0
+
+
+async def test_a_claim_that_has_become_anothers_keeps_nothing(store):
+    results = StoredResults(store)
+    await results.look("acme", "d1", "theirs 0", HOUR_S)
+    assert not await results.put("acme", "d1", b"late", HOUR_S, "ours 0")
+    assert await results.get("acme", "d1") is None
+    assert await results.put("acme", "d1", b"theirs", HOUR_S, "theirs 0")
+    assert not await results.put("acme", "d1", b"later still", HOUR_S, "ours 0")
+    assert await results.get("acme", "d1") == b"theirs"
+
+
+async def test_a_claim_that_has_lapsed_keeps_what_nobody_else_has_made(store):
+    results = StoredResults(store)
+    assert await results.put("acme", "d1", b"late", HOUR_S, "ours 0")
+    assert await results.get("acme", "d1") == b"late"
+
+
 async def test_results_of_a_sealed_tenant_can_only_be_read_with_its_key(valkey_store):
     sealing = Sealing([b"k" * KEY_BYTES], ["acme"])
     results = StoredResults(valkey_store, sealing)

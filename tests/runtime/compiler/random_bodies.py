@@ -132,7 +132,8 @@ def containers(draw: st.DrawFn, kind: str, seen: Seen, depth: int) -> Node:
         inner = draw(bodies(seen.inside("args.q"), depth))
         return node(spec, bodies={"look": inner}, prompt=dollar(draw(st.sampled_from(seen.texts))))
     count = draw(st.integers(1, 3))
-    whens = [draw(st.sampled_from(CONDITIONS)).format(seen.texts[0]) for _ in range(count)]
+    looked_at = st.sampled_from(seen.texts)
+    whens = [draw(st.sampled_from(CONDITIONS)).format(draw(looked_at)) for _ in range(count)]
     last = [None] if draw(st.booleans()) else []
     cases = [(draw(bodies(seen.inside(), depth)), when) for when in (*whens, *last)]
     return branched(*(msgspec.structs.replace(case, when=when) for case, when in cases))

@@ -43,3 +43,11 @@ def test_functions_in_a_row_become_one_compiled_graph():
     (segment,) = segments(compile_pipeline(b.build()))
     assert (segment.nodes, segment.becomes) == (("words", "longest"), "Ray Compiled Graph")
     assert segment.on == "2 stage actors"
+
+
+def test_a_function_that_takes_batches_says_so():
+    b = Builder("x")
+    b.output("size", b.add("size", spec_of(f"{HERE}:sizes"), texts=b.input("page", STRING))["value"])
+    (segment,) = segments(compile_pipeline(b.build()))
+    assert segment.becomes == "task of the runner"
+    assert segment.reason == "batches with what other runs ask of the same function"

@@ -120,7 +120,7 @@ def test_nobody_knows_which_of_several_replicas_will_serve_the_call():
     draft = compile_until("order", made, Catalog(models, {}, frozenset({"example.com"})))
     assert draft.nodes[NodeId("answer")].warm is None
     reasons = {change.what: change.reason for change in draft.changes if change.node == "answer"}
-    assert "several replicas" in reasons["its prefix is not read ahead"]
+    assert "keeps no prefixes" in reasons["its prefix is not read ahead"]
 
 
 def test_the_plan_says_why():

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from cluster.engines.fake import FakeScript
 from runtime.compiler.compile import compile_pipeline
 from runtime.durability.attending import attend
@@ -12,6 +14,8 @@ from runtime.runner import Runner
 from runtime.store.errors import StoreUnavailable
 from tests.graphs.shapes import chain
 from tests.runtime.parts import pools, request
+
+pytestmark = pytest.mark.leaping
 
 
 def a_runner(journals: MemoryJournals, first_token_s: float = 0.0) -> Runner:

@@ -129,6 +129,15 @@ async def test_an_abandoned_run_goes_on_where_it_was(journals: Journals, clock: 
     assert [each.number for each in await followed(journals)] == [1, 2, 3, 4]
 
 
+async def test_a_head_is_what_all_of_it_says(journals: Journals, clock: Clock) -> None:
+    journal = await begun(journals)
+    await journal.append([SUSPENDED], [checkpoint("ask")])
+    await journals.take("acme", "run-1", deadline=1_950_000_000.0)
+    head, kept = await journals.head("acme", "run-1"), await journals.read("acme", "run-1")
+    assert head == (kept.request, kept.state, kept.attempt)
+    assert (head.request.deadline, head.state, head.attempt) == (1_950_000_000.0, "running", 2)
+
+
 async def test_whoever_lost_the_lease_writes_nothing(journals: Journals, clock: Clock) -> None:
     first = await begun(journals)
     clock.pass_by(LEASE_S)
@@ -175,7 +184,12 @@ async def test_a_run_that_never_spoke_is_forgotten(journals: Journals, clock: Cl
     await journals.begin(request(), PLAN)
     clock.pass_by(LEASE_S)
     assert list(await journals.abandoned()) == []
-    for looking in (journals.take("acme", "run-1"), journals.read("acme", "run-1"), followed(journals)):
+    for looking in (
+        journals.take("acme", "run-1"),
+        journals.head("acme", "run-1"),
+        journals.read("acme", "run-1"),
+        followed(journals),
+    ):
         with pytest.raises(UnknownRun, match="run-1"):
             await looking
 

@@ -9,7 +9,7 @@ import pytest
 
 from runtime.durability import parts
 from runtime.durability.places import LEASES, places
-from runtime.durability.stored import StoredJournals
+from runtime.durability.stored import FOLLOW_PAGE, StoredJournals
 from runtime.errors import LeaseLost, RunHeld, UnknownRun
 from runtime.events import NodeFinished, NodeStarted, RunResumed
 from runtime.store.client import Store
@@ -93,6 +93,40 @@ async def test_replies_that_get_lost_change_nothing(journals: StoredJournals, fl
     heard = await followed(journals)
     assert [each.number for each in heard] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert heard[-1].event == FINISHED
+
+
+async def test_what_a_follower_reads_does_not_grow_with_the_run(
+    valkey_store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journals = journals_of(valkey_store, clock)
+    journal = await begun(journals)
+    asked: list[int] = []
+    execute_many = valkey_store.execute_many
+
+    async def many(commands):
+        asked.append(len(commands))
+        replies = await execute_many(commands)
+        if len(replies) == 2:
+            assert len(replies[1]) <= FOLLOW_PAGE
+        return replies
+
+    async def connect_again() -> tuple[list[int], list[int]]:
+        """The numbers of the last two events, and what was asked for them."""
+        asked.clear()
+        await journals.head("acme", "run-1")
+        behind = journal.number - 2
+        told = [
+            each async for batch in journals.follow("acme", "run-1", behind, wait=False) for each in batch
+        ]
+        return [each.number - behind for each in told], list(asked)
+
+    monkeypatch.setattr(valkey_store, "execute_many", many)
+    sizes = []
+    for length in (2, 40):
+        for number in range(length):
+            await journal.append([NodeStarted(f"n{number}", "llm")], [checkpoint(f"n{number}", "x" * 20_000)])
+        sizes.append(await connect_again())
+    assert sizes == [([1, 2], [1, 2])] * 2
 
 
 async def test_an_append_waits_for_a_store_that_is_out(journals: StoredJournals, flaky: Flaky) -> None:

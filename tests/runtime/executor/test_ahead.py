@@ -29,6 +29,8 @@ from runtime.runner import Runner
 from tests.runtime.compiler.bodies import body, node, pipeline
 from tests.runtime.parts import Recorder, events_of, generator, request
 
+pytestmark = pytest.mark.leaping
+
 CHOOSES_B = FakeScript(rules=[Rule(contains="", reply='{"choice": "b"}')])
 SLOWLY_B = FakeScript(rules=CHOOSES_B.rules, first_token_s=0.3)
 NEVER = FakeScript(first_token_s=3600)

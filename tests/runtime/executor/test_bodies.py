@@ -5,6 +5,7 @@ import gc
 import weakref
 from contextlib import aclosing
 
+import pytest
 from msgspec.structs import replace
 
 from cluster.engines.fake import FakeScript, Rule
@@ -33,6 +34,8 @@ from runtime.plan import ExecutionPlan
 from runtime.runner import Runner
 from tests.runtime.executor.plans import asked, body, node, outputs_of, plan, runner_of
 from tests.runtime.parts import Shelf, events_of, failed, finished, generator, pools
+
+pytestmark = pytest.mark.leaping
 
 SMALL = Llm(model="small", max_tokens=4)
 FIND = node("find", Retrieve(index="manual"), embedding=[1.0], top_k=1)
@@ -221,7 +224,7 @@ async def test_closing_a_run_aborts_the_calls_inside_bodies():
 
 async def test_the_deadline_names_what_ran_inside():
     small = generator("small", FakeScript(first_token_s=30))
-    last = await failed(runner_of(asking(), small=small), asked(timeout_s=0.5, items=["a", "b"]))
+    last = await failed(runner_of(asking(), small=small), asked(timeout_s=1.5, items=["a", "b"]))
     assert last.failure.kind == "DeadlineExceeded"
     assert last.node in ("all[0].each", "all[1].each")
 

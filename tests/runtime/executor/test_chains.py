@@ -171,7 +171,7 @@ async def test_real_processes(cluster):
     b.output("third", third["value"])
     try:
         served = Runner([compile_pipeline(b.build())], Resources({}, open_chain=opening))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(200):
             while not all(chain.ready for chain in opened):
                 await asyncio.sleep(0.05)
         events = await events_of(served, asked("processes", seen="", words=["a"]))

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from msgspec.structs import replace
 
 from cluster.engines.fake import FakeScript, Rule
@@ -29,6 +30,8 @@ from runtime.runner import Runner
 from serve_apps.accounting.splitting import NodeTally
 from tests.runtime.compiler.bodies import body, mapped, node, pipeline
 from tests.runtime.parts import Recorder, events_of, generator, request
+
+pytestmark = pytest.mark.leaping
 
 INPUTS = {"question": "why", "level": "a", "list": ["one", "two"]}
 YES = FakeScript(rules=[Rule(contains="", reply="yes")], first_token_s=0.25)

@@ -26,6 +26,8 @@ from runtime.runner import Runner
 from tests.graphs.shapes import conditional, diamond, inline_chain, ordered, rag, uneven
 from tests.runtime.parts import Shelf, events_of, failed, finished, make_runner, pools, request
 
+pytestmark = pytest.mark.leaping
+
 BREAKS = FakeScript(rules=[Rule(contains="why", failure=Failure("EngineFailed", "it broke"))])
 
 
@@ -170,7 +172,7 @@ async def test_values_are_let_go_when_their_last_reader_is_done():
         inputs = () if index == 0 else (("x", lambda values: values[index - 1]),)
         return PreparedNode(f"n{index}", "value", inputs, (("text", index),), produce, None)
 
-    count = 20
+    count = 8
     steps = tuple(
         PreparedStep(
             (node(index),),

@@ -26,6 +26,8 @@ from runtime.executor.run import NodeBroke
 from tests.runtime.executor.plans import asked, body, node, plan, runner_of
 from tests.runtime.parts import events_of, failed, finished, generator
 
+pytestmark = pytest.mark.leaping
+
 AGAIN = Retry(attempts=3, on=("unavailable",))
 GONE = ModelUnavailable("nobody is there")
 
@@ -120,7 +122,7 @@ async def test_nothing_is_tried_again_once_text_has_left():
 async def test_each_try_has_its_time():
     small = Flaky(script=FakeScript(first_token_s=30))
     again = Retry(attempts=2, on=("timeout",))
-    last = await failed(runner_of(answering(retry=again, timeout_s=0.3), small=small), asked(q="why"))
+    last = await failed(runner_of(answering(retry=again, timeout_s=1.0), small=small), asked(q="why"))
     assert (last.failure.kind, last.node) == ("DeadlineExceeded", "answer")
     assert len(small.calls) == 2
     status = await small.engine.status()
@@ -218,7 +220,7 @@ async def test_what_was_cut_off_inside_is_owed():
 
     small = Slow()
     again = Retry(attempts=2, on=("timeout",))
-    made = runner_of(mapping(retry=again, timeout_s=0.3), small=small)
+    made = runner_of(mapping(retry=again, timeout_s=2.0), small=small)
     events = await events_of(made, asked(items=["a", "b"]))
     assert told(events, NodeRetried) == [NodeRetried("all", 2, "timeout")]
     status = await small.slow.engine.status()

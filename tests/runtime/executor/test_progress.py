@@ -62,7 +62,9 @@ async def test_a_node_with_effects_waits_until_all_before_is_kept():
 async def test_nobody_waits_where_nothing_is_kept_step_by_step():
     progress = Progress(keeps=True)
     progress.note(Checkpoint("a", {}))
-    await progress.committed()
+    asking = asyncio.create_task(progress.committed())
+    await asyncio.sleep(0)
+    assert asking.done()
 
 
 def test_what_is_kept_of_the_run_as_a_whole():

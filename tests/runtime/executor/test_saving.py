@@ -1,10 +1,8 @@
 """Answers that are kept, and calls that runs share: the same outputs for less."""
 
 import asyncio
-import random
 import time
 
-import msgspec
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -31,43 +29,21 @@ from runtime.executor.kinds.kind import Resources
 from runtime.runner import Runner
 from tests.runtime.compiler.bodies import body, branched, mapped, node, pipeline, prompt
 from tests.runtime.compiler.random_bodies import bodied
-from tests.runtime.parts import Recorder, Shelf, events_of, pools, request
-
-GREEDY = Llm(model="m", max_tokens=8, temperature=0)
-SLOW = FakeScript(first_token_s=0.5)
-NEVER = FakeScript(first_token_s=3600)
-INPUTS = {"question": "why", "level": "a", "list": ["one", "two"]}
-
-
-def ask(spec=GREEDY, **fields):
-    """`inputs.question` answered by the model `m`."""
-    return replace(node(spec, prompt="${inputs.question}"), **fields)
-
-
-def asking(made, policies: Policies | None = None, port: str = "text"):
-    """A pipeline of one node."""
-    return replace(pipeline({"x": made}, o=f"${{x.{port}}}"), policies=policies or Policies())
-
-
-def runner(made, pool, savings: Savings | None = None) -> Runner:
-    models = pools() | {"m": pool}
-    resources = Resources(models, {"manual": Shelf()}, savings=savings or Savings())
-    return Runner([compile_pipeline(made)], resources)
-
-
-def asks(made, run_id: str = "run-1", tenant: str = "acme", timeout_s: float = 60, **fields):
-    """`fields` are of the request, or inputs."""
-    inputs = {name: fields.pop(name, given) for name, given in INPUTS.items()}
-    return request(made, timeout_s, run_id=run_id, tenant=tenant, inputs=inputs, **fields)
-
-
-def ended(events) -> NodeFinished:
-    return next(event for event in events if isinstance(event, NodeFinished) and event.node == "x")
-
-
-async def until(holds) -> None:
-    while not holds():
-        await asyncio.sleep(0.001)
+from tests.runtime.executor.saving import (
+    GREEDY,
+    NEVER,
+    SLOW,
+    ask,
+    asked,
+    asking,
+    asks,
+    cancelling,
+    ended,
+    runner,
+    sorted_json,
+    until,
+)
+from tests.runtime.parts import Recorder, events_of, pools
 
 
 async def test_an_answer_is_given_again():
@@ -329,19 +305,3 @@ def test_saving_changes_no_output(made, chance):
         assert sorted_json(end.outputs) == sorted_json(expected.outputs)
     assert {end.failure.kind for end in ends if isinstance(end, RunFailed)} <= {"RunCancelled"}
     assert [engine.running for engine in engines] == [0] * len(engines)
-
-
-def asked(made, run_id: str):
-    inputs = {name: value for name, value in INPUTS.items() if name in made.inputs}
-    return request(made, 60, run_id=run_id, tenant="acme", inputs=inputs)
-
-
-async def cancelling(ours: Runner, turn: int, chance: random.Random) -> None:
-    """Cancels a run after a few turns of the loop."""
-    for _ in range(chance.randrange(12)):
-        await asyncio.sleep(0)
-    ours.cancel("acme", f"{turn}-{chance.randrange(4)}")
-
-
-def sorted_json(outputs) -> bytes:
-    return msgspec.json.encode(outputs, order="sorted")

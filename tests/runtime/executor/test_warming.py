@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from msgspec.structs import replace
 
 from cluster.engines.fake import FakeScript, Rule
@@ -20,6 +21,8 @@ from runtime.records.trace import Trace
 from runtime.runner import Runner
 from tests.runtime.compiler.bodies import body, mapped, node, pipeline
 from tests.runtime.parts import Recorder, events_of, generator, request
+
+pytestmark = pytest.mark.leaping
 
 INPUTS = {"question": "why", "level": "a", "list": ["one", "two"]}
 SYSTEM = "word " * 199 + "word"
@@ -59,6 +62,7 @@ async def test_the_beginning_is_read_while_the_run_waits_for_something_else():
     warm, real = m.calls
     assert (warm.max_tokens, warm.priority, warm.tenant) == (1, BEHIND_ALL, "acme")
     assert warm.request_id != real.request_id
+    assert warm.session == real.session, "one replica reads both"
     first, last = warm.messages
     assert first == real.messages[0]
     assert (last.role, last.content) == ("user", HEAD)

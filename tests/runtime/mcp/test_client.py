@@ -19,7 +19,7 @@ from runtime.mcp.config import McpServerSpec
 
 SERVED = str(Path(__file__).with_name("served.py"))
 COMMAND = [sys.executable, SERVED]
-SOON_S = 30
+SOON_S = 120
 
 
 @asynccontextmanager
@@ -122,12 +122,12 @@ async def test_a_slow_tool_is_given_up_and_others_go_on(connected):
 
 
 async def test_the_time_out_of_the_server_holds_where_the_deadline_is_later():
-    async with over_http(timeout_s=2) as server:
+    async with over_http(timeout_s=5) as server:
         await server.call("greet", {"name": "Ada"}, soon())
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             await server.call("wait", {}, soon())
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < SOON_S / 2
 
 
 async def test_a_cancelled_call_leaves_the_connection_as_it_is():

@@ -1,7 +1,6 @@
 """Runs that are ended from afar."""
 
 import asyncio
-import time
 
 import structlog
 
@@ -25,10 +24,8 @@ async def test_a_run_ends_when_the_store_says_so(valkey_store):
     await records.ask_to_cancel("acme", "run-2")
     await asyncio.sleep(0.05)
     assert not run.done()
-    began = time.perf_counter()
     await records.ask_to_cancel("acme", "run-1")
     last = (await run)[-1]
-    assert time.perf_counter() - began < 5
     assert isinstance(last, RunFailed)
     assert last.failure.kind == "RunCancelled"
     assert runner.running == []

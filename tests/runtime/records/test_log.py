@@ -65,7 +65,7 @@ class Memory:
 
     async def ended(self):
         """The next record of a run that has ended, once somebody tried to write it."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (record := await self.tried.get()).status == "running":
                 pass
         return record

@@ -109,6 +109,21 @@ async def test_one_that_lingers_hurries_nobody(commit: GroupCommit, watched: Wat
     assert watched.batches == [["a"], ["b"]]
 
 
+async def test_a_backlog_that_lingers_holds_up_nobody_and_is_not_held_up(
+    commit: GroupCommit, watched: WatchedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "MAX_BATCH", 4)
+    monkeypatch.setattr(group_commit, "LINGERING_SHARE", 1)
+    backlog = [commit.submit(call(f"old-{number}"), linger=True) for number in range(4)]
+    await asyncio.gather(*(commit.run(call(f"new-{number}")) for number in range(7)))
+    assert watched.batches[:2] == [
+        ["old-0", "new-0", "new-1", "new-2"],
+        ["old-1", "new-3", "new-4", "new-5"],
+    ]
+    await asyncio.gather(*backlog)
+    assert watched.batches[2:] == [["old-2", "old-3", "new-6"]]
+
+
 async def test_a_failed_call_fails_alone(commit: GroupCommit) -> None:
     replies = await asyncio.gather(
         *(commit.run(call(key)) for key in ("hash", "list", "none")), return_exceptions=True
@@ -180,7 +195,8 @@ async def test_an_outage_fails_those_behind_as_well_and_then_it_recovers(
     watched.failure = StoreUnavailable("out")
     calls = [asyncio.ensure_future(commit.run(call("a")))]
     await turns(3)
-    calls += [asyncio.ensure_future(commit.run(call(key))) for key in "bc"]
+    calls.append(asyncio.ensure_future(commit.run(call("b"))))
+    calls.append(asyncio.ensure_future(commit.submit(call("c"), linger=True)))
     await turns(3)
     watched.open.set()
     results = await asyncio.gather(*calls, return_exceptions=True)

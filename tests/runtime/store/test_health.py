@@ -1,33 +1,32 @@
-"""When a store that is out is asked again."""
+"""What is news of a store, and when one that is out is asked again."""
 
 from __future__ import annotations
 
-import pytest
-
-from runtime.store.health import FIRST_WAIT_S, LONGEST_WAIT_S, Health
+from runtime.store.health import FIRST_WAIT_S, LONGEST_WAIT_S, STEADY_S, Health
 
 
-def test_a_store_that_answers_is_always_asked() -> None:
+def test_only_changes_are_news() -> None:
     health = Health()
-    assert not health.answered()
-    assert all(health.may_ask(now) for now in (0.0, 0.0, 1.0))
+    assert not health.answered(1.0)
+    assert [health.failed(2.0), health.failed(2.0), health.out] == [True, False, True]
+    assert [health.answered(3.0), health.answered(3.0), health.out] == [True, False, False]
 
 
-def test_one_asks_for_all_and_less_and_less_often() -> None:
+def test_it_is_asked_less_and_less_often() -> None:
     health = Health()
-    assert [health.failed(10.0), health.failed(10.0)] == [True, False]
-    asked = [step / 1000 for step in range(10_000, 20_000) if health.may_ask(step / 1000)]
-    gaps = [after - before for before, after in zip([10.0, *asked], asked, strict=False)]
-    assert gaps[0] == pytest.approx(FIRST_WAIT_S, abs=0.002)
-    assert gaps == sorted(gaps) or max(gaps) - LONGEST_WAIT_S < 0.002
-    assert max(gaps) == pytest.approx(LONGEST_WAIT_S, abs=0.002)
+    health.failed(10.0)
+    waits = [health.next_wait() for _ in range(8)]
+    assert waits[:3] == [FIRST_WAIT_S, 2 * FIRST_WAIT_S, 4 * FIRST_WAIT_S]
+    assert waits[-2:] == [LONGEST_WAIT_S, LONGEST_WAIT_S]
 
 
-def test_an_answer_ends_it_at_once() -> None:
+def test_one_that_comes_and_goes_is_asked_no_more_often_than_before() -> None:
     health = Health()
     health.failed(0.0)
-    assert not health.may_ask(0.01)
-    assert [health.answered(), health.answered()] == [True, False]
-    assert health.may_ask(0.01)
-    assert health.failed(5.0)
-    assert not health.may_ask(5.0 + FIRST_WAIT_S / 2)
+    assert [health.next_wait(), health.next_wait()] == [FIRST_WAIT_S, 2 * FIRST_WAIT_S]
+    health.answered(1.0)
+    health.failed(1.0 + STEADY_S)
+    assert health.next_wait() == 4 * FIRST_WAIT_S
+    health.answered(20.0)
+    health.failed(20.1 + STEADY_S)
+    assert health.next_wait() == FIRST_WAIT_S

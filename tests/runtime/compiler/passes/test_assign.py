@@ -2,7 +2,10 @@
 
 from msgspec.structs import replace
 
+from graphs.builder import Builder
+from graphs.functions import spec_of
 from graphs.pipeline import Fallback
+from graphs.ports import STRING
 from runtime.compiler.passes.assign import assign
 from runtime.compiler.passes.fuse import fuse
 from runtime.compiler.passes.validate import validate
@@ -31,3 +34,11 @@ def test_what_has_policies_is_a_task_of_its_own():
         ("inline", None),
     ]
     assert {change.node: change.reason for change in placed.changes}["n1"] == "its policies may await"
+
+
+def test_a_function_that_takes_batches_meets_other_runs():
+    b = Builder("x")
+    size = spec_of("tests.graphs.sample_functions:sizes")
+    b.output("size", b.add("size", size, texts=b.input("page", STRING))["value"])
+    (change,) = assign(validate(b.build(), None)).changes
+    assert (change.what, change.reason) == ("task", "meets what other runs ask of it in its batches")

@@ -19,6 +19,8 @@ from runtime.executor.kinds.chat import Answer
 from tests.runtime.executor.plans import asked, body, node, plan, runner_of
 from tests.runtime.parts import Recorder, events_of, failed, finished
 
+pytestmark = pytest.mark.leaping
+
 LOOK = AgentTool("Finds passages.", {"query": Port(STRING), "top_k": Port(INTEGER, default=1)})
 CALL = '{"tool": "look", "arguments": {"query": "tea"}}'
 ANSWER = '{"answer": "It is green."}'
@@ -139,6 +141,8 @@ async def test_replies_that_are_neither(reply, message):
         ('{"answer": "one two thr\\u00e9', "one two thr\u00e9"),
         ('{"answer": "one two thr\\u00', "one two thr"),
         ('{"answer": "one two \\', "one two "),
+        ('{"answer": "one two \\ud83d', "one two "),
+        ('{"answer": "one two \\ud83d\\ude', "one two "),
     ],
 )
 def test_an_answer_that_is_cut_off_is_what_was_written(reply, text):
@@ -152,6 +156,17 @@ async def test_an_answer_that_is_cut_off_ends_the_run():
     pool = Recorder(FakeScript(rules=[Rule(contains="", reply='{"answer": "a b c d e f g h i j')]))
     last = await finished(runner_of(agent(max_tokens=6), m=pool), asked(q="why"))
     assert last.outputs["text"].startswith("a b")
+
+
+async def test_a_call_that_is_cut_off_is_told():
+    endless = '{"tool": "look", "arguments": {"query": "a b c d e f'
+    pool = scripted(Rule(contains="The call failed", reply=ANSWER), Rule(contains="why", reply=endless))
+    last = await finished(runner_of(agent(max_tokens=6), m=pool), asked(q="why"))
+    assert last.outputs["steps"] == [{"error": "the call was cut off at 6 tokens"}]
+    assert last.outputs["text"] == "It is green."
+    role, told = said(pool, 1)[-1]
+    assert role == "user"
+    assert "cut off at 6 tokens" in told
 
 
 @pytest.mark.parametrize(
@@ -188,11 +203,11 @@ async def test_a_tool_that_fails_is_told_and_not_fatal():
 
 async def test_a_tool_that_is_too_slow_is_told():
     slow = Recorder(FakeScript(first_token_s=60))
-    step = node("step", Llm(model="large"), policies={"timeout_s": 0.05}, prompt="${args.query}", history=[])
+    step = node("step", Llm(model="large"), policies={"timeout_s": 0.5}, prompt="${args.query}", history=[])
     pool = failing()
     made = agent(step, outputs={"text": "${step.text}"})
     end = await finished(runner_of(made, m=pool, large=slow), asked(q="why"))
-    assert "longer than 0.05 s" in end.outputs["steps"][0]["error"]
+    assert "longer than 0.5 s" in end.outputs["steps"][0]["error"]
 
 
 class SecondNeverEnds(Recorder):
@@ -209,7 +224,7 @@ async def test_what_failed_inside_is_not_what_the_run_was_at():
     broken = node("step", Prompt(template="{{ query.missing.name }}"), query="${args.query}")
     made = agent(broken, outputs={"text": "${step.text}"})
     pool = SecondNeverEnds(FakeScript(rules=[Rule(contains="", reply=CALL)]))
-    last = await failed(runner_of(made, m=pool), asked(timeout_s=0.5, q="why"))
+    last = await failed(runner_of(made, m=pool), asked(timeout_s=1.5, q="why"))
     assert (last.node, last.failure.kind) == ("helper", "DeadlineExceeded")
 
 
@@ -226,7 +241,7 @@ async def test_the_deadline_of_the_run_is_not_told():
     slow = Recorder(FakeScript(first_token_s=60))
     step = node("step", Llm(model="large"), prompt="${args.query}", history=[])
     made = agent(step, outputs={"text": "${step.text}"})
-    last = await failed(runner_of(made, m=scripted(), large=slow), asked(timeout_s=0.5, q="why"))
+    last = await failed(runner_of(made, m=scripted(), large=slow), asked(timeout_s=1.5, q="why"))
     assert (last.node, last.failure.kind) == ("helper[0].look.step", "DeadlineExceeded")
 
 

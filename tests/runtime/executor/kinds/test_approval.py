@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import pytest
+
 from graphs.nodes.approval import Approval
 from graphs.nodes.value import Value
 from runtime.approvals.memory import MemoryApprovals
@@ -12,6 +14,8 @@ from runtime.executor.kinds.kind import Resources
 from runtime.runner import Runner
 from tests.runtime.executor.plans import asked, node, plan
 from tests.runtime.parts import events_of, failed, pools
+
+pytestmark = pytest.mark.leaping
 
 
 def reviewed(policies=None):
@@ -69,13 +73,13 @@ async def test_what_is_shown():
 
 async def test_nobody_decides_in_time():
     made, approvals = reviewed()
-    last = await failed(runner(made, approvals), asked(timeout_s=0.5, q="a"))
+    last = await failed(runner(made, approvals), asked(timeout_s=1.0, q="a"))
     assert (last.node, last.failure.kind) == ("review", "DeadlineExceeded")
     assert approvals.waiting == {}
 
 
 async def test_the_time_out_of_the_node():
-    made, approvals = reviewed({"timeout_s": 0.5})
+    made, approvals = reviewed({"timeout_s": 1.0})
     last = await failed(runner(made, approvals), asked(q="a"))
     assert (last.node, last.failure.kind) == ("review", "DeadlineExceeded")
     assert approvals.waiting == {}

@@ -17,7 +17,8 @@ from runtime.executor.kinds.kind import Resources
 from runtime.executor.queue import EventQueue
 from runtime.executor.run import RunScope
 from tests.graphs import sample_functions as sample
-from tests.runtime.parts import finished, make_runner, node_call, request
+from tests.runtime.executor.plans import asked, node, plan, runner_of
+from tests.runtime.parts import failed, finished, make_runner, node_call, request
 
 HERE = "tests.graphs.sample_functions"
 NOTHING = Resources({}, {})
@@ -139,3 +140,14 @@ async def test_in_a_run():
     pipeline = b.build()
     end = await finished(make_runner(pipeline), request(pipeline))
     assert end.outputs == {"text": "WHY!"}
+
+
+async def test_a_function_that_blocks_its_thread_has_a_time_out_too():
+    """The run goes on without it, though nothing can end the function itself."""
+    sample.LET_GO.clear()
+    stuck = node("stuck", spec_of(f"{HERE}:held"), policies={"timeout_s": 0.3}, text="${inputs.q}")
+    try:
+        last = await failed(runner_of(plan(stuck, inputs=("q",), text="${stuck.value}")), asked(q="a"))
+    finally:
+        sample.LET_GO.set()
+    assert (last.failure.kind, last.node) == ("DeadlineExceeded", "stuck")

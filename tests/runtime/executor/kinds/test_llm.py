@@ -48,8 +48,23 @@ async def test_what_is_asked():
             sampling=Sampling(temperature=0.5, top_p=0.9, seed=3, stop=["\n"]),
             tenant="acme",
             priority=107,
+            prompt_tokens=6,
+            expected_tokens=3,
+            session="run",
         )
     ]
+
+
+async def test_an_engine_is_told_how_long_answers_of_the_node_have_been():
+    pool = Recorder(FakeScript(output_tokens=10))
+    _, _, running = run(Llm(model="m", max_tokens=100), pool)
+    await running
+    perform = prepare(Llm(model="m", max_tokens=100), Resources({"m": pool}, {}))
+    for _ in range(30):
+        scope = RunScope("run", time.time() + 30, "acme", 100, False)
+        await perform(node_call(scope, EventQueue(), "answer", 0), {"prompt": "hi", "history": []})
+    assert pool.calls[0].expected_tokens == 50
+    assert 10 <= pool.calls[-1].expected_tokens <= 12
 
 
 async def test_text_reason_and_usage():

@@ -11,6 +11,8 @@ from runtime.events import NodeFinished, NodeStarted
 from tests.runtime.executor.plans import asked, body, node, outputs_of, plan, runner_of
 from tests.runtime.parts import events_of, failed, generator
 
+pytestmark = pytest.mark.leaping
+
 
 def grow(most: int, until: str | None):
     """word ─► grow: loop (word ─► longer, beside it what it was) ─► word, was, iterations"""
@@ -69,8 +71,8 @@ async def test_the_deadline_ends_a_loop():
     say = node("say", Llm(model="small", max_tokens=1), prompt="${state.word}", history=[])
     inside = body(say, word="${say.text}")
     looped = node("again", Loop(max_iterations=100, state=("word",)), {"body": inside}, word="x")
-    small = generator("small", FakeScript(first_token_s=0.1))
-    last = await failed(runner_of(plan(looped, word="${again.word}"), small=small), asked(timeout_s=0.5))
+    small = generator("small", FakeScript(first_token_s=0.3))
+    last = await failed(runner_of(plan(looped, word="${again.word}"), small=small), asked(timeout_s=1.5))
     assert last.failure.kind == "DeadlineExceeded"
     assert last.node is not None
     assert last.node.startswith("again[")

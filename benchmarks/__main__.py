@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import cases_report, load_report
 from benchmarks.cases import CaseSample, CaseScenario
-from benchmarks.cases_report import CaseReport, beside, case_report, case_table, markdown, picture
+from benchmarks.cases_report import CaseReport, beside, case_report, case_table
 from benchmarks.growth import GrowthSample, GrowthScenario, measure_growth
 from benchmarks.growth_report import growth_report, growth_table
 from benchmarks.report import report, table
@@ -22,6 +23,7 @@ from benchmarks.scenarios import CASES, GROWTH, SCENARIOS
 
 NAMES = (*SCENARIOS, *GROWTH, *CASES)
 RESULTS = Path(__file__).parent / "results"
+WARM_UP_S = 0.5
 MIN_REPEATS = 5
 """Fewer repeats are for trying a scenario out: nothing is written then, unless --out says where."""
 
@@ -109,11 +111,12 @@ def _cases(
     finished = measured = case_report(name, cases, samples, fake=options.fake)
     if options.cases and not options.fake and before.exists():
         finished = beside(measured, msgspec.json.decode(before.read_bytes(), type=CaseReport))
-    return Finished(finished, case_table(measured), {".md": markdown(finished), ".svg": picture(finished)})
+    pages = {".md": cases_report.markdown(finished), ".svg": cases_report.picture(finished)}
+    return Finished(finished, case_table(measured), pages)
 
 
 def _under_load(name: str, scenario: Scenario, repeats: int, seconds: float, console: Console) -> Finished:
-    timing = Timing(warmup_s=min(1.0, seconds), seconds=seconds)
+    timing = Timing(warmup_s=min(WARM_UP_S, seconds), seconds=seconds)
 
     def progress(sample: Sample) -> None:
         console.print(
@@ -122,9 +125,18 @@ def _under_load(name: str, scenario: Scenario, repeats: int, seconds: float, con
             highlight=False,
         )
 
-    arms, samples = measure(scenario, repeats=repeats, timing=timing, progress=progress)
-    finished = report(name, scenario.baseline, timing, arms, samples)
-    return Finished(finished, table(finished))
+    arms, samples, failed = measure(scenario, repeats=repeats, timing=timing, progress=progress)
+    for arm in arms:
+        if not arm.requests:
+            console.print(f"without {arm.name}: {arm.describe}", highlight=False)
+    for pair, why in failed.items():
+        console.print(f"without {pair}: {why}", highlight=False)
+    finished = report(name, scenario.baseline, timing, arms, samples, scenario.goals, failed, scenario.notes)
+    pages = {
+        ".md": load_report.markdown(finished, scenario.subjects),
+        ".svg": load_report.picture(finished, scenario.subjects),
+    }
+    return Finished(finished, table(finished), pages)
 
 
 def _growth(name: str, scenario: GrowthScenario, repeats: int, console: Console) -> Finished:

@@ -14,8 +14,9 @@ import msgspec
 from rich.table import Table
 
 from benchmarks.cases import CaseSample, Described, Target, values_of
+from benchmarks.figures import Figure, ranged, short
 from benchmarks.picture import Bar, Group, bars_svg
-from benchmarks.report import Figure, Machine, commit_of_tree, now, this_machine, versions
+from benchmarks.report import Machine, commit_of_tree, now, this_machine, versions
 
 OURS = "ours"
 """Name of the arm that the others are compared with."""
@@ -148,7 +149,7 @@ def case_table(run: CaseReport) -> Table:
     for result in run.results:
         if case and case != result.case:
             shown.add_section()
-        figures = "  ".join(f"{name} {_short(figure.median)}" for name, figure in result.figures.items())
+        figures = "  ".join(f"{name} {short(figure.median)}" for name, figure in result.figures.items())
         shown.add_row("" if case == result.case else result.case, result.arm, str(result.repeats), figures)
         case = result.case
     shown.add_section()
@@ -176,7 +177,7 @@ def markdown(run: CaseReport) -> str:
     ]
     for verdict in run.verdicts:
         target, value = verdict.target, verdict.value
-        is_ = "not measured" if value is None else _ranged(value)
+        is_ = "not measured" if value is None else ranged(value)
         mark = "yes" if verdict.reached else "**no**"
         lines.append(
             f"| {verdict.case} | {_meant(target)} | {target.sign} {target.limit:g} | {is_} | {mark} |"
@@ -191,7 +192,7 @@ def _case_lines(run: CaseReport, case: Described) -> list[str]:
     names = list(dict.fromkeys(name for result in results for name in result.figures))
     lines = ["| arm | repeats | " + " | ".join(names) + " |", "| --- " * (len(names) + 2) + "|"]
     for result in results:
-        cells = [_ranged(result.figures[name]) if name in result.figures else "" for name in names]
+        cells = [ranged(result.figures[name]) if name in result.figures else "" for name in names]
         lines.append(f"| {result.arm} | {result.repeats} | " + " | ".join(cells) + " |")
     told = "; ".join(f"*{name}*: {describe}" for name, describe in case.arms.items())
     taken = run.taken.get(case.name, Taken(run.at, run.commit))
@@ -201,7 +202,7 @@ def _case_lines(run: CaseReport, case: Described) -> list[str]:
 def said_of(verdict: Verdict) -> str:
     """A verdict in words."""
     target = verdict.target
-    value = "not measured" if verdict.value is None else _short(verdict.value.median)
+    value = "not measured" if verdict.value is None else short(verdict.value.median)
     return f"{_meant(target)} is {value}, must be {target.sign} {target.limit:g}"
 
 
@@ -211,19 +212,6 @@ def _meant(target: Target) -> str:
     return f"{target.figure}, {target.against} / {target.arm}"
 
 
-def _ranged(figure: Figure) -> str:
-    if figure.low == figure.high:
-        return _short(figure.median)
-    return f"{_short(figure.median)} ({_short(figure.low)} to {_short(figure.high)})"
-
-
-def _short(value: float) -> str:
-    """Three digits that say something."""
-    if value == 0 or abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
-
-
 def picture(run: CaseReport) -> str:
     """A group of bars for every figure that a case shows."""
     groups = []
@@ -231,7 +219,7 @@ def picture(run: CaseReport) -> str:
         results = [result for result in run.results if result.case == case.name]
         for name in case.shown:
             bars = [
-                Bar(each.arm, each.figures[name].median, _short(each.figures[name].median), each.arm == OURS)
+                Bar(each.arm, each.figures[name].median, short(each.figures[name].median), each.arm == OURS)
                 for each in results
                 if name in each.figures
             ]

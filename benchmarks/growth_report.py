@@ -13,8 +13,9 @@ from statistics import linear_regression, median
 import msgspec
 from rich.table import Table
 
+from benchmarks.figures import Figure
 from benchmarks.growth import GrowthArm, GrowthSample, GrowthScenario
-from benchmarks.report import Figure, Machine, commit_of_tree, now, this_machine, versions
+from benchmarks.report import Machine, commit_of_tree, now, this_machine, versions
 
 
 class GrowthResult(msgspec.Struct, frozen=True):

@@ -102,7 +102,7 @@ class Client:
                 tally.fail(f"{type(error).__name__}: {error}")
                 await asyncio.sleep(0.01)  # a dead server must not be hammered
                 continue
-            if answer.status == 200 and self._needle in answer.body:
+            if answer.status == self._plan.request.status and self._needle in answer.body:
                 tally.succeed(sent, answer.first_byte, time.perf_counter())
             else:
                 tally.fail(f"{answer.status}: {answer.body.decode(errors='replace')}")

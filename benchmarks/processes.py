@@ -13,6 +13,8 @@ class Usage(msgspec.Struct, frozen=True):
 
     cpu_s: dict[tuple[int, float], float]
     """User and system CPU seconds since start, by pid and start time (pids are used again)."""
+    names: dict[tuple[int, float], str]
+    """What each is called, as short as tells it from the others."""
     rss_mb: float
     """Sum of resident set sizes in MiB. Shared pages count once for each process."""
 
@@ -22,12 +24,21 @@ class Usage(msgspec.Struct, frozen=True):
         A process that is new counts from its birth; one that ended in between is lost, and so no scenario
         restarts servers while it measures.
         """
-        return sum(seconds - earlier.cpu_s.get(key, 0.0) for key, seconds in self.cpu_s.items())
+        return sum(self.cpu_by_name(earlier).values())
+
+    def cpu_by_name(self, earlier: Usage) -> dict[str, float]:
+        """As `cpu_since`, of all processes of a name together."""
+        used: dict[str, float] = {}
+        for key, seconds in self.cpu_s.items():
+            name = self.names[key]
+            used[name] = used.get(name, 0.0) + seconds - earlier.cpu_s.get(key, 0.0)
+        return used
 
 
 def read(processes: Iterable[psutil.Process]) -> Usage:
     """Read the group now, counting each process once however often it is named. The dead are left out."""
     cpu: dict[tuple[int, float], float] = {}
+    names: dict[tuple[int, float], str] = {}
     rss = 0
     for process in processes:
         try:
@@ -38,9 +49,16 @@ def read(processes: Iterable[psutil.Process]) -> Usage:
                 times = process.cpu_times()
                 rss += process.memory_info().rss
                 cpu[key] = times.user + times.system
-        except psutil.NoSuchProcess:
+                names[key] = _short_name(process)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
-    return Usage(cpu, rss / 2**20)
+    return Usage(cpu, names, rss / 2**20)
+
+
+def _short_name(process: psutil.Process) -> str:
+    """Ray writes an actor's class into its title: `ray::ServeReplica:gateway:gateway` is `gateway`."""
+    title = (process.cmdline() or [""])[0]
+    return title.rsplit(":", 1)[-1].split(".")[0] if title.startswith("ray::") else process.name()
 
 
 def tree(root: psutil.Process) -> list[psutil.Process]:

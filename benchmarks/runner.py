@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -43,6 +44,17 @@ class Sample(msgspec.Struct, frozen=True):
     """Of the same processes, after the measurement."""
     client_load: float
     """Cores the load generator kept busy. Near 1, it was the bottleneck and requests/s are its own."""
+    cpu_ms_by: dict[str, float] = {}
+    """What each kind of process has of `cpu_ms_per_request`."""
+
+
+class Session(NamedTuple):
+    """What came of a run."""
+
+    arms: list[Arm]
+    samples: list[Sample]
+    failed: dict[str, str]
+    """By load and arm of others, as `stream portkey`: why there are no figures."""
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -52,21 +64,32 @@ class Timing(msgspec.Struct, frozen=True):
     seconds: float = 3.0
 
 
-def measure(
-    scenario: Scenario, repeats: int, timing: Timing, progress: Callable[[Sample], None]
-) -> tuple[list[Arm], list[Sample]]:
+def measure(scenario: Scenario, repeats: int, timing: Timing, progress: Callable[[Sample], None]) -> Session:
     """Start the scenario, measure it, stop it. `progress` sees each sample as it is taken.
 
-    Raises MeasurementFailed at the first answer that is not the expected one.
+    Raises MeasurementFailed at the first answer that is not the expected one. An arm of others has no figures
+    then, and the run goes on.
     """
-    samples = []
+    samples: dict[str, list[Sample]] = {}
+    failed: dict[str, str] = {}
     with scenario.started() as arms:
         for repeat in range(repeats):
             for load, arm in _turns(scenario.loads, arms):
-                sample = _sample(load, arm, repeat, timing)
-                progress(sample)
-                samples.append(sample)
-    return arms, samples
+                pair = f"{load.name} {arm.name}"
+                if pair in failed:
+                    continue
+                try:
+                    sample = _sample(load, arm, repeat, timing)
+                except MeasurementFailed as error:
+                    if not arm.of_others:
+                        raise
+                    failed[pair] = str(error)
+                    samples.pop(pair, None)
+                else:
+                    progress(sample)
+                    samples.setdefault(pair, []).append(sample)
+    taken = sorted((each for several in samples.values() for each in several), key=lambda each: each.repeat)
+    return Session(arms, taken, failed)
 
 
 def _turns(loads: tuple[Load, ...], arms: list[Arm]) -> Iterator[tuple[Load, Arm]]:
@@ -115,4 +138,7 @@ def _sample(load: Load, arm: Arm, repeat: int, timing: Timing) -> Sample:
         cpu_ms_per_request=after.cpu_since(before) * 1e3 / outcome.completed,
         rss_mb=after.rss_mb,
         client_load=outcome.client_cpu_s / outcome.elapsed_s,
+        cpu_ms_by={
+            name: seconds * 1e3 / outcome.completed for name, seconds in after.cpu_by_name(before).items()
+        },
     )

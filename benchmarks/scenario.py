@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 import psutil
@@ -34,6 +34,8 @@ class HttpRequest(msgspec.Struct, frozen=True):
     headers: dict[str, str] = {}
     must_contain: str = ""
     """Every answer has to hold this text, or it counts as failed: a fast error is no result."""
+    status: int = 200
+    """Of every answer."""
 
 
 class Arm(msgspec.Struct, frozen=True):
@@ -43,9 +45,27 @@ class Arm(msgspec.Struct, frozen=True):
     describe: str
     """One line for the reader of the report."""
     requests: dict[str, HttpRequest]
-    """By the load's name."""
+    """By the load's name. Empty for an arm that could not be started: `describe` says why."""
     processes: Callable[[], list[psutil.Process]]
     """The server processes that work for this arm: their CPU and memory are what a request costs."""
+    of_others: bool = False
+    """Whether it is not ours to repair: what it cannot answer is reported, and ends no run."""
+
+
+class Goal(msgspec.Struct, frozen=True):
+    """What a figure of an arm has to reach."""
+
+    load: str
+    arm: str
+    figure: str
+    """A field of `runner.Sample`."""
+    sign: Literal[">=", "<="]
+    limit: float
+    compared: Literal["itself", "ratio", "difference"] = "itself"
+    """With `against`. What a request costs in itself is taken from the best repeat, for what the machine's
+    other users add is no cost of ours; what is compared falls on both, and is the median over the repeats."""
+    against: str = ""
+    """Another arm under the same load."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -70,6 +90,12 @@ class Scenario(Protocol):
     """All arms it knows."""
     baseline: str
     """The arm that ratios are taken against."""
+    subjects: tuple[str, ...]
+    """The arms that are ours."""
+    goals: tuple[Goal, ...]
+    """What its figures have to reach."""
+    notes: tuple[str, ...]
+    """Sentences that its report says besides."""
 
     def __init__(self, options: Options) -> None: ...
 

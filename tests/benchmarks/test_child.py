@@ -27,7 +27,7 @@ def family(tmp_path, monkeypatch) -> str:
 
 
 def test_nothing_of_the_family_is_left(family):
-    with child.running([family], ready="ready", within_s=20, line="hello") as process:
+    with child.running([family], ready="ready", within_s=60, line="hello") as process:
         (grandchild,) = process.children()
         assert grandchild.is_running()
     assert not process.is_running()
@@ -36,7 +36,7 @@ def test_nothing_of_the_family_is_left(family):
 
 def test_the_environment_reaches_the_child(family):
     with child.running(
-        ["family"], ready="ready", within_s=20, line="x", environment={"SEEN": "1"}
+        ["family"], ready="ready", within_s=60, line="x", environment={"SEEN": "1"}
     ) as process:
         assert process.environ()["SEEN"] == "1"
 
@@ -44,7 +44,7 @@ def test_the_environment_reaches_the_child(family):
 def test_a_child_that_breaks_says_why(family):
     with (
         pytest.raises(child.ChildFailed, match="no such luck"),
-        child.running(["broken"], ready="ready", within_s=20),
+        child.running(["broken"], ready="ready", within_s=60),
     ):
         pytest.fail("it was never ready")
 

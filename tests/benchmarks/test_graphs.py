@@ -103,7 +103,7 @@ async def test_calls_of_a_visitor_that_leaves_are_cancelled(tmp_path: Path):
         await begun.wait()
         assert await door.ask("t", "quick", 1) == "QUICK"
         await door.leave()
-        await asyncio.wait_for(ended.wait(), 30)
+        await asyncio.wait_for(ended.wait(), 60)
         with pytest.raises(ConnectionError):
             await slow
 

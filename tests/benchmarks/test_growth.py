@@ -10,9 +10,9 @@ from rich.console import Console
 
 from benchmarks import growth
 from benchmarks.compile_ours import compile_once
+from benchmarks.figures import Figure
 from benchmarks.growth import Cost, GrowthArm, GrowthSample, measure_growth
 from benchmarks.growth_report import GrowthReport, growth_report, growth_table, summarise
-from benchmarks.report import Figure
 from benchmarks.runner import MeasurementFailed
 from benchmarks.scenario import Options
 from runtime.compiler.compile import STAGES

@@ -15,7 +15,7 @@ from benchmarks.scenario import HttpRequest
 def plan(port: int, must_contain: str = "word19", stream: bool = False) -> Plan:
     body = json.dumps({"model": "mock", "stream": stream}).encode()
     request = HttpRequest("127.0.0.1", port, "/v1/chat/completions", body, must_contain=must_contain)
-    return Plan(request, connections=4, warmup_s=0.05, seconds=0.2, timeout_s=1.0)
+    return Plan(request, connections=4, warmup_s=0.05, seconds=1.0, timeout_s=10.0)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -24,7 +24,7 @@ async def test_it_measures_a_server(upstream_port, stream, capsys):
     assert capsys.readouterr().out == "started\n"
     assert outcome.completed > 10
     assert (outcome.failed, outcome.first_failure) == (0, "")
-    assert 0.2 <= outcome.elapsed_s < 20
+    assert 1.0 <= outcome.elapsed_s < 60
     assert 0 < outcome.first_byte_ms.p50 <= outcome.latency_ms.p50 <= outcome.latency_ms.p99
     assert outcome.client_cpu_s > 0
 

@@ -41,9 +41,11 @@ def test_cpu_and_memory_of_a_child(spinner):
 
 
 def test_a_new_process_counts_from_its_birth_and_a_reused_pid_is_a_new_process():
-    before = Usage({(1, 10.0): 5.0, (2, 10.0): 3.0}, 0)
-    after = Usage({(1, 10.0): 6.0, (2, 99.0): 0.5}, 0)
+    names = {(1, 10.0): "one", (2, 10.0): "two", (2, 99.0): "two"}
+    before = Usage({(1, 10.0): 5.0, (2, 10.0): 3.0}, names, 0)
+    after = Usage({(1, 10.0): 6.0, (2, 99.0): 0.5}, names, 0)
     assert after.cpu_since(before) == 1.5
+    assert after.cpu_by_name(before) == {"one": 1.0, "two": 0.5}
 
 
 def test_titles_select_processes(spinner):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 from rich.console import Console
 
-from benchmarks.report import Figure, Report, report, summarise, table
+from benchmarks.figures import Figure
+from benchmarks.report import Report, report, summarise, table
 from benchmarks.runner import Sample, Timing
 from benchmarks.scenario import Arm
 

@@ -42,6 +42,13 @@ class Cluster:
         found: dict[str, Any] = answer.json()["applications"]["default"]
         return found
 
+    def answers(self) -> bool:
+        """Whether there is a controller to ask."""
+        try:
+            return bool(self.application()["deployments"])
+        except (httpx.HTTPError, KeyError):
+            return False
+
     def replicas(self, deployment: str) -> list[Replica]:
         """Those that are there, whatever they do."""
         listed = self.application()["deployments"][deployment]["replicas"]

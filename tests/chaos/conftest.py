@@ -1,4 +1,7 @@
-"""One system for all rows: two replicas of everything that may die, on scripted engines."""
+"""One system for all rows: two replicas of everything that may die, on scripted engines.
+
+Rows that are repeated on the real engine ask for the system "vllm".
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,22 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.chaos.cluster import Cluster
 from tests.e2e.system import AT_LENGTH, REPOSITORY, RunningSystem, running
+from tests.serve_apps.gateway.oidc.provider import AUDIENCE
 
 GRAPHS = Path(__file__).parent / "graphs"
 ROW_TIMEOUT_S = 3600
+PROVIDER_PORT = 8977
+"""Where one row has an identity provider serve; nobody asks it in the others."""
+PROVIDER = {
+    "audience": AUDIENCE,
+    "allow_http": True,
+    "organisation": {"claim": "org"},
+    "ask_every": 0.001,
+}
 MODELS = [
     {
         "name": "smollm2",
@@ -36,17 +49,28 @@ MODELS = [
 ]
 
 
-def started(folder: Path) -> AbstractContextManager[RunningSystem]:
-    """The system, with its data in `folder`."""
-    graphs = [str(REPOSITORY / "graphs" / "library" / "support-rag.yaml")]
-    graphs += [str(file) for file in sorted(GRAPHS.glob("*.yaml"))]
+def started(kind: str, folder: Path) -> AbstractContextManager[RunningSystem]:
+    """The system, with its data in `folder`; on scripted engines, or on the real one."""
     twice = {"replicas": 2}
-    return running("fake", folder, models=MODELS, graphs=graphs, tasks={}, gateway=twice, runner=twice)
+    graphs = [str(file) for file in sorted(GRAPHS.glob("*.yaml"))]
+    if kind == "vllm":
+        real = yaml.safe_load((REPOSITORY / "serve_apps" / "configs" / "quickstart.yaml").read_text())
+        solo = {**real["models"][0], "name": "solo"}
+        bare: dict[str, object] = {"tasks": {}, "indexes": {}, "prompts": []}
+        return running(
+            "quickstart", folder, gateway=twice, runner=twice, models=[solo], graphs=graphs, **bare
+        )
+    graphs.append(str(REPOSITORY / "graphs" / "library" / "support-rag.yaml"))
+    people = {**PROVIDER, "issuer": f"http://127.0.0.1:{PROVIDER_PORT}"}
+    changes = {"models": MODELS, "graphs": graphs, "tasks": {}, "auth": {"oidc": [people]}}
+    return running("fake", folder, gateway=twice, runner=twice, **changes)
 
 
-@pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    with started(tmp_path_factory.mktemp("chaos")) as made:
+@pytest.fixture(scope="session", params=["fake"])
+def system(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningSystem]:
+    with started(request.param, tmp_path_factory.mktemp("chaos")) as made:
         yield made
 
 

@@ -29,6 +29,11 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
 
 
+def on(engine: str) -> str:
+    """What the title of a row says of its engine."""
+    return "" if engine == "fake" else f" (on {engine})"
+
+
 def report(row: int, title: str, **figures: Figure) -> None:
     """Prints a line of JSON, and keeps it where the results are kept."""
     kept = {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -19,11 +20,11 @@ from serve_apps.gateway.key_tokens import PEPPER_BYTES
 from serve_apps.gateway.keys import KeyStore
 from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.gateway.quotas import LEASE_S, QuotaLedger, Totals
+from tests.chaos.lines import CALL_S, Line
 from tests.serve_apps.conftest import CHAT, eventually
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENT_S = 10.0
-CALL_S = 120.0
 
 
 class Gateway:
@@ -47,17 +48,23 @@ def gateway(
     lease_s: float = LEASE_S,
     token_s: float = 0.0,
     output_tokens: int = 16,
+    shares: int = 0,
+    log: Path = Path(os.devnull),
 ) -> Iterator[Gateway]:
-    words = [store_url, timeout_s, lease_s, token_s, output_tokens]
+    """As `gateway_process` has it."""
+    words = [store_url, timeout_s, lease_s, token_s, output_tokens, shares]
     command = [sys.executable, "-m", "tests.chaos.gateway_process", *map(str, words)]
-    with subprocess.Popen(
-        command,
-        cwd=REPOSITORY,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
+    with (
+        log.open("wb") as said,
+        subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        ) as process,
+    ):
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         assert url, "the gateway did not start"
@@ -110,14 +117,16 @@ async def client(token: str, connections: int = 400) -> AsyncIterator[httpx.Asyn
         yield http
 
 
-async def chat(http: httpx.AsyncClient, url: str, text: str, max_tokens: int) -> tuple[int, int]:
-    """Status and tokens of a call; 0 where the gateway died."""
-    body = {"model": CHAT, "messages": [{"role": "user", "content": text}], "max_tokens": max_tokens}
+async def call(url: str, token: str) -> tuple[int, int]:
+    """Status and tokens of a call over a connection of its own; 0 where the gateway died."""
+    line = Line(0, url, token, 72)
     try:
-        answer = await http.post(f"{url}/v1/chat/completions", json=body)
-    except httpx.TransportError:
+        told = await line.call()
+    except (OSError, EOFError):
         return 0, 0
-    return answer.status_code, answer.json()["usage"]["total_tokens"] if answer.status_code == 200 else 0
+    finally:
+        line.close()
+    return told.status, told.tokens
 
 
 async def hold_open(http: httpx.AsyncClient, url: str, max_tokens: int) -> None:
@@ -155,7 +164,7 @@ async def orphans(
             totals = await at.totals()
             assert (totals.requests, totals.expired, totals.reserved) == (open_calls, open_calls, 0)
             assert 2 * open_calls <= totals.tokens <= 152 * open_calls
-            status, _ = await chat(http, lives.url, "still here", 5)
+            status, _ = await call(lives.url, at.token)
             assert status == 200
     return {"settled_after_s": seconds, "tokens": totals.tokens}
 
@@ -169,20 +178,16 @@ async def at_once(store_url: str, *, calls: int, kill_one: bool) -> dict[str, in
             gateway(store_url, lease_s=4.0, token_s=0.01) as second,
             gateway(store_url, lease_s=4.0, token_s=0.01) as third,
         ):
-            async with client(at.token) as http:
-                urls = [first.url, second.url, third.url]
-                asked = [
-                    asyncio.create_task(chat(http, urls[number % 3], "one two three", 72))
-                    for number in range(calls)
-                ]
-                if kill_one:
+            urls = [first.url, second.url, third.url]
+            asked = [asyncio.create_task(call(urls[number % 3], at.token)) for number in range(calls)]
+            if kill_one:
 
-                    async def some_in() -> bool:
-                        return (await at.totals()).requests > 10
+                async def some_in() -> bool:
+                    return (await at.totals()).requests > 10
 
-                    await eventually(some_in, 60.0)
-                    third.kill()
-                answers = await asyncio.gather(*asked)
+                await eventually(some_in, 60.0)
+                third.kill()
+            answers = await asyncio.gather(*asked)
             await at.settled(60.0)
             totals = await at.totals()
     used = sum(tokens for _, tokens in answers)
@@ -206,74 +211,6 @@ async def exactly_six(store_url: str) -> int:
     limits = Limits(tokens_per_minute=500)
     async with site(store_url, limits) as at:
         with gateway(store_url, token_s=0.3) as one, gateway(store_url, token_s=0.3) as two:
-            async with client(at.token) as http:
-                answers = await asyncio.gather(
-                    *(chat(http, (one, two)[n % 2].url, "one two three", 72) for n in range(20))
-                )
+            answers = await asyncio.gather(*(call((one, two)[n % 2].url, at.token) for n in range(20)))
             await at.settled(60.0)
     return sum(status == 200 for status, _ in answers)
-
-
-Break = Callable[[], Awaitable[None]]
-
-
-async def store_breaks(
-    store_url: str, break_it: Break, *, times: int, timeout_s: float, workers: int = 20
-) -> dict[str, float]:
-    """Calls go on while the store is broken and mended again and again by `break_it`.
-
-    What was answered is charged, all of it and once. How long refusals for the store took, and until the
-    first call was admitted after each mending.
-    """
-    answered: list[int] = []
-    refused_s: list[float] = []
-    recovered_s: list[float] = []
-    mended: list[float] = []
-    over = asyncio.Event()
-    async with site(store_url, Limits(tokens_per_minute=10**8, tokens_per_day=10**8)) as at:
-        with gateway(store_url, timeout_s=timeout_s) as one, gateway(store_url, timeout_s=timeout_s) as two:
-
-            async def work(http: httpx.AsyncClient, url: str) -> None:
-                while not over.is_set():
-                    asked = time.monotonic()
-                    status, tokens = await chat(http, url, "one two three", 16)
-                    if status == 200:
-                        answered.append(tokens)
-                        if mended and asked > mended[0]:
-                            recovered_s.append(time.monotonic() - mended.pop())
-                    else:
-                        assert status == 503, status
-                        refused_s.append(time.monotonic() - asked)
-                        await asyncio.sleep(0.02)
-
-            async with client(at.token) as http:
-                working = [asyncio.create_task(work(http, (one, two)[n % 2].url)) for n in range(workers)]
-                for _ in range(times):
-                    count = len(answered)
-                    await eventually(lambda count=count: _more(answered, count + 20), 60.0)
-                    await break_it()
-                    mended.append(time.monotonic())
-                    await eventually(lambda: _is_empty(mended), 60.0)
-                over.set()
-                await asyncio.gather(*working)
-            await at.settled(60.0)
-            totals = await at.totals()
-    assert totals.tokens == sum(answered)
-    ordered = sorted(refused_s) or [0.0]
-    return {
-        "breaks": times,
-        "answered": len(answered),
-        "refused": len(refused_s),
-        "refused_after_s_p50": ordered[len(ordered) // 2],
-        "refused_after_s_p99": ordered[int(len(ordered) * 0.99)],
-        "recovered_after_s_max": max(recovered_s),
-        "charged_too_little_or_twice": abs(totals.tokens - sum(answered)),
-    }
-
-
-async def _more(answered: list[int], count: int) -> bool:
-    return len(answered) >= count
-
-
-async def _is_empty(moments: list[float]) -> bool:
-    return not moments

@@ -15,7 +15,7 @@ import pytest
 
 from tests.chaos.client import CHAT, chat, client, post, stream
 from tests.chaos.engine import EngineStates, engine_states
-from tests.chaos.figures import percentile, report, times
+from tests.chaos.figures import on, percentile, report, times
 from tests.e2e.system import RunningSystem
 
 DISCONNECTS = 1000
@@ -25,7 +25,7 @@ GIVE_UP_S = 20.0
 MODEL = "solo"
 FAN = "/v1/graphs/fan/runs"
 CALLS_OF_A_RUN = 3
-LONG = chat("Tell me of lighthouses at great length", max_tokens=1500) | {"model": MODEL}
+LONG = chat("Tell me of lighthouses at great length", max_tokens=1000, ignore_eos=True) | {"model": MODEL}
 RUN: dict[str, Any] = {"inputs": {"subjects": ["tides", "gulls", "fog"]}}
 
 
@@ -81,16 +81,19 @@ async def _until(holds: Any, what: str) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_clients_that_leave(system: RunningSystem, name: str) -> None:
+    clients_leave(system, name, times(math.ceil(DISCONNECTS / len(KINDS) / AT_ONCE)))
+
+
+def clients_leave(system: RunningSystem, name: str, waves: int, engine: str = "fake") -> None:
     key, record = system.key()
     took: list[float] = []
-    waves = times(math.ceil(DISCONNECTS / len(KINDS) / AT_ONCE))
     with engine_states(system, MODEL) as states:
         for _ in range(waves):
             took += asyncio.run(_leave(system, key, KINDS[name], states))
     totals = system.settled(record)
     report(
         2,
-        f"clients that leave {name}",
+        f"clients that leave {name}" + on(engine),
         disconnects=waves * AT_ONCE,
         calls=len(took),
         abort_s_p50=percentile(took, 0.5),

@@ -8,59 +8,20 @@ the end.
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.chaos.client import CHAT, Told, chat, client, post, stream
+from tests.chaos.client import Told, client, post
 from tests.chaos.cluster import Cluster, until
 from tests.chaos.figures import percentile, report, times
-from tests.e2e.system import AT_LENGTH, COMMAND, REPOSITORY, RunningSystem
+from tests.chaos.load import STEPS, deploy, under_load
+from tests.e2e.system import RunningSystem
 
 REDEPLOYS = 5
-STEPS = "/v1/graphs/steps/runs"
-KINDS = 5
-CALLERS = 2
-"""Of each kind."""
-LONG = f"Tell me of lighthouses {AT_LENGTH}."
 ROLLED = ("gateway", "runner")
 MODEL = "model-smollm2"
-
-
-async def _call(system: RunningSystem, key: str, kind: int) -> Told:
-    async with client(system, key) as http:
-        match kind:
-            case 0:
-                return await post(http, CHAT, chat("Why?"))
-            case 1:
-                return await stream(http, CHAT, chat(LONG, max_tokens=400))
-            case 2:
-                return await post(http, STEPS, {"inputs": {"subject": "tides"}})
-            case 3:
-                return await stream(http, STEPS, {"inputs": {"subject": "gulls"}})
-            case _:
-                kept = {"inputs": {"subject": "fog"}, "durability": "step", "background": True}
-                return await stream(http, STEPS, kept)
-
-
-async def _under_load(system: RunningSystem, key: str, work: Any) -> list[Told]:
-    """What callers of every kind are told while `work` is done, and until it is."""
-    told: list[Told] = []
-    over = asyncio.Event()
-
-    async def caller(kind: int) -> None:
-        while not over.is_set():
-            told.append(await _call(system, key, kind))
-
-    callers = [asyncio.create_task(caller(number % KINDS)) for number in range(KINDS * CALLERS)]
-    try:
-        await asyncio.to_thread(work)
-    finally:
-        over.set()
-        await asyncio.gather(*callers)
-    return told
 
 
 def _redeploy(system: RunningSystem, cluster: Cluster, model: bool, number: int) -> None:
@@ -73,14 +34,7 @@ def _redeploy(system: RunningSystem, cluster: Cluster, model: bool, number: int)
         replaced = (*ROLLED, MODEL)
     system.config.write_text(yaml.safe_dump(config))
     before = {name: {each.id for each in cluster.replicas(name)} for name in (*ROLLED, MODEL)}
-    done = subprocess.run(
-        [*COMMAND, "deploy", "--config", str(system.config)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    deploy(system)
 
     def rolled() -> bool:
         now = {name: cluster.replicas(name) for name in before}
@@ -122,7 +76,7 @@ def test_redeploying_under_load(system: RunningSystem, cluster: Cluster) -> None
         def work(number: int = number) -> None:
             _redeploy(system, cluster, number % 2 == 0, number)
 
-        told += asyncio.run(_under_load(system, key, work))
+        told += under_load(system, [key], work)
         assert asyncio.run(_version(system, key)) == f"1.{number}.0"
     failed = [each for each in told if not each.done]
     totals = system.settled(record)

@@ -5,6 +5,7 @@ One Serve application holds the gateway, the runner, the models and, with the em
 
 # No postponed annotations here: Serve reads the builder's to know how to parse its arguments.
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,32 @@ from pydantic import BaseModel
 from ray import serve
 from ray.serve import Application
 
-from cluster.config import OpenAISpec
-from cluster.pools.deploy import bind
+from cluster.adapters import adapters_of
+from cluster.autoscaling.deployment import replica_options
+from cluster.config import ReplicatedSpec
+from cluster.pools.deploy import QUIET, bind, placement_options
+from cluster.services import pools_of
+from cluster.topology import HEAD_RESOURCE
+from serve_apps.cli.environment import MARKER
 from serve_apps.deployments import AccountantReplica, GatewayReplica, RunnerReplica, StoreKeeper
 from serve_apps.pipelines import load_plans
-from serve_apps.settings import Settings, load_settings
+from serve_apps.planning import check
+from serve_apps.scaling import scaling_of
+from serve_apps.settings import GatewaySettings, RunnerSettings, Settings, load_settings
 
 SURGE_PERCENT = 10
 """Of the replicas of gateway and runner, rounded up: how many more there are while they are replaced."""
 
 
-_ON_HEAD = {"node:__internal_head__": 0.001}
+_ON_HEAD = {HEAD_RESOURCE: 0.001}
 
 
 class BuildArguments(BaseModel):
     """What `serve run` and a Serve config file may say."""
 
     config: Path
+    revision: str = ""
+    """Serve builds anew only where its config file is another. Nothing here reads it."""
 
 
 def build(arguments: BuildArguments) -> Application:
@@ -37,16 +47,27 @@ def build(arguments: BuildArguments) -> Application:
     Raises `ConfigError` or `graphs.errors.PipelineError`, before anything is deployed.
     """
     settings = load_settings(_find(arguments.config))
-    load_plans(settings)  # every mistake in a graph shows now, not in a replica
+    plans = load_plans(settings)  # every mistake in a graph shows now, not in a replica
+    scaling = scaling_of(settings, plans)
+    check(settings, plans, grows=not settings.node_pools and MARKER not in os.environ)
     drain_s = settings.gateway.max_timeout_s
     handles = {
-        spec.name: bind(spec, settings.data_dir, drain_s)
+        spec.name: bind(
+            spec,
+            settings.data_dir,
+            drain_s,
+            adapters_of(spec, settings.models),
+            settings.weights,
+            pools_of(spec, settings.node_pools),
+        )
         for spec in settings.models
-        if not isinstance(spec, OpenAISpec)
+        if isinstance(spec, ReplicatedSpec)
     }
-    runner = _deploy(RunnerReplica, settings.runner, "runner", drain_s).bind(settings, handles)
+    runs = replica_options(settings.runner, watched=scaling is not None)
+    runner = _deploy(RunnerReplica, settings, settings.runner, "runner", runs).bind(settings, handles)
     keeper = _keeper(settings)
-    return _deploy(GatewayReplica, settings.gateway, "gateway", drain_s).bind(
+    front = {"num_replicas": settings.gateway.replicas}
+    return _deploy(GatewayReplica, settings, settings.gateway, "gateway", front).bind(
         settings, handles, runner if settings.graphs else None, keeper, _accountant(settings)
     )
 
@@ -65,17 +86,25 @@ def _find(config: Path) -> Path:
     return config if config.is_file() or not beside_the_packages.is_file() else beside_the_packages
 
 
-def _deploy(replica: Any, options: Any, name: str, drain_s: float) -> Any:
+def _deploy(
+    replica: Any,
+    settings: Settings,
+    part: GatewaySettings | RunnerSettings,
+    name: str,
+    replicas: dict[str, Any],
+) -> Any:
     """A deployment whose replicas are replaced one after the other: the new one runs before the old one ends
-    what it has begun."""
+    what it has begun. Not so where no two may be on one node: there may be no other."""
+    surge = {} if part.spread == "require" else {"max_surge_percent": SURGE_PERCENT}
     return serve.deployment(
         replica,
         name=name,
-        num_replicas=options.replicas,
-        max_ongoing_requests=options.max_ongoing_requests,
-        ray_actor_options={"num_cpus": options.num_cpus},
-        graceful_shutdown_timeout_s=drain_s,
-        max_surge_percent=SURGE_PERCENT,
+        max_ongoing_requests=part.max_ongoing_requests,
+        graceful_shutdown_timeout_s=settings.gateway.max_timeout_s,
+        logging_config=QUIET,
+        **placement_options(part, part.num_cpus, pools_of(part, settings.node_pools)),
+        **surge,
+        **replicas,
     )
 
 

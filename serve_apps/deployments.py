@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -16,17 +17,23 @@ import structlog
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from cluster.adapters import host_of
 from cluster.compiled_graph import open_chain
-from cluster.config import OpenAISpec
+from cluster.config import RemoteSpec, ReplicatedSpec
+from cluster.engines.gauges import QueueMetrics
 from cluster.engines.serving import coalesce
 from cluster.errors import ClusterError
 from cluster.garbage import collect_less_often
 from cluster.interface import Pool
+from cluster.node_pools import pool_selector
 from cluster.pools.deploy import model_info, token_counter
 from cluster.pools.handle import HandlePool
-from cluster.providers.openai import OpenAIPool
+from cluster.providers.fair import FairPool
+from cluster.providers.pools import remote_pool
+from cluster.services import pools_of
 from cluster.tokens import TokenCounter, Tokenizer
 from runtime.approvals.book import ApprovalBook
+from runtime.cache.claims import Claims
 from runtime.cache.counts import Counts
 from runtime.cache.results import Results
 from runtime.cache.savings import Savings
@@ -35,6 +42,7 @@ from runtime.context.store import ContextStore
 from runtime.durability.attending import attend
 from runtime.durability.stored import StoredJournals
 from runtime.events import RunEvent, encode_events
+from runtime.executor.batches import Batches
 from runtime.executor.kinds.kind import Resources
 from runtime.http_client import HttpClient
 from runtime.indexes import Index
@@ -68,6 +76,7 @@ from serve_apps.gateway.local_share import LocalShare
 from serve_apps.gateway.oidc.persons import Persons
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.gateway.responses import ResponseStore
+from serve_apps.gateway.traffic import Split
 from serve_apps.metrics import CallMetrics, SavingsMetrics
 from serve_apps.pipelines import load_deployed, load_plans
 from serve_apps.settings import Settings
@@ -118,6 +127,8 @@ class RunnerReplica:
         self._runs = RunStore(self._store, keep_s=settings.runs.keep, sealing=self._sealing)
         self._log = RunLog(self._runs)
         self._results = Results(StoredResults(self._store, self._sealing))
+        self._batches = Batches(settings.weights)
+        self._watch = QueueMetrics("function")
         self._journals = journals(settings, self._store, self._sealing)
         loop = asyncio.get_running_loop()
         self._building: asyncio.Task[Runner] = loop.create_task(self._build())
@@ -147,7 +158,13 @@ class RunnerReplica:
     async def ready(self) -> bool:
         return self._building.done() and self._building.exception() is None
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Asked by Serve where replicas come and go."""
+        return self._building.result().counts() if await self.ready() else {}
+
     async def check_health(self) -> None:
+        for function, state in self._batches.states().items():
+            self._watch(state, function)
         for task in (self._building, *self._attending):
             if task.done():
                 await task
@@ -174,10 +191,20 @@ class RunnerReplica:
             http_client(self._settings),
             self._servers,
             ApprovalBook(self._store, sealing=self._sealing),
-            open_chain,
-            Savings(self._results, counts=Counts(SavingsMetrics())),
+            partial(open_chain, selector=self._selector()),
+            Savings(
+                self._results,
+                counts=Counts(SavingsMetrics()),
+                claims=claims_of(self._settings, self._results),
+            ),
+            self._batches,
         )
         return Runner(plans.values(), resources, self._log, self._journals)
+
+    def _selector(self) -> dict[str, str]:
+        """Of the nodes that its functions run on: those that it runs on itself."""
+        pools = pools_of(self._settings.runner, self._settings.node_pools)
+        return pool_selector(pools) if pools else {}
 
     async def _measured(self, plans: Mapping[str, ExecutionPlan]) -> dict[str, dict[str, float]]:
         """What the nodes of these plans took in earlier runs; nothing while the store is out."""
@@ -241,17 +268,23 @@ class GatewayReplica:
         self._handles = handles
         self._runner = runner
         self._accountant = accountant
+        self._front: gateway.Front | None = None
+
+    async def stop(self, grace_s: float) -> int:
+        """Said to all gateways before the system is taken down: what is in flight ends, within the grace or
+        by being broken off. How many calls were broken off."""
+        return await self._front.stop(grace_s) if self._front is not None else 0
 
     async def __serve_build_asgi_app__(self) -> Any:
         settings = self._settings
         store = connect_store(settings, fail_fast=True)
-        grace_s = settings.store.known_keys
+        grace_s = settings.known_keys_s
         sealing = await asyncio.to_thread(load_sealing, settings, os.environ)
         plans, deployed = await asyncio.to_thread(load_deployed, settings)
         pepper = await asyncio.to_thread(load_or_create_pepper, settings.pepper_file)
         counters = await asyncio.to_thread(token_counters, settings)
         collect_less_often()
-        return gateway.build_app(
+        self._front = gateway.build_app(
             GatewayDeps(
                 pools=build_pools(settings, self._handles, counters),
                 tokenizers={name: each for name, each in counters.items() if isinstance(each, Tokenizer)},
@@ -264,25 +297,39 @@ class GatewayReplica:
                 journals=journals(settings, store, sealing),
                 approvals=ApprovalBook(store, sealing=sealing),
                 answers=AnswerStore(store, sealing=sealing),
+                traffic=splits_of(settings),
                 prices=prices_of(settings.models),
                 responses=ResponseStore(store, sealing=sealing),
                 usage=HandleBook(self._accountant),
                 tasks=settings.tasks,
                 graphs={name: info_of(plan) for name, plan in plans.items()},
-                runner=HandleRunner(self._runner) if self._runner is not None else None,
+                runner=_runner(settings, self._runner),
                 inline=InlinePipelines(deployed) if self._runner is not None else None,
                 parts={"store": lambda: _answers(store)},
                 local_share=local_share(settings),
                 persons=Persons(settings.auth.oidc) if settings.auth.oidc else None,
+                says_ids=False,  # Serve adds `x-request-id` to every answer by itself
                 settings=settings.gateway,
             )
         )
+        return self._front
+
+
+def _runner(settings: Settings, handle: DeploymentHandle | None) -> HandleRunner | None:
+    if handle is None:
+        return None
+    return HandleRunner(handle, on_demand=not settings.runner.least_replicas)
 
 
 def local_share(settings: Settings) -> LocalShare | None:
     """What admits calls while the store is out, where that is the policy."""
     refuses = settings.quotas.when_store_is_out == "refuse"
     return None if refuses else LocalShare(settings.gateway.replicas)
+
+
+def splits_of(settings: Settings) -> dict[str, Split]:
+    """Of the names whose calls several answer."""
+    return {name: Split(name, weights) for name, weights in settings.traffic.items()}
 
 
 def connect_store(settings: Settings, *, fail_fast: bool = False) -> Store:
@@ -297,9 +344,16 @@ def journals(settings: Settings, store: Store, sealing: Sealing) -> StoredJourna
     return StoredJournals(store, uuid4().hex, lease_s=runs.lease, keep_s=runs.keep, sealing=sealing)
 
 
+def claims_of(settings: Settings, results: Results) -> Claims | None:
+    """What runners share the making of results by; None where there is never more than one."""
+    return Claims(results) if settings.runner.most_replicas > 1 else None
+
+
 def token_counters(settings: Settings) -> dict[str, TokenCounter]:
     """What counts the tokens of each model of the settings, by its name."""
-    return {spec.name: token_counter(spec, settings.data_dir) for spec in settings.models}
+    hosts = {spec.name: host_of(spec, settings.models) for spec in settings.models}
+    counters = {host.name: token_counter(host, settings.data_dir) for host in hosts.values()}
+    return {name: counters[host.name] for name, host in hosts.items()}
 
 
 def build_pools(
@@ -308,11 +362,14 @@ def build_pools(
     """Every model of the settings as a pool, wherever it runs."""
     pools: dict[str, Pool] = {}
     for spec in settings.models:
-        info, counter = model_info(spec), counters[spec.name]
-        if isinstance(spec, OpenAISpec):
-            pools[spec.name] = OpenAIPool(spec, info, counter, os.environ)
+        host = host_of(spec, settings.models)
+        info, counter = model_info(spec, host), counters[spec.name]
+        if isinstance(spec, RemoteSpec):
+            remote = remote_pool(spec, info, counter, os.environ)
+            pools[spec.name] = FairPool(remote, spec.max_connections, settings.weights)
         else:
-            pools[spec.name] = HandlePool(info, handles[spec.name], counter)
+            on_demand = isinstance(host, ReplicatedSpec) and not host.least_replicas
+            pools[spec.name] = HandlePool(info, handles[host.name], counter, on_demand=on_demand)
     return pools
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 
 from ray.serve import metrics
 
 from runtime.cache.counts import WHAT, What
-from serve_apps.accounting.model import CallRecord
+from serve_apps.accounting.folding import Folded
+from serve_apps.accounting.model import Share
 
 _MEANING: dict[What, str] = {
     "cache_hits": "Answers of nodes that were given again from the cache.",
     "cache_misses": "Looks into the cache that found nothing.",
     "shared": "Calls of nodes that another run made at the same time.",
+    "shared_afar": "Those of them that a run of another runner made.",
+    "awaited_in_vain": "Calls that another runner was waited for and that were made here after all.",
     "saved_tokens": "Tokens that kept answers and shared calls would have cost.",
     "lost_tokens": "Tokens of what was begun ahead and not chosen.",
     "warmed_tokens": "Tokens of the beginnings of prompts that were read ahead.",
@@ -31,8 +35,11 @@ class SavingsMetrics:
         self._counters[what].inc(amount, tags={"kind": kind})
 
 
+_AMOUNTS = ("input_tokens", "cached_tokens", "output_tokens", "engine_ns", "nanodollars")
+
+
 class CallMetrics:
-    """What calls used: counted when they are folded, off the way of any request.
+    """What calls used: counted when they are folded, off the way of any request, those of a fold together.
 
     Labels are words of the config and of ours: how calls end, models, kinds of tokens. By key, team or tag
     the tables tell.
@@ -53,16 +60,32 @@ class CallMetrics:
             "clustergraph_cost_dollars", "US dollars that calls were charged.", tag_keys=("model",)
         )
 
-    def __call__(self, records: Iterable[CallRecord]) -> None:
-        for record in records:
-            self._calls.inc(1, tags={"end": record.end})
-            for share in record.shares:
-                model = share.model if share.model in self._models else ""
-                for kind in ("input", "cached", "output"):
-                    count = getattr(share, f"{kind}_tokens")
-                    if count:
-                        self._tokens.inc(count, tags={"model": model, "kind": kind})
-                if share.engine_ns:
-                    self._engine_s.inc(share.engine_ns / 10**9, tags={"model": model})
-                if share.nanodollars:
-                    self._dollars.inc(share.nanodollars / 10**9, tags={"model": model})
+    def __call__(self, changes: Iterable[Folded]) -> None:
+        """A call that is told again, as it was settled late, counts once, with the most that was told."""
+        ends: Counter[str] = Counter()
+        more: Counter[tuple[str, str]] = Counter()
+        for record, before in changes:
+            if before is None:
+                ends[record.end] += 1
+            else:
+                _add(more, before.shares, -1)
+            _add(more, record.shares, 1)
+        for end, calls in ends.items():
+            self._calls.inc(calls, tags={"end": end})
+        for (model, kind), amount in (+more).items():
+            self._count(model if model in self._models else "", kind, amount)
+
+    def _count(self, model: str, kind: str, amount: int) -> None:
+        if kind == "engine_ns":
+            self._engine_s.inc(amount / 10**9, tags={"model": model})
+        elif kind == "nanodollars":
+            self._dollars.inc(amount / 10**9, tags={"model": model})
+        else:
+            self._tokens.inc(amount, tags={"model": model, "kind": kind.removesuffix("_tokens")})
+
+
+def _add(sums: Counter[tuple[str, str]], shares: Iterable[Share], sign: int) -> None:
+    """By model and kind."""
+    for share in shares:
+        for kind in _AMOUNTS:
+            sums[share.model, kind] += sign * getattr(share, kind)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from cluster.adapters import host_of
 from cluster.errors import ConfigError
 from cluster.pools.deploy import model_info
 from graphs.errors import PipelineError
@@ -15,18 +16,19 @@ from graphs.known import Known
 from graphs.pipeline import Pipeline
 from graphs.prompt_files import load_prompts
 from graphs.together import load_together
-from graphs.versions import AT, by_reference
+from graphs.versions import AT, by_reference, found_in
 from runtime.compiler.catalog import Catalog, IndexInfo
 from runtime.compiler.compile import compile_pipeline
 from runtime.plan import ExecutionPlan
 from serve_apps.gateway.inline import Deployed
+from serve_apps.gateway.rights import GRAPH_PREFIX
 from serve_apps.settings import Settings
 
 
 def catalog(settings: Settings) -> Catalog:
     """What pipelines may name under these settings."""
     return Catalog(
-        models={spec.name: model_info(spec) for spec in settings.models},
+        models={spec.name: model_info(spec, host_of(spec, settings.models)) for spec in settings.models},
         indexes={name: IndexInfo(name, index.model) for name, index in settings.indexes.items()},
         hosts=frozenset(settings.http.by_name()),
         secrets=frozenset(settings.http.env),
@@ -96,6 +98,7 @@ def load_deployed(settings: Settings, timings: Timings | None = None) -> Loaded:
         raise PipelineError(problems)
     usable, named = replace_fields(known, graphs=by_reference(pipelines)), by_reference(plans)
     _check_tasks(settings, named)
+    _check_traffic(settings, named)
     return Loaded(named, Deployed(known_here, usable))
 
 
@@ -105,6 +108,23 @@ def _check_tasks(settings: Settings, plans: Mapping[str, ExecutionPlan]) -> None
         if graph not in plans:
             there = ", ".join(name for name in plans if AT not in name) or "none"
             raise ConfigError(f"tasks.{task}: there is no graph {graph!r}; there are: {there}", param="tasks")
+
+
+def _check_traffic(settings: Settings, plans: Mapping[str, ExecutionPlan]) -> None:
+    """Raises `ConfigError` for a version that is not there."""
+    for name, weights in settings.traffic.items():
+        for target in weights if name.startswith(GRAPH_PREFIX) else ():
+            if found_in(plans, target.removeprefix(GRAPH_PREFIX), _version_of) is None:
+                graph = name.removeprefix(GRAPH_PREFIX)
+                versions = sorted({plan.version for plan in plans.values() if plan.graph == graph})
+                there = ", ".join(f"{name}{AT}{version}" for version in versions) or "none"
+                raise ConfigError(
+                    f"traffic.{name}: there is no {target!r}; there are: {there}", param="traffic"
+                )
+
+
+def _version_of(plan: ExecutionPlan) -> str:
+    return plan.version
 
 
 def _measured(known: Catalog, version: tuple[str, str], timings: Timings) -> Catalog:

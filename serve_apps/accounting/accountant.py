@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from time import perf_counter
 from typing import Any, Final
 
 import structlog
@@ -20,19 +21,23 @@ from sqlalchemy.exc import SQLAlchemyError
 from runtime.store.client import Store
 from runtime.store.errors import CommandFailed, StoreError
 from serve_apps.accounting.book import UsageAnswer, UsageUnavailable
-from serve_apps.accounting.folding import fold, prune
-from serve_apps.accounting.model import CallRecord
+from serve_apps.accounting.folding import Entry, Folded, fold, prune
 from serve_apps.accounting.queries import UsageQuery, ask
 from serve_apps.gateway.quotas import TENANTS_WITH_RECORDS, records_key
 
 PAUSE_S: Final = 1.0
-"""Between two looks at the streams."""
+"""Between two looks at the streams, at least."""
+REST: Final = 49
+"""How many times as long as a look took is rested after it: looking is at most a fiftieth of all time."""
+MAX_PAUSE_S: Final = 15.0
 PAGE: Final = 500
 """Records that are folded in one transaction."""
 RECENT_S: Final = 900.0
 """Tenants that made a call within this time are looked at each time, all others once in it: what a gateway
 that died has left open is settled within minutes."""
-Watch = Callable[[Iterable[CallRecord]], None]
+FORGET_S: Final = 36 * 24 * 3600.0
+"""Tenants that made no call for so long are forgotten: the store keeps open calls and records for less."""
+Watch = Callable[[Iterable[Folded]], None]
 PRUNE_S: Final = 3600.0
 
 _log = structlog.get_logger(__name__)
@@ -58,6 +63,8 @@ class Accountant:
         self._watch = watch
         self._clock = clock
         self._looked_at_all = self._pruned = float("-inf")
+        self._looked_s = 0.0
+        """What the looks since the last pause have taken."""
         self._folded_until: float | None = None
         self._failing = False
 
@@ -70,7 +77,9 @@ class Accountant:
                 self._say(failing=None)
             except (StoreError, SQLAlchemyError) as error:
                 self._say(failing=type(error).__name__)
-            await asyncio.sleep(PAUSE_S)
+            pause_s = max(PAUSE_S, min(REST * self._looked_s, MAX_PAUSE_S))
+            self._looked_s = 0.0
+            await asyncio.sleep(pause_s)
 
     async def fold(self) -> bool:
         """Folds a page of each tenant's records. Whether that were all.
@@ -87,6 +96,9 @@ class Accountant:
         if drained:
             self._folded_until = began
             if everybody:
+                await self._store.execute(
+                    "ZREMRANGEBYSCORE", TENANTS_WITH_RECORDS, "-inf", int((began - FORGET_S) * 1000)
+                )
                 self._looked_at_all = began
             if not 0 <= began - self._pruned < PRUNE_S:
                 await asyncio.to_thread(prune, self._engine, began, self._keep_s)
@@ -102,19 +114,21 @@ class Accountant:
 
     async def _fold_some(self, tenants: list[str]) -> bool:
         """As `fold`, of some tenants, in one round trip and another for those that have records."""
+        began = perf_counter()
         pages = await self._store.execute_many(
             [("XRANGE", records_key(tenant), "-", "+", "COUNT", PAGE) for tenant in tenants]
         )
+        self._looked_s += perf_counter() - began
         trims: list[tuple[str | bytes | int, ...]] = []
         drained = True
         for tenant, page in zip(tenants, pages, strict=True):
             if isinstance(page, CommandFailed):
                 raise page
             if page:
-                records = [_record(fields) for _, fields in page]
-                added = await asyncio.to_thread(fold, self._engine, tenant, records)
+                entries = [_entry(fields) for _, fields in page]
+                changed = await asyncio.to_thread(fold, self._engine, tenant, entries)
                 if self._watch is not None:
-                    self._watch(added)
+                    self._watch(changed)
                 trims.append(("XTRIM", records_key(tenant), "MINID", _behind(page[-1][0])))
                 drained &= len(page) < PAGE
         if trims:
@@ -131,11 +145,10 @@ class Accountant:
                 _log.info("usage_folded_again")
 
 
-def _record(fields: list[Any]) -> bytes:
-    """The record of an entry, which is a list of names and values."""
+def _entry(fields: list[Any]) -> Entry:
+    """Of a list of names and values."""
     named = dict(zip(fields[::2], fields[1::2], strict=True))
-    record: bytes = named.get(b"record", b"")
-    return record
+    return Entry(named.get(b"record", b""), named.get(b"before", b""))
 
 
 def _behind(entry_id: bytes) -> str:

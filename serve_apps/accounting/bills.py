@@ -5,8 +5,8 @@ Implements `serve_apps.gateway.bill.Bill`.
 
 from __future__ import annotations
 
+import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -20,6 +20,7 @@ from serve_apps.gateway.demand import Spent
 from serve_apps.gateway.errors import BadRequest
 from serve_apps.gateway.metering import Meter
 
+STANDARD_OUTPUT: Final = 1
 MAX_TAGS: Final = 8
 MAX_TAG_CHARS: Final = 64
 """Of a name or a value."""
@@ -61,7 +62,7 @@ class CallBill:
         """The encoded record, had the call ended now. One that has not `expired` is told to the log too."""
         record = self.told("failed" if end == "done" and self._meter.failed else end, spent)
         if end != "expired":
-            sys.stdout.write(line_of(record, self._facts.request_id))
+            os.write(STANDARD_OUTPUT, line_of(record, self._facts.request_id))
         return encode_record(record)
 
     def told(self, end: CallEnd, spent: Spent) -> CallRecord:
@@ -85,9 +86,9 @@ class CallBill:
         return self._meter.shares(tokens) if tokens else []
 
 
-def line_of(record: CallRecord, request_id: str) -> str:
+def line_of(record: CallRecord, request_id: str) -> bytes:
     """A line of JSON for the log: nothing of what was said. Written as it is, for a logger takes twenty times
-    as long over it."""
+    as long over it; and past `sys.stdout`, where Serve puts a logger that looks through the whole stack."""
     first, shares = record.first_token_s, record.shares
     told = {
         "event": "call",
@@ -110,7 +111,7 @@ def line_of(record: CallRecord, request_id: str) -> str:
         "cost_usd": dollars(sum(share.nanodollars for share in shares)),
         "tags": record.tags,
     }
-    return _line(told).decode() + "\n"
+    return _line(told) + b"\n"
 
 
 def merged(tags: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:

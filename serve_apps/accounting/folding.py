@@ -5,13 +5,16 @@
 
 A call is known by its id. Who folds may be killed at any point and may read an entry of the stream again, in
 any order and together with others who fold: what is in `usage_calls` is in the sums, and is not added again.
+
+A call that expired and was settled after all is told twice, the second time with what was told before. That
+takes the place of exactly that record, if it is the one in `usage_calls`; the sums change by the difference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -33,24 +36,58 @@ GRAPH: Final = "graph/"
 Sums = dict[tuple[Any, ...], dict[str, int]]
 """By the start of the period and the dimensions."""
 
+
+class Entry(NamedTuple):
+    """What the stream of a tenant has of one call; records are encoded."""
+
+    record: bytes
+    before: bytes = b""
+    """The record that this one takes the place of; empty for none."""
+
+
+class Folded(NamedTuple):
+    """A record that is in the tables now and was not."""
+
+    record: CallRecord
+    before: CallRecord | None = None
+    """The one that it took the place of."""
+
+
+class _Part(NamedTuple):
+    """A record to be added to the sums, or to be taken away from them."""
+
+    record: CallRecord
+    sign: int
+    tags: str
+
+
 _json = msgspec.json.Encoder(order="sorted").encode
 _log = structlog.get_logger(__name__)
 
 
-def fold(engine: Engine, tenant: str, entries: Sequence[bytes]) -> list[CallRecord]:
-    """Adds encoded records of a tenant that are not there yet. Those that it has added.
+def fold(engine: Engine, tenant: str, entries: Sequence[Entry]) -> list[Folded]:
+    """Adds records of a tenant that are not there yet, and puts later ones in the place of earlier ones. What
+    has changed.
 
     Raises `SQLAlchemyError`; then nothing was added.
     """
-    records = {record.call_id: record for record in _decoded(tenant, entries)}
+    told: dict[str, Folded] = {}
+    for new in _decoded(tenant, entries):
+        if new.before is not None or new.record.call_id not in told:
+            told[new.record.call_id] = new
     with engine.begin() as connection:
-        for known in _known(connection, tenant, list(records)):
-            del records[known]
-        if records:
-            connection.execute(insert(calls), [_row(tenant, record) for record in records.values()])
-            _add(connection, hours, _summed(tenant, _bounded(connection, tenant, records.values()), HOUR_S))
-            _add(connection, days, _summed(tenant, _bounded(connection, tenant, records.values()), DAY_S))
-    return list(records.values())
+        known = set(_known(connection, tenant, list(told)))
+        added = [Folded(new.record) for call_id, new in told.items() if call_id not in known]
+        later = [
+            new for call_id, new in told.items() if call_id in known and _replaces(connection, tenant, new)
+        ]
+        if added:
+            connection.execute(insert(calls), [_row(tenant, new.record) for new in added])
+        changes = _bounded(connection, tenant, [*added, *later])
+        by_hour = _summed(tenant, changes)
+        _add(connection, hours, by_hour)
+        _add(connection, days, _by_day(by_hour))
+    return [*added, *later]
 
 
 def prune(engine: Engine, now: float, keep_s: float) -> None:
@@ -65,10 +102,11 @@ def tags_text(tags: dict[str, str]) -> str:
     return _json(tags).decode()
 
 
-def _decoded(tenant: str, entries: Iterable[bytes]) -> Iterator[CallRecord]:
+def _decoded(tenant: str, entries: Iterable[Entry]) -> Iterator[Folded]:
     for entry in entries:
         try:
-            yield decode_record(entry)
+            before = decode_record(entry.before) if entry.before else None
+            yield Folded(decode_record(entry.record), before)
         except msgspec.MsgspecError as error:
             _log.error("record_unreadable", tenant=tenant, error=str(error))
 
@@ -78,6 +116,15 @@ def _known(connection: Connection, tenant: str, ids: list[str]) -> list[str]:
         return []
     found = select(calls.c.call_id).where(calls.c.tenant == tenant, calls.c.call_id.in_(ids))
     return list(connection.scalars(found))
+
+
+def _replaces(connection: Connection, tenant: str, new: Folded) -> bool:
+    """Puts a record in the place of the one before it, where that is what is there: once, whoever else folds
+    at the same time."""
+    if new.before is None:
+        return False
+    same = [calls.c[name] == value for name, value in _row(tenant, new.before).items()]
+    return connection.execute(update(calls).where(*same).values(_row(tenant, new.record))).rowcount == 1
 
 
 def _row(tenant: str, record: CallRecord) -> dict[str, Any]:
@@ -97,38 +144,48 @@ def _row(tenant: str, record: CallRecord) -> dict[str, Any]:
     }
 
 
-def _bounded(
-    connection: Connection, tenant: str, records: Iterable[CallRecord]
-) -> Iterator[tuple[CallRecord, str]]:
-    """The records with their tags, those beyond `MAX_TAG_SETS` of an hour under one name."""
+def _bounded(connection: Connection, tenant: str, changes: Iterable[Folded]) -> Iterator[_Part]:
+    """What is to be added and taken away, tags beyond `MAX_TAG_SETS` of an hour under one name. A set of tags
+    that was once summed by itself stays so, and one that was not does not begin to."""
     seen: dict[int, set[str]] = {}
-    for record in records:
-        tags = tags_text(record.tags)
-        if tags != NO_TAGS:
-            hour = _start(record, HOUR_S)
-            known = seen.get(hour)
-            if known is None:
-                known = seen[hour] = _tag_sets(connection, tenant, hour)
-            if tags not in known and len(known) >= MAX_TAG_SETS:
-                tags = OTHER_TAGS
-            known.add(tags)
-        yield record, tags
+    for new in changes:
+        for record, sign in ((new.before, -1), (new.record, 1)):
+            if record is None:
+                continue
+            tags = tags_text(record.tags)
+            if tags != NO_TAGS:
+                hour = _start(record, HOUR_S)
+                known = seen.get(hour)
+                if known is None:
+                    known = seen[hour] = _tag_sets(connection, tenant, hour)
+                if tags not in known and len(known) >= MAX_TAG_SETS:
+                    tags = OTHER_TAGS
+                known.add(tags)
+            yield _Part(record, sign, tags)
 
 
 def _tag_sets(connection: Connection, tenant: str, hour: int) -> set[str]:
     of_hour = select(hours.c.tags).distinct().where(hours.c.tenant == tenant, hours.c.start == hour)
-    return set(connection.scalars(of_hour.limit(MAX_TAG_SETS + 1)))
+    return set(connection.scalars(of_hour.limit(MAX_TAG_SETS + 2)))  # all: NO_TAGS and OTHER_TAGS go beyond
 
 
-def _summed(tenant: str, records: Iterable[tuple[CallRecord, str]], period_s: int) -> Sums:
+def _summed(tenant: str, parts: Iterable[_Part]) -> Sums:
+    """By the hour."""
     sums: Sums = {}
-    for record, tags in records:
+    for record, sign, tags in parts:
         graph = record.model.removeprefix(GRAPH) if record.model.startswith(GRAPH) else ""
-        whose = (_start(record, period_s), tenant, record.team, record.caller, graph)
+        whose = (_start(record, HOUR_S), tenant, record.team, record.caller, graph)
         own = (*whose, "" if graph else record.model, "", tags)
-        _sum(sums, own, _of_call(record))
+        _sum(sums, own, _of_call(record), sign)
         for share in record.shares:
-            _sum(sums, (*whose, share.model, share.node, tags), _of_share(share))
+            _sum(sums, (*whose, share.model, share.node, tags), _of_share(share), sign)
+    return sums
+
+
+def _by_day(by_hour: Sums) -> Sums:
+    sums: Sums = {}
+    for (hour, *dimensions), counts in by_hour.items():
+        _sum(sums, (hour // DAY_S * DAY_S, *dimensions), counts, 1)
     return sums
 
 
@@ -154,14 +211,14 @@ def _of_share(share: Share) -> dict[str, int]:
     }
 
 
-def _sum(sums: Sums, of: tuple[Any, ...], amounts: dict[str, int]) -> None:
+def _sum(sums: Sums, of: tuple[Any, ...], amounts: dict[str, int], sign: int) -> None:
     counts = sums.setdefault(of, dict.fromkeys(COUNTS, 0))
     for name, amount in amounts.items():
-        counts[name] += amount
+        counts[name] += sign * amount
 
 
 def _add(connection: Connection, table: Table, sums: Sums) -> None:
-    for (start, *dimensions), counts in sums.items():
+    for (start, *dimensions), counts in sorted(sums.items()):  # two that fold take their locks in one order
         key = _digest(start, dimensions)
         more = {name: table.c[name] + amount for name, amount in counts.items()}
         if connection.execute(update(table).where(table.c.id == key).values(more)).rowcount == 0:

@@ -19,7 +19,7 @@ from typing import Final
 import genai_prices
 import structlog
 
-from cluster.config import ModelSpec, OpenAISpec, TimePrice, TokenPrice
+from cluster.config import ModelSpec, RemoteSpec, TimePrice, TokenPrice
 from cluster.messages import Usage
 from serve_apps.gateway.demand import FREE, Price
 
@@ -44,7 +44,7 @@ def price_of(spec: ModelSpec) -> Price:
     """What the config says, else what the provider asks."""
     if spec.price is not None:
         return configured(spec.price)
-    return _asked(spec) if isinstance(spec, OpenAISpec) else FREE
+    return _asked(spec) if isinstance(spec, RemoteSpec) else FREE
 
 
 def configured(price: TimePrice | TokenPrice) -> Price:
@@ -80,7 +80,7 @@ def highest(prices: Mapping[str, Price], models: Iterable[str]) -> Price:
     return Price(token, token, token, sum(each.second for each in known))
 
 
-def _asked(spec: OpenAISpec) -> Price:
+def _asked(spec: RemoteSpec) -> Price:
     """Of the provider at the URL. The list tells sums: those of a prompt as long as may be, and of a million
     tokens of output behind it."""
     model, prompt = spec.model or spec.name, spec.max_context
@@ -98,7 +98,7 @@ def _asked(spec: OpenAISpec) -> Price:
     )
 
 
-def _sum(spec: OpenAISpec, usage: genai_prices.Usage) -> genai_prices.types.PriceCalculation:
+def _sum(spec: RemoteSpec, usage: genai_prices.Usage) -> genai_prices.types.PriceCalculation:
     return genai_prices.calc_price(usage, model_ref=spec.model or spec.name, provider_api_url=spec.base_url)
 
 

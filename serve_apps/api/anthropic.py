@@ -8,6 +8,7 @@ import msgspec
 
 from cluster.messages import Generate
 from serve_apps.gateway.charging import charged
+from serve_apps.gateway.conversation import Conversation
 from serve_apps.gateway.demand import Demand
 from serve_apps.gateway.deps import Request
 from serve_apps.gateway.errors import BadRequest
@@ -29,19 +30,27 @@ async def messages(request: Request) -> None:
     bodies.check(body)
     if body.model.startswith(GRAPH_PREFIX):
         _check_for_graph(body)
+    turns = bodies.chat_messages(body)
     asked = Asked(
         model=body.model,
         sampling=bodies.chat_sampling(body),
         stream=bool(body.stream),
         wanted=body.max_tokens,
         size=len(raw),
-        messages=bodies.chat_messages(body),
+        messages=turns,
+        context_id=body.context_id,
+        session=(body.metadata.user_id or "") if body.metadata else "",
     )
     label = replies.MessageLabel(f"msg_{exchange.id}", body.model)
-    telling = Telling(
-        replies.MessageStream(label) if body.stream else None, partial(replies.message_answer, label)
-    )
-    await generate(request, asked, lambda _: telling)
+
+    def telling(conversation: Conversation | None) -> Telling:
+        return Telling(
+            replies.MessageStream(label) if body.stream else None,
+            partial(replies.message_answer, label),
+            partial(conversation.remember, turns) if conversation is not None else None,
+        )
+
+    await generate(request, asked, telling)
 
 
 async def count_tokens(request: Request) -> None:

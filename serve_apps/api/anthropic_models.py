@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -16,6 +16,16 @@ from serve_apps.gateway.errors import BadRequest
 
 DEFAULT_PAGE = 20
 MAX_PAGE = 1000
+PAGE_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
+    "limit": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_PAGE,
+        "description": f"With `anthropic-version`: how many on a page, {DEFAULT_PAGE} if not said.",
+    },
+    "after_id": {"type": "string", "description": "With `anthropic-version`: those behind this one."},
+    "before_id": {"type": "string", "description": "With `anthropic-version`: those in front of this one."},
+}
 
 
 class AnthropicModel(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="model"):

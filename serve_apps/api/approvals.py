@@ -149,8 +149,8 @@ async def _wake(request: Request, run_id: str) -> Literal["running", "suspended"
     if gateway.journals is None:
         return "running"
     try:
-        kept = await gateway.journals.read(caller.tenant, run_id)
-        if kept.state == "suspended":
+        if (await gateway.journals.head(caller.tenant, run_id)).state == "suspended":
+            kept = await gateway.journals.read(caller.tenant, run_id)
             await go_on(request, kept, None, gateway.settings.max_timeout_s)
     except (UnknownRun, RunHeld, RunEnded):
         return "running"  # it keeps nothing, or somebody was faster

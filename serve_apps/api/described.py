@@ -50,6 +50,8 @@ class Described:
     """JSON Schemas of the parameters after the `?`."""
     accepts: bool = False
     """Whether it may answer that the run goes on by itself."""
+    in_anthropic: type[Any] | None = None
+    """The JSON of a success where `anthropic-version` is sent, if it has another shape then."""
     failure: type[Any] = ErrorBody
     """The JSON of an answer that is not a success."""
     status: int = 200

@@ -16,6 +16,7 @@ from fastapi.openapi.utils import get_openapi
 
 from runtime.context.model import Context
 from serve_apps.api.admin.described import ADMIN_ROUTES
+from serve_apps.api.anthropic_models import PAGE_PARAMETERS, AnthropicModel, AnthropicModelPage
 from serve_apps.api.approvals import ApprovalAnswer, ApprovalBody, ApprovalList
 from serve_apps.api.contexts import ContextDeleted
 from serve_apps.api.described import CALL_ERRORS, READ_ERRORS, AnthropicError, Described, ErrorBody
@@ -49,14 +50,12 @@ under it; the answer says the new version, in `x-context-version` or, streamed, 
 finish reason.
 """
 
-PAGE: Mapping[str, Any] = {
-    "persistAuthorization": True,
-    "displayRequestDuration": True,
-    "tryItOutEnabled": True,
-    "defaultModelsExpandDepth": 0,
+_IN_ANTHROPIC: Mapping[str, Any] = {
+    "name": "anthropic-version",
+    "in": "header",
+    "description": "Sent by Anthropic's SDKs; the answer is then in its shape.",
+    "schema": {"type": "string", "example": "2023-06-01"},
 }
-"""How `/docs` is shown: with one's key kept, ready to try."""
-
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _COMPONENTS = "#/components/schemas/"
 
@@ -90,7 +89,7 @@ _EVENT: Mapping[str, Any] = {
 
 ROUTES: dict[tuple[str, str], Described] = {
     ("/v1/chat/completions", "post"): Described(
-        "Chat with a model, or with a graph as `graph/NAME`",
+        "Chat with a model, or with a graph as graph/NAME",
         ChatCompletion,
         ChatBody,
         "openai",
@@ -122,7 +121,7 @@ ROUTES: dict[tuple[str, str], Described] = {
         "Refused: no response is made in the background", None, errors=READ_ERRORS
     ),
     ("/v1/messages", "post"): Described(
-        "Chat with a model, or with a graph as `graph/NAME`, in Anthropic's dialect",
+        "Chat with a model, or with a graph as graph/NAME, in Anthropic's dialect",
         AnthropicMessage,
         MessagesBody,
         "anthropic",
@@ -151,7 +150,7 @@ ROUTES: dict[tuple[str, str], Described] = {
         "Turn tokens back into text", Detokenized, DetokenizeBody, "tokens", False, CALL_ERRORS
     ),
     ("/ai/{task}", "post"): Described(
-        "Have a task done: the body is the inputs that `GET /ai` tells of",
+        "Have a task done: the body is the inputs that GET /ai tells of",
         RunAnswer,
         dict,
         "tasks",
@@ -218,9 +217,15 @@ ROUTES: dict[tuple[str, str], Described] = {
         "Decide for a run that waits", ApprovalAnswer, ApprovalBody, errors=(409, 413, *READ_ERRORS)
     ),
     ("/v1/models", "get"): Described(
-        "The models and graphs this key may call", ModelList, errors=READ_ERRORS
+        "The models and graphs this key may call",
+        ModelList,
+        errors=READ_ERRORS,
+        query=PAGE_PARAMETERS,
+        in_anthropic=AnthropicModelPage,
     ),
-    ("/v1/models/{model}", "get"): Described("One model", ModelObject, errors=READ_ERRORS),
+    ("/v1/models/{model}", "get"): Described(
+        "One model", ModelObject, errors=READ_ERRORS, in_anthropic=AnthropicModel
+    ),
     ("/v1/contexts/{context_id}", "get"): Described("A kept conversation", Context, errors=READ_ERRORS),
     ("/v1/contexts/{context_id}", "delete"): Described(
         "Forget a conversation", ContextDeleted, errors=READ_ERRORS
@@ -237,19 +242,8 @@ ROUTES: dict[tuple[str, str], Described] = {
 }
 
 
-def install(api: FastAPI) -> None:
-    """Makes `/openapi.json` and `/docs` tell of every route. The document is built at the first request."""
-    document: dict[str, Any] = {}
-
-    def openapi() -> dict[str, Any]:
-        if not document:
-            document.update(_document(api))
-        return document
-
-    api.openapi = openapi  # type: ignore[method-assign]
-
-
-def _document(api: FastAPI) -> dict[str, Any]:
+def document_of(api: FastAPI) -> dict[str, Any]:
+    """The document of every route."""
     document = get_openapi(
         title=api.title, version=api.version, description=api.description, routes=api.routes
     )
@@ -260,7 +254,7 @@ def _document(api: FastAPI) -> dict[str, Any]:
         *(
             kind
             for route in ROUTES.values()
-            for kind in (route.answer, route.body)
+            for kind in (route.answer, route.body, route.in_anthropic)
             if kind not in (None, dict)
         ),
     }
@@ -281,14 +275,14 @@ def _document(api: FastAPI) -> dict[str, Any]:
 def _operation(path: str, route: Described) -> dict[str, Any]:
     answer: dict[str, Any] = {}
     if route.answer is not None:
-        answer["application/json"] = {"schema": _reference(route.answer)}
+        answer["application/json"] = {"schema": _either(route.answer, route.in_anthropic)}
     if route.streams:
         answer["text/event-stream"] = {"schema": _EVENT}
     operation: dict[str, Any] = {
         "summary": route.summary,
         "responses": {
             str(route.status): {"description": "Success", "content": answer},
-            **{str(status): _error(status, route.failure) for status in route.errors},
+            **{str(status): _error(status, _failure(route)) for status in route.errors},
         },
     }
     if route.accepts:
@@ -307,6 +301,8 @@ def _operation(path: str, route: Described) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "query", "schema": schema} for name, schema in route.query.items()
     ]
+    if route.in_anthropic is not None:
+        parameters.append(dict(_IN_ANTHROPIC))
     parameters += [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in _PARAMETER.findall(path)
@@ -316,15 +312,20 @@ def _operation(path: str, route: Described) -> dict[str, Any]:
     return operation
 
 
-def _reference(kind: type[Any]) -> dict[str, str]:
+def _reference(kind: type[Any]) -> dict[str, Any]:
     return {"type": "object"} if kind is dict else {"$ref": _COMPONENTS + kind.__name__}
 
 
-def _error(status: int, failure: type[Any]) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "description": "Error",
-        "content": {"application/json": {"schema": _reference(failure)}},
-    }
+def _either(kind: type[Any], other: type[Any] | None) -> dict[str, Any]:
+    return _reference(kind) if other is None else {"anyOf": [_reference(kind), _reference(other)]}
+
+
+def _failure(route: Described) -> dict[str, Any]:
+    return _either(route.failure, None if route.in_anthropic is None else AnthropicError)
+
+
+def _error(status: int, failure: Mapping[str, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": "Error", "content": {"application/json": {"schema": failure}}}
     if status in (429, 503):
         described["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds"}}
     return described

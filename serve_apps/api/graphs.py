@@ -45,8 +45,7 @@ async def run_graph(request: Request) -> None:
     gateway, exchange, caller = request
     body = _decode_body(await exchange.body(gateway.settings.max_body_bytes))
     check_free_form(body.inputs, "inputs")
-    name = exchange.path.split("/")[3]
-    info = find_graph(request, name)
+    name, info = find_graph(request, exchange.path.split("/")[3], body.context_id or "")
     inputs = validate_inputs(info.inputs, body.inputs)
     conversation = await open_conversation(request, body.context_id)
     if conversation is not None and info.chat is None:

@@ -29,6 +29,8 @@ class ModelObject(Struct, frozen=True, omit_defaults=True):
     task: Literal["generate", "embed", "graph"]
     max_context: int | None = None
     """Tokens of prompt and output together."""
+    parent: str | None = None
+    """Of a LoRA adapter, the model that it was trained on."""
 
 
 class ModelList(Struct, frozen=True):
@@ -40,7 +42,9 @@ def describe(gateway: Gateway, model: str) -> ModelObject:
     if model.startswith(GRAPH_PREFIX):
         return ModelObject(model, 0, GRAPH_OWNER, "model", "graph")
     info = gateway.pools[model].info
-    return ModelObject(model, info.created, info.owned_by, "model", info.task, info.max_context)
+    return ModelObject(
+        model, info.created, info.owned_by, "model", info.task, info.max_context, info.base or None
+    )
 
 
 def router(gateway: Gateway) -> APIRouter:

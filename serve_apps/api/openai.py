@@ -7,7 +7,7 @@ from functools import partial
 
 import msgspec
 
-from cluster.interface import Batch, Pool
+from cluster.interface import Pool
 from cluster.messages import Embed, Message
 from serve_apps.accounting.bills import tags_in
 from serve_apps.gateway.charging import charged
@@ -52,6 +52,7 @@ async def chat_completions(request: Request) -> None:
         size=len(raw),
         messages=messages,
         context_id=body.context_id,
+        session=body.prompt_cache_key or body.user or "",
     )
     await generate(request, asked, partial(_chat_telling, request, body, messages))
 
@@ -66,7 +67,8 @@ async def completions(request: Request) -> None:
         stream=bool(body.stream),
         wanted=body.max_tokens,
         size=len(raw),
-        prompt=bodies.check_completion(body),
+        prompts=bodies.check_completion(body),
+        session=body.prompt_cache_key or body.user or "",
         field="prompt",
     )
     label = replies.Label(f"cmpl-{exchange.id}", body.model, int(gateway.clock()))
@@ -81,16 +83,17 @@ async def embeddings(request: Request) -> None:
     body = bodies.decode_embedding(raw)
     texts = bodies.embedding_texts(body)
     pool = find_pool(request, body.model, "embed")
-    call = Embed(exchange.id, body.model, texts, exchange.deadline, caller.tenant)
+    model = pool.info.name
+    call = Embed(exchange.id, model, texts, exchange.deadline, caller.tenant)
     if len(raw) > LARGE_PROMPT_CHARS:
         tokens = await asyncio.to_thread(_embed_tokens, pool, call)
     else:
         tokens = _embed_tokens(pool, call)
-    price = gateway.price(body.model)
-    meter = EmbedMeter(body.model, tokens, price)
-    demand = Demand(body.model, tokens, 0, price=price, seconds=exchange.seconds)
+    price = gateway.price(model)
+    meter = EmbedMeter(model, tokens, price)
+    demand = Demand(model, tokens, 0, price=price, seconds=exchange.seconds)
     async with charged(request, meter, demand):
-        result = await pool.embed(call)
+        result = await pool.embed(msgspec.structs.replace(call, prompt_tokens=tokens))
         meter.usage = result.usage
         base64 = body.encoding_format == "base64"
         await exchange.respond(200, replies.embedding_answer(body.model, result, base64=base64))
@@ -110,19 +113,13 @@ def _chat_telling(
     request: Request, body: bodies.ChatBody, messages: list[Message], conversation: Conversation | None
 ) -> Telling:
     label = replies.Label(f"chatcmpl-{request.exchange.id}", body.model, int(request.gateway.clock()))
-    remember = partial(_remember, conversation, messages) if conversation is not None else None
+    remember = partial(conversation.remember, messages) if conversation is not None else None
     writer = (
         replies.ChatStream(label, include_usage=_include_usage(body), hold_finish=remember is not None)
         if body.stream
         else None
     )
     return Telling(writer, partial(replies.chat_answer, label), remember)
-
-
-async def _remember(
-    conversation: Conversation, messages: list[Message], events: Batch
-) -> replies.ContextVersion:
-    return await conversation.keep(messages, replies.assistant_turn(events))
 
 
 def _embed_tokens(pool: Pool, call: Embed) -> int:

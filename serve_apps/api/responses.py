@@ -64,6 +64,7 @@ async def create_response(request: Request) -> None:
         wanted=body.max_output_tokens,
         size=len(raw) + sum(map(_size, before)),
         messages=[*instructions, *before, *turns],
+        session=body.prompt_cache_key or body.safety_identifier or body.user or "",
         field="input",
     )
     telling = _telling(request, body, items, turns)

@@ -68,17 +68,15 @@ async def run_events(request: Request) -> None:
     gateway, exchange, caller = request
     run_id, after = _run_id(exchange), _after(exchange)
     exchange.watch()
-    kept = await kept_run(gateway, caller, run_id, "events")
+    await _check_kept(gateway, caller, run_id, "events")
     exchange.added_headers.append((b"x-run-id", run_id.encode()))
-    await tell_numbered(
-        exchange, run_id, follow(journals_of(gateway), caller.tenant, kept.request.run_id, after)
-    )
+    await tell_numbered(exchange, run_id, follow(journals_of(gateway), caller.tenant, run_id, after))
 
 
 async def resume_run(request: Request) -> None:
     gateway, exchange, caller = request
     body = _decode_resume(await exchange.body(gateway.settings.max_body_bytes))
-    kept = await kept_run(gateway, caller, _run_id(exchange), "checkpoints")
+    kept = await _kept_run(gateway, caller, _run_id(exchange))
     run = kept.request
     if kept.state == "running":
         raise Conflict(f"The run {run.run_id} goes on.", code="run_running")
@@ -107,7 +105,7 @@ async def fork_run(request: Request) -> None:
     body = _decode_fork(await exchange.body(gateway.settings.max_body_bytes))
     check_free_form(body.inputs or {}, "inputs")
     check_free_form(body.outputs or {}, "outputs")
-    kept = await kept_run(gateway, caller, _run_id(exchange), "checkpoints")
+    kept = await _kept_run(gateway, caller, _run_id(exchange))
     runner, journals = runner_of(gateway), journals_of(gateway)
     old = kept.request
     _check_rights(caller, kept)
@@ -162,23 +160,29 @@ def tokens_of(kept: Kept, budget: int | None) -> int:
     return bound if budget is None else min(bound, budget)
 
 
-async def kept_run(
-    gateway: Gateway, caller: Caller, run_id: str, what: Literal["events", "checkpoints"]
-) -> Kept:
-    """What the journal has of a run of the key's tenant, of a graph that the key may use.
+async def _kept_run(gateway: Gateway, caller: Caller, run_id: str) -> Kept:
+    """All that is kept of a run of which checkpoints are. Raises as `_check_kept`."""
+    await _check_kept(gateway, caller, run_id, "checkpoints")
+    return await journals_of(gateway).read(caller.tenant, run_id)
 
-    `what` is needed of it: events, or checkpoints. Raises `NotFound`, `Conflict` where the run keeps none,
-    `StoreUnavailable`.
+
+async def _check_kept(
+    gateway: Gateway, caller: Caller, run_id: str, what: Literal["events", "checkpoints"]
+) -> None:
+    """That the journal has a run of the key's tenant, of a graph that the key may use, and what is needed of
+    it, without reading that.
+
+    Raises `NotFound`, `Conflict` where the run keeps none, `StoreUnavailable`.
     """
     try:
-        kept = await journals_of(gateway).read(caller.tenant, run_id)
+        run, _, _ = await journals_of(gateway).head(caller.tenant, run_id)
     except UnknownRun:
         await find_run(gateway, caller, run_id)
     else:
-        if not may_use(caller, GRAPH_PREFIX + kept.request.graph):
+        if not may_use(caller, GRAPH_PREFIX + run.graph):
             await find_run(gateway, caller, run_id)
-        if what == "events" or kept.request.durability != "none":
-            return kept
+        if what == "events" or run.durability != "none":
+            return
     raise nothing_kept(run_id, what)
 
 

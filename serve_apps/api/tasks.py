@@ -50,7 +50,7 @@ async def run_task(request: Request) -> None:
     if graph is None:
         hint = suggestion(task, visible_tasks(gateway, caller))
         raise NotFound(f"There is no task {task[:100]!r}.{hint} GET /ai lists all.", code="task_not_found")
-    info = find_graph(request, graph)
+    graph, info = find_graph(request, graph)
     run = RunRequest(
         run_id=exchange.id,
         graph=graph,

@@ -3,6 +3,7 @@
     mac(0) = start          of the log's organisation
     mac(n) = MAC(mac(n-1), n, entry n)
     seal   = MAC'(n, mac(n))          of the last entry, kept beside the log
+    floor  = MAC"(n, mac(n))          of the last entry that was let go, where the log begins behind one
 
 The MAC is keyed BLAKE2b (RFC 7693), under a key derived for each organisation from a secret that is not in
 the store. So whoever can write to the store, and to nothing else, makes no entry that fits:
@@ -48,6 +49,16 @@ class ChainKey:
         """What says that the log ends with this entry."""
         return _mac(self._key, b"cgh audit seal", sequence.to_bytes(_NUMBER_BYTES) + mac)
 
+    def floor_seal(self, sequence: int, mac: bytes) -> bytes:
+        """What says that all entries up to this one were sound when they were let go."""
+        return _mac(self._key, b"cgh audit floor", sequence.to_bytes(_NUMBER_BYTES) + mac)
+
+    def is_floor(self, floor: Head) -> bool:
+        """Whether we let entries go up to there."""
+        return floor.sequence >= 1 and hmac.compare_digest(
+            floor.seal, self.floor_seal(floor.sequence, floor.mac)
+        )
+
     def sealed(self, head: Head) -> bool:
         """Whether we wrote this head."""
         return head.sequence >= 1 and hmac.compare_digest(head.seal, self.seal(head.sequence, head.mac))
@@ -59,15 +70,27 @@ class ChainKey:
 
 
 class ChainCheck:
-    """Looks at a log from its first entry on, a page at a time, and remembers the first thing wrong."""
+    """Looks at a log from its first entry on, a page at a time, and remembers the first thing wrong.
 
-    def __init__(self, key: ChainKey, anchors: Sequence[Anchor] = ()) -> None:
+    It begins behind `floor`, the last entry that was let go, if there is one. An anchor of before that tells
+    nothing any more.
+    """
+
+    def __init__(self, key: ChainKey, anchors: Sequence[Anchor] = (), floor: Head | None = None) -> None:
         self._key = key
         self._anchors = {anchor.sequence: anchor for anchor in anchors}
-        self._mac = key.start
+        self.mac = key.start
+        """Of the last entry that is as it was written."""
         self._fault: tuple[int, str] | None = None
         self.entries = 0
-        """That are as they were written."""
+        """That are as they were written, those that were let go among them."""
+        if floor is not None:
+            self._begin_behind(floor)
+
+    @property
+    def sound(self) -> bool:
+        """Whether all that was looked at is as it was written."""
+        return self._fault is None
 
     def feed(self, page: Iterable[Kept]) -> None:
         """The next entries, in the order of the store."""
@@ -79,22 +102,31 @@ class ChainCheck:
         """What it came to, once all entries were fed. `head` as the store has it, read after them."""
         if self._fault is None:
             self._fault = self._look_at_end(head)
-        reached = Anchor(self._key.tenant, self.entries, self._mac.hex()) if self.entries else None
+        reached = Anchor(self._key.tenant, self.entries, self.mac.hex()) if self.entries else None
         if self._fault is None:
             return Verdict(self.entries, reached)
         return Verdict(self.entries, reached, *self._fault)
+
+    def _begin_behind(self, floor: Head) -> None:
+        anchor = self._anchors.get(floor.sequence)
+        if not self._key.is_floor(floor):
+            self._fault = (1, "what is said of the entries that were let go is not what was written there")
+        elif anchor is not None and not hmac.compare_digest(anchor.mac, floor.mac.hex()):
+            self._fault = (floor.sequence, f"the log is not the one of the anchor {anchor}")
+        else:
+            self.mac, self.entries = floor.mac, floor.sequence
 
     def _look(self, kept: Kept) -> tuple[int, str] | None:
         number = self.entries + 1
         if kept.place != b"%d-0" % number:
             return number, f"at the place of entry {number} there is {kept.place.decode(errors='replace')}"
-        mac = self._key.link(self._mac, number, kept.packed)
+        mac = self._key.link(self.mac, number, kept.packed)
         if not hmac.compare_digest(mac, kept.mac):
             return number, f"entry {number} is not what was written there"
         anchor = self._anchors.get(number)
         if anchor is not None and not hmac.compare_digest(anchor.mac, mac.hex()):
             return number, f"the log is not the one of the anchor {anchor}: it was another up to there"
-        self._mac, self.entries = mac, number
+        self.mac, self.entries = mac, number
         return None
 
     def _look_at_end(self, head: Head | None) -> tuple[int, str] | None:
@@ -108,7 +140,7 @@ class ChainCheck:
             return following, "the head of the log is not what was written there"
         if head.sequence > self.entries:
             return following, f"the log ends before entry {head.sequence} of its head"
-        if head.sequence < self.entries or head.mac != self._mac:
+        if head.sequence < self.entries or head.mac != self.mac:
             return head.sequence + 1, f"the log goes on behind entry {head.sequence} of its head"
         return None
 

@@ -2,6 +2,7 @@
 
     cgh:{acme}:audit:log       stream, SEQUENCE-0: entry, mac
     cgh:{acme}:audit:head      hash: sequence, mac, seal of the last entry
+    cgh:{acme}:audit:floor     hash: the same of the last entry that was let go
     cgh:{-}:audit:log          what belongs to no organisation
 
 A log for each, not one for all: an owner can read the own one whole, and so verify it, and sees nothing of
@@ -10,6 +11,9 @@ others. Entries are added by compare-and-set on the head, so gateways race and n
 An entry is written *before* the change that it tells of. Nothing changes that could not be written down; a
 gateway that dies in between leaves an entry without a change, never a change without an entry. A change that
 then fails, or of which nobody knows whether it happened, has a second entry that says so.
+
+A log keeps its newest `keep` entries. Older ones are let go in small numbers, once they were looked at: they
+were as they had been written, which the seal of the floor says for ever. Where they were not, none is let go.
 
 A log that is broken takes nothing more, or the next entry would seal what is left of it as whole. It stays so
 until somebody puts it aside (`restart`).
@@ -45,8 +49,13 @@ from serve_apps.audit.model import (
 
 REFUSED_AGAIN_S: Final = 60
 """Refusals of one caller at one action within this time are one entry: nobody fills the log by asking."""
+KEPT_ENTRIES: Final = 100_000
+"""Of each log; about 50 MB."""
+LET_GO_EVERY: Final = 250
+"""Entries from one look at what may go to the next."""
 _PAGE: Final = 500
 _APPEND = Script("audit_append")
+_LET_GO = Script("audit_let_go")
 _SET_ASIDE = Script("audit_set_aside")
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -57,8 +66,16 @@ _log = structlog.get_logger(__name__)
 class AuditLog:
     """Writes and reads the logs. `secret` is that of the gateways; `clock` gives Unix seconds."""
 
-    def __init__(self, store: Store, secret: bytes, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        secret: bytes,
+        *,
+        keep: int = KEPT_ENTRIES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._store = store
+        self._keep = keep
         self._clock = clock
         self._key = lru_cache(maxsize=1024)(lambda tenant: ChainKey(secret, tenant))
 
@@ -109,6 +126,8 @@ class AuditLog:
             )
             if reply[0] == 1:
                 _log.info("audited", tenant=tenant, action=deed.action, sequence=sequence, mac=mac.hex())
+                if sequence % LET_GO_EVERY == 0 and sequence > self._keep:
+                    await self._let_go(tenant, sequence - self._keep)
                 return entry
             if reply[0] < 0:
                 raise _broken(tenant)
@@ -133,8 +152,17 @@ class AuditLog:
 
         Raises `InvalidName`, `StoreUnavailable`.
         """
-        looking = ChainCheck(self._key(tenant), [each for each in anchors if each.tenant == tenant])
-        last = b"0-0"
+        ours = [each for each in anchors if each.tenant == tenant]
+        floor = await self._floor(tenant)
+        while True:
+            verdict = await self._look(tenant, ChainCheck(self._key(tenant), ours, floor), floor)
+            begins = await self._floor(tenant)
+            if verdict.sound or begins == floor:
+                return verdict
+            floor = begins  # entries were let go meanwhile
+
+    async def _look(self, tenant: str, looking: ChainCheck, floor: Head | None) -> Verdict:
+        last = b"%d-0" % (0 if floor is None else floor.sequence)
         while True:
             # The head is read before the page: where none follows, it is the head of just what was read.
             head = await self._head(tenant)
@@ -161,10 +189,31 @@ class AuditLog:
 
         Raises `StoreUnavailable`.
         """
-        places = [_log_key(deed.tenant), _head_key(deed.tenant)]
+        places = [_log_key(deed.tenant), _head_key(deed.tenant), _floor_key(deed.tenant)]
         aside = [f"{place}:set-aside:{int(self._clock() * 1000)}" for place in places]
         await self._store.run(_SET_ASIDE, [*places, *aside], [])
         return await self.write(deed)
+
+    async def _let_go(self, tenant: str, last: int) -> None:
+        """Forgets entries up to number `last`, at most so many as are looked at in one go. Never raises: what
+        stays now goes another time."""
+        try:
+            await self._let_go_sound(tenant, last)
+        except StoreError as error:
+            _log.warning("audit_log_keeps_all", tenant=tenant, why=type(error).__name__)
+
+    async def _let_go_sound(self, tenant: str, last: int) -> None:
+        floor = await self._floor(tenant)
+        begins = 0 if floor is None else floor.sequence
+        looking = ChainCheck(self._key(tenant), floor=floor)
+        page = [_as_kept(each) for each in await self._page(tenant, b"%d-0" % begins)]
+        looking.feed(page[: max(0, last - begins)])
+        if not looking.sound:
+            _log.warning("audit_log_keeps_all", tenant=tenant, why="an entry is not as it was written")
+        elif looking.entries > begins:
+            seal = self._key(tenant).floor_seal(looking.entries, looking.mac)
+            places = [_log_key(tenant), _floor_key(tenant)]
+            await self._store.run(_LET_GO, places, [str(begins or ""), looking.entries, looking.mac, seal])
 
     async def _as_far_as_possible(self, deed: Deed, outcome: Outcome, of: int | None) -> None:
         try:
@@ -174,6 +223,9 @@ class AuditLog:
 
     async def _head(self, tenant: str) -> Head | None:
         return _as_head(*await self._store.execute("HMGET", _head_key(tenant), "sequence", "mac", "seal"))
+
+    async def _floor(self, tenant: str) -> Head | None:
+        return _as_head(*await self._store.execute("HMGET", _floor_key(tenant), "sequence", "mac", "seal"))
 
     async def _page(self, tenant: str, after: bytes) -> list[Any]:
         found = await self._store.execute("XRANGE", _log_key(tenant), b"(" + after, "+", "COUNT", _PAGE)
@@ -204,6 +256,10 @@ def _log_key(tenant: str) -> str:
 
 def _head_key(tenant: str) -> str:
     return _key(tenant, "head")
+
+
+def _floor_key(tenant: str) -> str:
+    return _key(tenant, "floor")
 
 
 def _key(tenant: str, part: str) -> str:

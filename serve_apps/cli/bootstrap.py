@@ -11,17 +11,11 @@ from typing import Annotated
 
 import typer
 
-from runtime.store.client import Store
-from serve_apps.audit.log import AuditLog
-from serve_apps.audit.model import OPERATOR, PLATFORM, Deed
 from serve_apps.cli.calls import CallFailed
-from serve_apps.cli.demo import store_url
+from serve_apps.cli.operator import deed, operating
 from serve_apps.cli.options import CONFIG, QUICKSTART
-from serve_apps.gateway.key_tokens import load_or_create_pepper
-from serve_apps.gateway.keys import AdminExists, KeyStore
+from serve_apps.gateway.keys import AdminExists
 from serve_apps.settings import load_settings
-
-STORE_TIMEOUT_S = 5.0
 
 
 def bootstrap(
@@ -40,26 +34,17 @@ def bootstrap(
 
 
 async def _bootstrap(config: Path, organisation: str, called: str, instead_of: str | None) -> str:
-    settings = load_settings(config)
-    pepper = load_or_create_pepper(settings.pepper_file)
-    store = Store.connect(store_url(settings), timeout_s=STORE_TIMEOUT_S)
-    try:
-        keys, audit = KeyStore(store, pepper), AuditLog(store, pepper)
+    async with operating(load_settings(config)) as (keys, audit):
         if instead_of is not None:
             lost = await keys.get(instead_of)
             if lost is None:
                 raise CallFailed(f"there is no key {instead_of}")
-            async with audit.changing(_deed(lost.tenant, "key.revoke", instead_of)):
+            async with audit.changing(deed(lost.tenant, "key.revoke", f"key/{instead_of}")):
                 await keys.revoke(instead_of)
         key_id = keys.new_id()
-        async with audit.changing(_deed(organisation, "key.bootstrap", key_id)):
-            token, _ = await keys.bootstrap(organisation, called, key_id)
+        try:
+            async with audit.changing(deed(organisation, "key.bootstrap", f"key/{key_id}")):
+                token, _ = await keys.bootstrap(organisation, called, key_id)
+        except AdminExists as error:
+            raise CallFailed(f"{error}: --instead-of KEY_ID") from None
         return token
-    except AdminExists as error:
-        raise CallFailed(f"{error}: --instead-of KEY_ID") from None
-    finally:
-        await store.close()
-
-
-def _deed(tenant: str, action: str, key_id: str) -> Deed:
-    return Deed(tenant, OPERATOR, PLATFORM, OPERATOR, action, f"key/{key_id}", request_id="")

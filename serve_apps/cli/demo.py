@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 from rich.console import Console
 
-from runtime.store.client import Store
-from runtime.store.embedded import EmbeddedValkey
 from serve_apps.cli.environment import write_secret
-from serve_apps.gateway.key_tokens import load_or_create_pepper
-from serve_apps.gateway.keys import KeyRejected, KeyStore
+from serve_apps.cli.operator import deed, operating
+from serve_apps.gateway.keys import KeyRecord, KeyRejected
 from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.settings import Settings
 
 DEMO_TENANT = "demo"
 DEMO_LIMITS = Limits(requests_per_minute=120, tokens_per_minute=100_000)
-
-
-def store_url(settings: Settings) -> str:
-    return settings.store.url or EmbeddedValkey(settings.store_dir).url
 
 
 def demo_key_file(settings: Settings) -> Path:
@@ -34,22 +29,20 @@ def demo_key(settings: Settings) -> str:
 
 async def _demo_key(settings: Settings) -> str:
     file = demo_key_file(settings)
-    store = Store.connect(store_url(settings))
-    keys = KeyStore(store, load_or_create_pepper(settings.pepper_file))
-    try:
+    async with operating(settings) as (keys, audit):
         if file.exists():
             try:
                 await keys.authenticate(file.read_text())
                 return file.read_text()
             except KeyRejected:
                 pass  # revoked, or the store was emptied: make another
-        token, _ = await keys.create(
-            tenant=DEMO_TENANT, name="demo", role="owner", allowance=Allowance(DEMO_LIMITS)
-        )
+        key_id, allowance = keys.new_id(), Allowance(DEMO_LIMITS)
+        record = KeyRecord(key_id, DEMO_TENANT, "demo", time.time(), role="owner", allowance=allowance)
+        made = audit.digest(DEMO_TENANT, record)
+        async with audit.changing(deed(DEMO_TENANT, "key.create", f"key/{key_id}", made)):
+            token = await keys.issue(record)
         write_secret(file, token)
         return token
-    finally:
-        await store.close()
 
 
 def print_welcome(

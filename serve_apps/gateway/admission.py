@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
-import stamina
 import structlog
 
 from cluster.errors import ClusterError, DeadlineExceeded, InvalidCall
 from runtime.errors import InvalidInputs
-from runtime.store.errors import StoreError, StoreUnavailable
+from runtime.store.errors import StoreError, StoreOut, StoreUnavailable
 from serve_apps.accounting.model import CallEnd
 from serve_apps.gateway.bill import UNBILLED, Bill
 from serve_apps.gateway.callers import Caller
@@ -43,6 +43,11 @@ LOOK_S: Final = 0.5
 """How often a gateway looks for reservations that have expired."""
 SETTLE_FOR_S: Final = 600.0
 """How long a settlement is tried: longer than a store is out."""
+SETTLED_AT_ONCE: Final = 64
+"""Of those that have to be tried again: all that an outage left at the same time would hold up new calls."""
+AGAIN_AFTER_S: Final = 0.1
+"""Between two tries, where the store answers and yet does not do it; twice as long each time."""
+LONGEST_AGAIN_S: Final = 2.0
 GIVE_BACK_AFTER_S: Final = 1.0
 MAX_UNTOLD: Final = 16_384
 """Settlements that may wait for a store that is out; then nothing more is admitted without it."""
@@ -52,10 +57,6 @@ HOLD_MARGIN_S: Final = 60.0
 """How long beyond its call's time a reservation is held on to: one that nobody closes is no leak."""
 METERS_AT_ONCE: Final = 16
 """Meters read in one turn of the event loop: some count the tokens of all that was said."""
-
-_settle_again = stamina.AsyncRetryingCaller(
-    attempts=None, timeout=SETTLE_FOR_S, wait_initial=0.1, wait_max=2.0
-).on(StoreUnavailable)
 
 _log = structlog.get_logger(__name__)
 
@@ -69,7 +70,8 @@ class Admission:
         self._local = local
         self._open: dict[str, Ticket] = {}
         """Not settled yet, by reservation id."""
-        self._settling: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Future[Any]] = set()
+        self._again = asyncio.Semaphore(SETTLED_AT_ONCE)
         self._unheard = 0
 
     async def reserve(self, caller: Caller, call_id: str, demand: Demand, bill: Bill = UNBILLED) -> Ticket:
@@ -82,11 +84,11 @@ class Admission:
             reservation = await self._ledger.reserve(caller, demand, reservation_id=call_id, record=record)
         except QuotaExceeded as refusal:
             raise _refused(refusal) from None
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             if self._local is not None and len(self._settling) < MAX_UNTOLD:
                 return self._reserve_here(self._local, caller, call_id, demand, bill)
             # It may have been taken all the same, and would hold the caller's tokens until it expires.
-            if self._unheard < MAX_UNHEARD:
+            if self._unheard < MAX_UNHEARD and not isinstance(error, StoreOut):
                 self._background(self._give_back(caller, call_id, demand))
             raise
         ticket = self._open[call_id] = Ticket(self, reservation, bill)
@@ -103,11 +105,20 @@ class Admission:
         return ticket
 
     def close(self, ticket: Ticket) -> None:
-        """Settles a call that has ended, or releases it, in a task of its own."""
+        """Settles a call that has ended, or releases it, beside whatever goes on."""
         if self._local is not None and ticket.local_caller is not None:
             requests = 0 if ticket.owed is None else 1
             self._local.close(ticket.reservation.reservation_id, ticket.spent, requests)
-        self._background(self._close(ticket))
+            self._background(self._close(ticket))
+            return
+        try:
+            reply = self._closing(ticket)
+        except (StoreUnavailable, ValueError):
+            self._background(self._close(ticket))
+        else:
+            # Mostly it goes through at once: a task of its own would cost as much as all the rest.
+            self._settling.add(reply)
+            reply.add_done_callback(partial(self._closed, ticket))
 
     async def hold(self) -> None:
         """Renews what is open, until it is cancelled. Whether the store is out is told elsewhere."""
@@ -115,8 +126,10 @@ class Admission:
             await asyncio.sleep(RENEW_S)
             try:
                 await self.renew()
+            except StoreUnavailable:
+                continue
             except StoreError as error:
-                _log.debug("reservations_not_renewed", error=type(error).__name__)
+                _log.warning("reservations_not_renewed", error=type(error).__name__)
 
     async def look(self) -> None:
         """Settles what gateways have left behind that are gone, until it is cancelled.
@@ -159,8 +172,10 @@ class Admission:
 
     async def drain(self, seconds: float) -> None:
         """Waits, at most so long, until all is settled."""
-        if self._settling:
-            await asyncio.wait(self._settling, timeout=seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._settling:
+                    await asyncio.wait(self._settling)
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -172,16 +187,31 @@ class Admission:
         self._unheard += 1
         try:
             await asyncio.sleep(GIVE_BACK_AFTER_S)  # the lost command may still be on its way
-            await self._ledger.release(Reservation(call_id, caller.tenant, caller.id, demand, limits=()))
-        except StoreError as error:
-            _log.debug("not_given_back", reservation_id=call_id, error=type(error).__name__)
+            with suppress(StoreError, TimeoutError):  # it expires
+                async with asyncio.timeout(SETTLE_FOR_S):
+                    await self._ledger.answering()
+                await self._ledger.release(Reservation(call_id, caller.tenant, caller.id, demand, limits=()))
         finally:
             self._unheard -= 1
 
-    async def _close(self, ticket: Ticket) -> None:
+    def _closing(self, ticket: Ticket) -> asyncio.Future[Any]:
+        """The future reply of the store. Raises `StoreUnavailable`."""
+        if ticket.owed is None:
+            return self._ledger.releasing(ticket.reservation, ticket.record)
+        return self._ledger.settling(ticket.reservation, ticket.spent, ticket.record)
+
+    def _closed(self, ticket: Ticket, reply: asyncio.Future[Any]) -> None:
+        self._settling.discard(reply)
+        if reply.cancelled() or reply.exception() is not None:
+            self._background(self._close(ticket, reply))
+        else:
+            self._open.pop(ticket.reservation.reservation_id, None)
+
+    async def _close(self, ticket: Ticket, first: Awaitable[Any] | None = None) -> None:
+        """Tries until it has gone through. `first` is a try that is made already."""
         try:
-            await self._close_in_time(ticket)
-        except StoreError as error:
+            await self._close_in_time(ticket, first or self._close_once(ticket))
+        except (StoreError, TimeoutError) as error:
             # It expires, and is charged what was seen of it.
             _log.error(
                 "settlement_lost",
@@ -193,18 +223,32 @@ class Admission:
         finally:
             self._open.pop(ticket.reservation.reservation_id, None)
 
-    async def _close_in_time(self, ticket: Ticket) -> None:
+    async def _close_in_time(self, ticket: Ticket, first: Awaitable[Any]) -> None:
         try:
-            await self._close_once(ticket)
+            await first
         except StoreUnavailable:
-            await _settle_again(self._close_once, ticket)
+            async with asyncio.timeout(SETTLE_FOR_S), self._again:
+                await self._close_at_last(ticket)
+
+    async def _close_at_last(self, ticket: Ticket) -> None:
+        """Asks nothing of a store that is known to be out."""
+        wait_s = AGAIN_AFTER_S
+        while True:
+            await self._ledger.answering()
+            try:
+                await self._close_once(ticket)
+            except StoreUnavailable:
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, LONGEST_AGAIN_S)
+            else:
+                return
 
     async def _close_once(self, ticket: Ticket) -> None:
         reservation = ticket.reservation
-        if ticket.owed is None:
+        if ticket.local_caller is None:
+            await self._closing(ticket)
+        elif ticket.owed is None:
             await self._ledger.release(reservation, ticket.record)
-        elif ticket.local_caller is None:
-            await self._ledger.settle(reservation, ticket.spent, ticket.record)
         else:
             await self._ledger.charge(
                 ticket.local_caller,

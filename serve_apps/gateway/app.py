@@ -41,7 +41,6 @@ from serve_apps.gateway.errors import ClientGone, GatewayError, MethodNotAllowed
 from serve_apps.gateway.failures import answer_to
 from serve_apps.gateway.http import (
     JSON_TYPE,
-    ASGIApp,
     Exchange,
     Receive,
     Scope,
@@ -49,7 +48,9 @@ from serve_apps.gateway.http import (
     timeout_of,
 )
 from serve_apps.gateway.recording import answered_before
+from serve_apps.gateway.stopping import OpenRequests
 from serve_apps.gateway.wording import ANTHROPIC, OPENAI, Wording
+from serve_apps.reference import document, page
 
 Endpoint = Callable[[Request], Awaitable[None]]
 
@@ -91,7 +92,7 @@ HOT_ROUTES: Mapping[str, Route] = {
 _log = structlog.get_logger(__name__)
 
 
-def build_app(deps: GatewayDeps) -> ASGIApp:
+def build_app(deps: GatewayDeps) -> Front:
     """The gateway over its parts. Its lifespan watches what is ready, and settles what is left at the end."""
     gateway = Gateway(deps)
     return Front(gateway, _api(gateway))
@@ -104,15 +105,22 @@ class Front:
         self._gateway = gateway
         self.api = api
         """All else."""
+        self._open = OpenRequests()
+
+    async def stop(self, grace_s: float) -> int:
+        """As `OpenRequests.stop`."""
+        return await self._open.stop(grace_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.api(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, says_id=self._gateway.says_ids)
         route = _find(scope["method"], exchange.path)
         exchange.speak(_wording_of(route, exchange))
+        self._open.add(exchange)
         try:
+            self._open.refuse_if_stopping()
             settings, now = self._gateway.settings, self._gateway.clock()
             # Whoever follows a run wants to see its end.
             follows = route is not None and route.method == "GET"
@@ -134,8 +142,9 @@ class Front:
         except ClientGone:
             _log.info("client_gone", request_id=exchange.id)
         except Exception as error:  # noqa: BLE001 - the last resort: `answer_to` logs what it does not know
-            await _refuse(exchange, answer_to(error, exchange.id))
+            await _refuse(exchange, answer_to(error, exchange.id), self._gateway.clock())
         finally:
+            self._open.remove(exchange)
             if exchange.recorder is not None:
                 exchange.recorder.close()
 
@@ -161,7 +170,7 @@ def _wording_of(route: Route | None, exchange: Exchange) -> Wording:
     return ANTHROPIC if b"anthropic-version" in exchange.headers else OPENAI
 
 
-async def _refuse(exchange: Exchange, answer: GatewayError) -> None:
+async def _refuse(exchange: Exchange, answer: GatewayError, now: float) -> None:
     """Answers with an error; on a stream that has begun, as its last event."""
     with suppress(ClientGone, TimeoutError):
         async with asyncio.timeout(REFUSAL_S):
@@ -170,7 +179,8 @@ async def _refuse(exchange: Exchange, answer: GatewayError) -> None:
             elif exchange.streaming:
                 await exchange.end(b"%bdata: %b\n\n" % (exchange.error_event, exchange.error(answer)))
             elif not exchange.started:
-                await exchange.respond(answer.status, exchange.error(answer), [JSON_TYPE, *answer.headers()])
+                headers = [JSON_TYPE, *exchange.wording.limits(answer.headers(), now)]
+                await exchange.respond(answer.status, exchange.error(answer), headers)
 
 
 def _api(gateway: Gateway) -> FastAPI:
@@ -195,11 +205,11 @@ def _api(gateway: Gateway) -> FastAPI:
         version=documentation.VERSION,
         description=documentation.DESCRIPTION,
         lifespan=lifespan,
-        redoc_url=None,
-        swagger_ui_parameters=dict(documentation.PAGE),
+        openapi_url=None,  # `serve_apps.reference` serves the document and the page
     )
     for part in (models, responses, graphs, runs, approvals, contexts, usage, tasks, health, *ADMIN):
         api.include_router(part.router(gateway))
+    api.include_router(page.router())
+    api.include_router(document.router(gateway, api))
     install_error_handlers(api)
-    documentation.install(api)
     return api

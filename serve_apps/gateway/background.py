@@ -78,7 +78,7 @@ async def _surely(gateway: Gateway, run: Begun, start: Callable[[], Awaitable[No
         await start()
     except ReplicaLost:
         try:
-            await _journals(gateway).read(run.tenant, run.run_id)
+            await _journals(gateway).head(run.tenant, run.run_id)
         except UnknownRun:
             pass
         else:

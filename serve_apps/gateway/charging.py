@@ -21,7 +21,7 @@ async def charged(request: Request, meter: Meter, demand: Demand) -> AsyncIterat
     gateway, exchange, caller = request
     bill = bill_of(request, meter, demand.model)
     ticket = await gateway.admission.reserve(caller, exchange.id, demand, bill)
-    exchange.added_headers += ticket.headers()
+    exchange.added_headers += exchange.wording.limits(ticket.headers(), gateway.clock())
     try:
         with ticket.charged(meter):
             yield ticket
@@ -39,6 +39,6 @@ def bill_of(request: Request, meter: Meter, model: str) -> CallBill:
         endpoint=endpoint_of(exchange.path),
         model=model,
         began=exchange.deadline - exchange.seconds,
-        tags=merged(tags_of(exchange.headers.get(b"x-tags", b"")), exchange.tags),
+        tags=merged(exchange.marks, merged(tags_of(exchange.headers.get(b"x-tags", b"")), exchange.tags)),
     )
     return CallBill(facts, meter, gateway.clock)

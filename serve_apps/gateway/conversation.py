@@ -9,11 +9,12 @@ order in which they end. System turns are instructions for the call, not part of
 
 from __future__ import annotations
 
+from cluster.interface import Batch
 from cluster.messages import Message
 from runtime.context.model import Context
 from runtime.context.store import ContextStore
 from serve_apps.gateway.deps import Request
-from serve_apps.translators.openai_replies import ContextVersion
+from serve_apps.translators.openai_replies import ContextVersion, assistant_turn
 
 _INSTRUCTIONS = ("system", "developer")
 
@@ -48,6 +49,10 @@ class Conversation:
         context_id = self._context.context_id
         version = await self._contexts.append(self._tenant, context_id, [*turns(new), reply])
         return ContextVersion(context_id, version)
+
+    async def remember(self, new: list[Message], events: Batch) -> ContextVersion:
+        """As `keep`, of a reply as a model gave it."""
+        return await self.keep(new, assistant_turn(events))
 
 
 async def open_conversation(request: Request, context_id: str | None) -> Conversation | None:

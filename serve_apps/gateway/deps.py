@@ -34,6 +34,7 @@ from serve_apps.gateway.oidc.persons import Persons
 from serve_apps.gateway.quotas import QuotaLedger
 from serve_apps.gateway.readiness import RUNNER, Ask, Readiness, model_part
 from serve_apps.gateway.responses import ResponseStore
+from serve_apps.gateway.traffic import Split
 from serve_apps.settings import GatewaySettings
 
 
@@ -93,6 +94,8 @@ class GatewayDeps:
     """By graph name; not empty only when there is a runner."""
     tasks: Mapping[str, str] = field(default_factory=dict)
     """Graphs by the tasks that they are for."""
+    traffic: Mapping[str, Split] = field(default_factory=dict)
+    """Of the models and `graph/NAME` whose calls several answer, by name."""
     prices: Mapping[str, Price] = field(default_factory=dict)
     """By model name; one that has none is free."""
     usage: UsageBook | None = None
@@ -108,6 +111,8 @@ class GatewayDeps:
     """Whatever else must answer before the gateway calls itself ready, by name."""
     persons: Persons | None = None
     """Those whom identity providers vouch for, where there are any."""
+    says_ids: bool = True
+    """Whether answers say the id of their request, because nobody around the gateway does."""
     settings: GatewaySettings = GatewaySettings()
     clock: Callable[[], float] = time.time
     """Unix seconds."""
@@ -140,6 +145,7 @@ class Gateway:
         self.tokenizers = deps.tokenizers
         self.tasks = deps.tasks
         self.graphs = deps.graphs
+        self.traffic = deps.traffic
         self.prices = deps.prices
         self.usage = deps.usage
         self.runner = deps.runner
@@ -154,6 +160,7 @@ class Gateway:
         self.approvals = deps.approvals
         self.answers = deps.answers
         self.responses = deps.responses
+        self.says_ids = deps.says_ids
         self.settings = deps.settings
         self.clock = deps.clock
         self.quotas = deps.quotas

@@ -8,8 +8,8 @@ The quota settles when the `charged` block ends, whatever ended it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
@@ -28,9 +28,10 @@ from serve_apps.gateway.errors import BadRequest
 from serve_apps.gateway.graph_calls import question_of, reply_batches
 from serve_apps.gateway.http import Exchange
 from serve_apps.gateway.metering import GenerateMeter, Meter, RunMeter
+from serve_apps.gateway.prompts import calls_of, together
 from serve_apps.gateway.relay import Remember, Writer, collect, stream
 from serve_apps.gateway.rights import GRAPH_PREFIX
-from serve_apps.gateway.routing import find_graph, find_pool
+from serve_apps.gateway.routing import check_tools, find_graph, find_pool
 from serve_apps.translators.openai import context_length_exceeded
 
 T = TypeVar("T")
@@ -55,10 +56,12 @@ class Asked:
     size: int
     """About how many characters the prompt has."""
     messages: list[Message] | None = None
-    prompt: str | None = None
-    """Instead of messages."""
+    prompts: Sequence[str] = ()
+    """Instead of messages; each has choices of its own."""
     context_id: str | None = None
     """The conversation that the call continues."""
+    session: str = ""
+    """What the client names calls by that are likely to begin alike."""
     field: str = "messages"
     """What the client calls its prompt."""
 
@@ -89,7 +92,9 @@ async def generate(request: Request, asked: Asked, dialect: Dialect) -> None:
 async def _with_model(request: Request, asked: Asked, dialect: Dialect) -> None:
     """Makes the call fit its model, reserves for it, makes it and tells the reply."""
     _, exchange, caller = request
-    pool = find_pool(request, asked.model, "generate")
+    pool = find_pool(request, asked.model, "generate", asked.context_id or asked.session)
+    asked = replace(asked, model=pool.info.name)
+    check_tools(request, pool, asked.sampling)
     conversation = await open_conversation(request, asked.context_id)
     messages = asked.messages
     if conversation is not None and messages is not None:
@@ -100,16 +105,24 @@ async def _with_model(request: Request, asked: Asked, dialect: Dialect) -> None:
         max_tokens=asked.wanted or pool.info.default_max_tokens,
         deadline=exchange.deadline,
         messages=messages,
-        prompt=asked.prompt,
         sampling=asked.sampling,
         stream=asked.stream,
         tenant=caller.tenant,
+        session=asked.context_id or asked.session,
     )
-    prompt_tokens = await count(pool, call, asked.size + (conversation.size if conversation else 0))
-    call = fitted(pool, call, prompt_tokens, asked)
+    calls = calls_of(call, asked.prompts) if asked.prompts else [call]
+    size = asked.size + (conversation.size if conversation else 0)
+    calls = [fitted(pool, each, await count(pool, each, size), asked) for each in calls]
+    prompt_tokens = sum(each.prompt_tokens for each in calls)
+    choices = asked.sampling.n * len(calls)
+    # To quotas and bills it is one call, of as many choices as there are in all.
+    call = msgspec.structs.replace(
+        call,
+        max_tokens=min(each.max_tokens for each in calls),
+        sampling=msgspec.structs.replace(asked.sampling, n=choices),
+    )
     price = request.gateway.price(asked.model)
     meter = GenerateMeter(pool, call, prompt_tokens, price)
-    choices = call.sampling.n
     demand = Demand(
         asked.model,
         prompt_tokens,
@@ -123,7 +136,9 @@ async def _with_model(request: Request, asked: Asked, dialect: Dialect) -> None:
         if ticket.granted != demand:
             call = msgspec.structs.replace(call, max_tokens=ticket.granted.output_tokens // choices)
             meter.cut(call)
-        await _tell(exchange, pool.generate(call), meter, dialect(conversation))
+        calls = [msgspec.structs.replace(each, max_tokens=call.max_tokens) for each in calls]
+        batches = together(pool, calls) if len(calls) > 1 else pool.generate(calls[0])
+        await _tell(exchange, batches, meter, dialect(conversation))
 
 
 async def count(pool: Pool, call: Generate, size: int) -> int:
@@ -139,19 +154,17 @@ async def aside(size: int, tokenize: Callable[[T], R], what: T) -> R:
 
 
 def fitted(pool: Pool, call: Generate, prompt_tokens: int, asked: Asked) -> Generate:
-    """The call, its output cut to what the model has room for. Raises `BadRequest`."""
+    """The call, its prompt counted, its output cut to what the model has room for. Raises `BadRequest`."""
     left = pool.info.max_context - prompt_tokens
     if left < (asked.wanted or 1):
         raise context_length_exceeded(pool.info.max_context, prompt_tokens, asked.wanted, asked.field)
-    if call.max_tokens > left:
-        return msgspec.structs.replace(call, max_tokens=left)
-    return call
+    return msgspec.structs.replace(call, max_tokens=min(call.max_tokens, left), prompt_tokens=prompt_tokens)
 
 
 async def _with_graph(request: Request, asked: Asked, messages: list[Message], dialect: Dialect) -> None:
     gateway, exchange, caller = request
-    name = asked.model.removeprefix(GRAPH_PREFIX)
-    info = find_graph(request, name)
+    session = asked.context_id or asked.session
+    name, info = find_graph(request, asked.model.removeprefix(GRAPH_PREFIX), session)
     if info.chat is None or gateway.runner is None:
         raise BadRequest(
             f"The graph {info.name!r} is not one to chat with: run it on /v1/graphs/{info.name}/runs.",

@@ -14,6 +14,7 @@ import asyncio
 import math
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
@@ -68,9 +69,10 @@ def request_headers(scope: Mapping[str, Any]) -> dict[bytes, bytes]:
 def request_ids(headers: Mapping[bytes, bytes]) -> tuple[str, bytes]:
     """Our own unique id, and the one to show: the client's if it is clean, else ours.
 
-    The client's is never used inside: a repeated one would meet the reservation of an earlier call.
+    The client's is never used inside: a repeated one would meet the reservation of an earlier call. Ours
+    begins with the time, as RFC 9562's version 7: what is written down of calls is then written side by side.
     """
-    own = os.urandom(16).hex()
+    own = (int(time.time() * 1000).to_bytes(6) + os.urandom(10)).hex()
     shown = headers.get(b"x-request-id", b"")
     return own, shown if _SAFE_ID.fullmatch(shown) else own.encode()
 
@@ -106,6 +108,7 @@ class Exchange:
 
     __slots__ = (
         "_body",
+        "_ended_by",
         "_heartbeat",
         "_limit",
         "_receive",
@@ -119,6 +122,7 @@ class Exchange:
         "gone",
         "headers",
         "id",
+        "marks",
         "path",
         "query",
         "recorder",
@@ -131,7 +135,9 @@ class Exchange:
         "wording",
     )
 
-    def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    def __init__(
+        self, scope: Mapping[str, Any], receive: Receive, send: Send, *, says_id: bool = True
+    ) -> None:
         self._receive = receive
         self._send = send
         self._limit: asyncio.Timeout | None = None
@@ -139,11 +145,12 @@ class Exchange:
         self._heartbeat: asyncio.Task[None] | None = None
         self._sent_at = 0.0
         self._body: bytes | None = None
+        self._ended_by: GatewayError | None = None
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")
         self.headers = request_headers(scope)
         self.id, self.shown_id = request_ids(self.headers)
-        self.added_headers: list[Header] = [(b"x-request-id", self.shown_id)]
+        self.added_headers: list[Header] = [(b"x-request-id", self.shown_id)] if says_id else []
         """Sent with the response, whatever it turns out to be."""
         self.seconds = 0.0
         """How long the request may take in all."""
@@ -161,6 +168,8 @@ class Exchange:
         """Whether the call has cost tokens, once it has ended."""
         self.tags: dict[str, str] = {}
         """What the body says of the call for its usage to be asked for by."""
+        self.marks: dict[str, str] = {}
+        """What we say of the call beside that."""
         self.recorder: Recorder | None = None
 
     def speak(self, wording: Wording) -> None:
@@ -180,7 +189,8 @@ class Exchange:
 
     @asynccontextmanager
     async def bounded(self, seconds: float, now: float) -> AsyncIterator[None]:
-        """Cancels the block when the time is over (`RequestTimedOut`) or the client leaves (`ClientGone`).
+        """Cancels the block when the time is over (`RequestTimedOut`), the client leaves (`ClientGone`) or
+        it is broken off (whatever the reason is).
 
         `now` is the time as Unix seconds.
         """
@@ -194,8 +204,11 @@ class Exchange:
                 raise
             if self.gone:
                 raise ClientGone from None
+            if self._ended_by is not None:
+                raise self._ended_by from None
             raise RequestTimedOut(f"The request was not done within {seconds:g} seconds.") from None
         finally:
+            self._limit = None
             for task in (self._watcher, self._heartbeat):
                 if task is not None:
                     task.cancel()
@@ -272,6 +285,11 @@ class Exchange:
             message["headers"] = [*message.get("headers", ()), *self.added_headers]
         await self._transmit(message)
 
+    def break_off(self, reason: GatewayError) -> None:
+        """Ends the `bounded` block with that error; nothing, where it is at its end."""
+        self._ended_by = reason
+        self._end_now()
+
     async def _transmit(self, message: ASGIMessage) -> None:
         if self.recorder is not None:
             await self.recorder.hear(message)
@@ -286,6 +304,9 @@ class Exchange:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.gone = True
+        self._end_now()
+
+    def _end_now(self) -> None:
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(asyncio.get_running_loop().time())
 

@@ -27,7 +27,7 @@ import structlog
 
 from runtime.sealing import NOTHING_SEALED, Sealing, opened
 from runtime.store.client import Reply, Script, ScriptCall, Store
-from runtime.store.errors import StoreError
+from runtime.store.errors import StoreError, StoreUnavailable
 from runtime.store.group_commit import GroupCommit
 from runtime.store.naming import tenant_key
 from serve_apps.gateway.callers import Caller
@@ -179,6 +179,8 @@ class AnswerStore:
                 calls = [ScriptCall(_HOLD, [each.key], (each.owner, _ms(CLAIM_S))) for each in held]
                 try:
                     await self._store.run_many(calls)
+                except StoreUnavailable:
+                    continue  # told elsewhere, once
                 except StoreError as error:
                     _log.warning("idempotent_claims_not_renewed", error=type(error).__name__)
 

@@ -25,6 +25,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -366,11 +367,9 @@ class KeyStore:
     async def _flush_uses(self) -> None:
         uses, self._uses = self._uses, {}
         calls = [ScriptCall(_USED, [_key(key_id)], [used, USED_EVERY_S]) for key_id, used in uses.items()]
-        try:
+        # Not worth repeating: whoever is used goes on being used. Whether the store is out is told elsewhere.
+        with suppress(StoreError):
             await self._store.run_many(calls)
-        except StoreError as error:
-            # Not worth repeating: whoever is used goes on being used.
-            _log.info("uses_not_noted", keys=len(uses), error=type(error).__name__)
 
     async def _read(self, key_id: str, known: _Known | None = None) -> _Known:
         reply: _Reply = await self._store.execute("HMGET", _key(key_id), *_FIELDS)

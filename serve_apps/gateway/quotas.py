@@ -12,8 +12,9 @@ is taken from when it is set (`runtime/store/lua/quota.lua`).
 
 What a call did not use goes back at once to the time it was taken from. What it used beyond its reservation
 (an engine that ignores `max_tokens`) is charged when it settles, limit or no limit. A reservation lives
-`LEASE_S` unless its gateway renews it; gateways look for those of dead ones. One that expired though its
-gateway lived (the store could not be reached) is charged the rest when it settles. The record of a call goes
+`LEASE_S` unless its gateway renews it; gateways look for those of dead ones. What expired is charged what was
+seen of it, and its limits hold the rest for ten minutes more: its gateway may live, cut off from the store.
+Then it settles after all, and is charged what nobody else can have used meanwhile. The record of a call goes
 to its tenant's stream in the very step that closes its reservation.
 
 The clock that counts is the store's. It may step back: time then stands still until it catches up with
@@ -26,6 +27,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
+from operator import is_not
 from typing import NamedTuple
 
 import msgspec
@@ -37,6 +40,7 @@ from runtime.store.naming import check_name, tenant_key
 from serve_apps.gateway.applied import LETTERS, Applied, applied_limits, every_limit
 from serve_apps.gateway.callers import Caller
 from serve_apps.gateway.demand import Demand, Spent
+from serve_apps.gateway.limits import Allowance
 from serve_apps.gateway.refusals import LimitState, QuotaExceeded
 from serve_apps.gateway.rights import GRAPH_PREFIX
 
@@ -50,6 +54,8 @@ NOTED_S = 5.0
 """How often a ledger notes that a tenant makes calls."""
 MAX_NOTED = 10_000
 """Tenants that a ledger remembers to have noted."""
+MAX_KNOWN = 10_000
+"""Callers and models that a ledger knows the limits of."""
 MAX_LOOKED_AT = 64
 """Tenants, and reservations of each, that one script looks at."""
 RENEWED_AT_ONCE = 32
@@ -72,6 +78,7 @@ _SETTLE = Script(*_SHARED, "quota_settle")
 _CHARGE = Script(*_SHARED, "quota_charge")
 _RENEW = Script(*_SHARED, "quota_renew")
 _DUE = Script(*_SHARED, "quota_due")
+_TOTALS = Script(*_SHARED, "quota_totals")
 
 
 def records_key(tenant: str) -> str:
@@ -120,6 +127,28 @@ class Totals(msgspec.Struct, frozen=True):
     """Spent, as settled."""
 
 
+class _HeldTo(NamedTuple):
+    """What a caller's calls of a model are held to, as the scripts are told."""
+
+    allowances: tuple[Allowance, ...]
+    """That it was worked out from."""
+    limits: list[Applied]
+    keys: list[str]
+    args: list[Word]
+    """For each limit its kind and the most it admits."""
+
+    @classmethod
+    def of(cls, caller: Caller, model: str, allowances: tuple[Allowance, ...]) -> _HeldTo:
+        limits = applied_limits(caller, model)
+        keys = [
+            *_tenant_keys(caller.tenant),
+            _ledger_key(caller.tenant, caller.id),
+            *(limit.key for limit in limits),
+        ]
+        args: list[Word] = [word for limit in limits for word in (LETTERS[limit.kind], limit.most)]
+        return cls(allowances, limits, keys, args)
+
+
 class QuotaLedger:
     """Reserves and settles, in group commit: calls of one turn of the event loop share a round trip, and a
     settlement, which no client waits for, goes along with the next reservation if one comes soon.
@@ -142,6 +171,8 @@ class QuotaLedger:
         self._monotonic = monotonic
         self._lease_ms = int(lease_s * 1000)
         self._noted: dict[str, float] = {}
+        self._known: dict[tuple[str, str, str, str], _HeldTo] = {}
+        """By organisation, team, caller and model."""
 
     async def reserve(
         self, caller: Caller, demand: Demand, *, reservation_id: str, record: bytes = b""
@@ -155,29 +186,23 @@ class QuotaLedger:
         after which it may be taken, and then expires.
         """
         _check(Spent(demand.tokens, max(demand.fixed_nanodollars, demand.output_nanodollars)))
-        limits = applied_limits(caller, demand.model)
-        keys = [
-            *_tenant_keys(caller.tenant),
-            _ledger_key(caller.tenant, caller.id),
-            *(limit.key for limit in limits),
-        ]
+        held_to = self._held_to(caller, demand.model)
         least = demand.output_tokens if demand.least_output_tokens is None else demand.least_output_tokens
         args: list[Word] = [
             *(self._now(), reservation_id, self._lease_ms, record),
             *(demand.input_tokens, demand.output_tokens, min(least, demand.output_tokens)),
             *(demand.fixed_nanodollars, demand.price.output),
+            *held_to.args,
         ]
-        for limit in limits:
-            args += (LETTERS[limit.kind], limit.most)
         self._note(caller.tenant)
         reply = await self._commit.run(
-            ScriptCall(_RESERVE, keys, args),
+            ScriptCall(_RESERVE, held_to.keys, args),
             abandoned=lambda reply: self._give_back_unasked(caller.tenant, reservation_id, reply),
         )
         admitted, output, *replies = reply
         states = tuple(
             limit_state(limit, remaining, full_ms)
-            for limit, (remaining, _, full_ms) in zip(limits, replies, strict=True)
+            for limit, (remaining, _, full_ms) in zip(held_to.limits, replies, strict=True)
         )
         if not admitted:
             raise refusal_of(demand, states, [wait_ms for _, wait_ms, _ in replies], output)
@@ -193,8 +218,7 @@ class QuotaLedger:
         False, and nothing changes, if the reservation is settled already; so it may be repeated after
         `StoreUnavailable`, which it raises. One that has expired is charged what was not seen of it.
         """
-        _check(spent)
-        return await self._close(reservation.tenant, reservation.reservation_id, spent, 1, record)
+        return bool(await asyncio.shield(self.settling(reservation, spent, record)))
 
     async def release(self, reservation: Reservation, record: bytes = b"") -> bool:
         """Gives everything and the request back: for a call that, through no doing of the caller, reached no
@@ -202,7 +226,17 @@ class QuotaLedger:
 
         As `settle` otherwise.
         """
-        return await self._close(reservation.tenant, reservation.reservation_id, Spent(0), 0, record)
+        return bool(await asyncio.shield(self.releasing(reservation, record)))
+
+    def settling(self, reservation: Reservation, spent: Spent, record: bytes = b"") -> asyncio.Future[Reply]:
+        """As `settle`, on its way whether or not anybody waits for it. Raises `StoreUnavailable` where too
+        much is on its way already."""
+        _check(spent)
+        return self._submit_close(reservation.tenant, reservation.reservation_id, spent, 1, record)
+
+    def releasing(self, reservation: Reservation, record: bytes = b"") -> asyncio.Future[Reply]:
+        """As `release`, on its way as `settling` is."""
+        return self._submit_close(reservation.tenant, reservation.reservation_id, Spent(0), 0, record)
 
     async def charge(
         self, caller: Caller, model: str, reservation_id: str, spent: Spent, record: bytes = b""
@@ -211,16 +245,11 @@ class QuotaLedger:
         is left of its limits. As `settle` otherwise.
         """
         _check(spent)
-        limits = applied_limits(caller, model)
-        keys = [
-            *_tenant_keys(caller.tenant),
-            _ledger_key(caller.tenant, caller.id),
-            *(limit.key for limit in limits),
-        ]
+        held_to = self._held_to(caller, model)
         args: list[Word] = [self._now(), reservation_id, spent.tokens, spent.nanodollars, record]
-        args += (LETTERS[limit.kind] for limit in limits)
+        args += held_to.args[::2]
         self._note(caller.tenant)
-        return bool(await self._commit.run(ScriptCall(_CHARGE, keys, args)))
+        return bool(await self._commit.run(ScriptCall(_CHARGE, held_to.keys, args)))
 
     async def renew(self, tenant: str, observed: Sequence[Observed]) -> list[str]:
         """Holds on to open reservations of a tenant for another lease, and notes what each has come to: that
@@ -270,11 +299,15 @@ class QuotaLedger:
     def _due(self, tenant: str) -> ScriptCall:
         return ScriptCall(_DUE, _tenant_keys(tenant), [self._now(), MAX_LOOKED_AT])
 
+    async def answering(self) -> None:
+        """Returns once the store is not known to be out."""
+        await self._store.answering()
+
     async def totals(self, tenant: str, caller_id: str) -> Totals:
-        """A caller's ledger. Raises `StoreUnavailable`."""
-        fields = Totals.__struct_fields__
-        found = await self._store.execute("HMGET", _ledger_key(tenant, caller_id), *fields)
-        return Totals(*(int(value or 0) for value in found))
+        """A caller's ledger, for looking at: all that its tenant has open is gone through. Raises
+        `StoreUnavailable`."""
+        keys = [*_tenant_keys(tenant), _ledger_key(tenant, caller_id)]
+        return Totals(*map(int, await self._store.run(_TOTALS, keys, [self._now()])))
 
     async def left(self, caller: Caller) -> tuple[LimitState, ...]:
         """All limits of a caller, those of single models among them, and what is left of each now.
@@ -293,11 +326,16 @@ class QuotaLedger:
             states += (limit_state(limit, *pair) for limit, pair in zip(some, reply, strict=True))
         return tuple(states)
 
-    async def _close(
-        self, tenant: str, reservation_id: str, spent: Spent, requests: int, record: bytes
-    ) -> bool:
-        reply = self._submit_close(tenant, reservation_id, spent, requests, record)
-        return bool(await asyncio.shield(reply))
+    def _held_to(self, caller: Caller, model: str) -> _HeldTo:
+        """Worked out anew when an allowance is another one. Raises `InvalidName`."""
+        allowances = (caller.organisation_allowance, caller.team_allowance, caller.allowance)
+        place = (caller.tenant, caller.team, caller.id, model)
+        known = self._known.get(place)
+        if known is None or any(map(is_not, known.allowances, allowances)):
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            known = self._known[place] = _HeldTo.of(caller, model, allowances)
+        return known
 
     def _submit_close(
         self, tenant: str, reservation_id: str, spent: Spent, requests: int, record: bytes
@@ -323,7 +361,7 @@ class QuotaLedger:
         self._noted[tenant] = now + NOTED_S
         args: list[Word] = [self._now(), tenant, self._lease_ms]
         keys = [DUE_TENANTS, SEEN_TENANTS, TENANTS_WITH_RECORDS]
-        noted = self._commit.submit(ScriptCall(_NOTE, keys, args), linger=True)
+        noted = self._commit.submit(ScriptCall(_NOTE, keys, args))
         noted.add_done_callback(lambda done: self._noted_or_not(tenant, done))
 
     def _noted_or_not(self, tenant: str, reply: asyncio.Future[Reply]) -> None:
@@ -399,12 +437,13 @@ def _hint(demand: Demand, fits: int) -> str | None:
     return f"{name} up to {each}"
 
 
-def _tenant_keys(tenant: str) -> list[str]:
-    return [
+@lru_cache(maxsize=MAX_KNOWN)
+def _tenant_keys(tenant: str) -> tuple[str, ...]:
+    return (
         tenant_key(tenant, "quota", "open"),
         tenant_key(tenant, "quota", "expiry"),
         records_key(tenant),
-    ]
+    )
 
 
 def _ledger_key(tenant: str, caller_id: str) -> str:

@@ -6,16 +6,22 @@
     ratelimit-policy: "key-tokens-minute";q=1000;w=60;qu="tokens"
     ratelimit: "key-tokens-minute";r=600;t=65
 
-The last two are those of draft-ietf-httpapi-ratelimit-headers-11: structured fields (RFC 9651), of the one
-limit that is nearest of all. `q` is the quota in units of `qu`, `w` its window in seconds, where that has a
-length; `r` is what remains, `t` the seconds until all of it is there again, where anybody knows.
+    anthropic-ratelimit-tokens-limit: 1000              in place of OpenAI's, to clients of Anthropic's routes
+    anthropic-ratelimit-tokens-remaining: 600
+    anthropic-ratelimit-tokens-reset: 2026-11-23T12:31:05Z
+
+`ratelimit-policy` and `ratelimit` are those of draft-ietf-httpapi-ratelimit-headers-11: structured fields
+(RFC 9651), of the one limit that is nearest of all. `q` is the quota in units of `qu`, `w` its window in
+seconds, where that has a length; `r` is what remains, `t` the seconds until all of it is there again, where
+anybody knows.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -24,6 +30,7 @@ from serve_apps.gateway.callers import LevelKind
 from serve_apps.gateway.errors import Header
 from serve_apps.gateway.refusals import LimitState, nearest
 
+_OPENAI_NAME = re.compile(rb"x-ratelimit-(limit|remaining|reset)-(requests|tokens)")
 _NOT_PRINTABLE = re.compile(r"[^ !#-\[\]-~]")
 
 
@@ -66,6 +73,25 @@ def limit_headers(limits: Sequence[LimitState]) -> list[Header]:
             (b"ratelimit", b'"%b";r=%d%b' % (name, state.remaining, reset)),
         )
     return headers
+
+
+def in_anthropics_words(headers: Iterable[Header], now: float) -> list[Header]:
+    """The headers, OpenAI's of limits as Anthropic's, which tell of the time at which a limit is whole again.
+
+    `now` is Unix seconds.
+    """
+    return [_in_anthropics_words(name, value, now) for name, value in headers]
+
+
+def _in_anthropics_words(name: bytes, value: bytes, now: float) -> Header:
+    found = _OPENAI_NAME.fullmatch(name)
+    if found is None:
+        return name, value
+    what, unit = found.groups()
+    if what == b"reset":
+        whole = datetime.fromtimestamp(math.ceil(now + float(value[:-1])), UTC)
+        value = whole.strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+    return b"anthropic-ratelimit-%b-%b" % (unit, what), value
 
 
 def _remaining(state: LimitState) -> int:

@@ -18,7 +18,13 @@ from serve_apps.gateway.idempotency import MAX_ANSWER_BYTES, Claim, KeptAnswer, 
 REPLAYED: Header = (b"idempotent-replayed", b"true")
 
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}")
-_OF_THE_REQUEST = (b"x-request-id", b"request-id", b"x-ratelimit-", b"content-length")
+_OF_THE_REQUEST = (
+    b"x-request-id",
+    b"request-id",
+    b"x-ratelimit-",
+    b"anthropic-ratelimit-",
+    b"content-length",
+)
 """Beginnings of headers that say something of one request, not of its answer."""
 
 

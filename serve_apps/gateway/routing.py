@@ -5,10 +5,11 @@ A model name means a pool; `graph/NAME` means a graph. Names a key may not use a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import Final, Literal, NamedTuple
 
 from cluster.interface import Pool
+from cluster.messages import Sampling
 from cluster.tokens import Tokenizer
 from graphs.versions import AT, found_in
 from runtime.runner import GraphInfo
@@ -20,7 +21,11 @@ from serve_apps.gateway.rights import GRAPH_PREFIX, may_use
 from serve_apps.translators.decoding import suggestion
 
 MAX_VERSIONS_TOLD = 20
+MAX_MODELS_TOLD = 20
 STARTING_RETRY_AFTER_S = 5.0
+
+VERSION_TAG: Final = "graph_version"
+"""The tag under which usage has the version that answered, where calls of a graph are split."""
 
 Task = Literal["generate", "embed"]
 
@@ -36,8 +41,19 @@ def visible_models(gateway: Gateway, caller: Caller) -> list[str]:
     return [name for name in names if may_use(caller, name)]
 
 
-def find_pool(request: Request, model: str, task: Task) -> Pool:
-    """The ready pool of a model. Raises `NotFound`, `Forbidden`, `BadRequest`, `Unavailable`."""
+class Routed(NamedTuple):
+    """A graph that can run now."""
+
+    name: str
+    """With its version, where calls of the name that was asked for are split."""
+    info: GraphInfo
+
+
+def find_pool(request: Request, model: str, task: Task, session: str = "") -> Pool:
+    """The ready pool that answers for a model: its own, or that of another that has part of its calls.
+
+    Raises `NotFound`, `Forbidden`, `BadRequest`, `Unavailable`.
+    """
     gateway, caller = request.gateway, request.caller
     if model.startswith(GRAPH_PREFIX):
         known_graph(gateway, caller, model.removeprefix(GRAPH_PREFIX))
@@ -53,8 +69,28 @@ def find_pool(request: Request, model: str, task: Task) -> Pool:
             param="model",
             code="model_not_supported",
         )
-    _wait_for(gateway, [model_part(model)])
-    return pool
+    served = _served(request, model, session, lambda name: [model_part(name)])
+    _wait_for(gateway, [model_part(served)])
+    return gateway.pools[served]
+
+
+def check_tools(request: Request, pool: Pool, sampling: Sampling) -> None:
+    """Refuses to offer tools to a model whose calls of them nobody would recognise. Raises `BadRequest`."""
+    if not sampling.tools or sampling.tool_choice == "none" or pool.info.calls_tools:
+        return
+    gateway, caller = request.gateway, request.caller
+    others = [
+        name
+        for name, other in gateway.pools.items()
+        if other.info.task == "generate" and other.info.calls_tools and may_use(caller, name)
+    ]
+    instead = f" {', '.join(others[:MAX_MODELS_TOLD])} can." if others else ""
+    raise BadRequest(
+        f"The model {pool.info.name!r} cannot call tools: its config names no 'tool_parser' that would read "
+        f"its calls. Leave 'tools' out, or ask a model that can.{instead}",
+        param="tools",
+        code="tools_not_supported",
+    )
 
 
 def find_tokenizer(request: Request, model: str) -> Tokenizer:
@@ -78,17 +114,29 @@ def find_tokenizer(request: Request, model: str) -> Tokenizer:
     return tokenizer
 
 
-def find_graph(request: Request, name: str) -> GraphInfo:
-    """A graph that can run now. Raises `NotFound`, `Forbidden`, `Unavailable`."""
+def find_graph(request: Request, name: str, session: str = "") -> Routed:
+    """The graph, or the version of it, that answers for a name. Raises `NotFound`, `Forbidden`,
+    `Unavailable`."""
     gateway = request.gateway
     info = known_graph(gateway, request.caller, name)
+    asked = GRAPH_PREFIX + name
+
+    def parts(version: str) -> list[str]:
+        found = found_in(gateway.graphs, version.removeprefix(GRAPH_PREFIX), _version_of)
+        return _parts_of(gateway, found.models) if found is not None else []
+
+    served = _served(request, asked, session, parts)
+    if served != asked:
+        name = served.removeprefix(GRAPH_PREFIX)
+        info = found_in(gateway.graphs, name, _version_of) or info
+        request.exchange.marks[VERSION_TAG] = info.version
     wait_for_models(gateway, info.models)
-    return info
+    return Routed(name, info)
 
 
 def wait_for_models(gateway: Gateway, models: Iterable[str]) -> None:
     """Raises `Unavailable` while the runner, or one of these models that is known, cannot answer."""
-    _wait_for(gateway, [RUNNER, *(model_part(model) for model in models if model in gateway.pools)])
+    _wait_for(gateway, _parts_of(gateway, models))
 
 
 def known_graph(gateway: Gateway, caller: Caller, name: str) -> GraphInfo:
@@ -109,6 +157,24 @@ def known_pool(gateway: Gateway, caller: Caller, model: str) -> Pool:
         raise _unknown_model(gateway, caller, model)
     _authorise(caller, model)
     return pool
+
+
+def _served(request: Request, asked: str, session: str, parts: Callable[[str], list[str]]) -> str:
+    """Who answers for a name: always the same for one conversation, and for a caller that names none, but
+    for as long as that cannot answer. `parts`: what somebody needs to be able to."""
+    gateway, exchange, caller = request
+    split = gateway.traffic.get(asked)
+    if split is None:
+        return asked
+    order = split.order(f"{caller.tenant} {session or caller.id}")
+    served = next((name for name in order if not gateway.readiness.waiting_for(parts(name))), order[0])
+    exchange.added_headers.append((b"x-served-by", served.encode()))
+    return served
+
+
+def _parts_of(gateway: Gateway, models: Iterable[str]) -> list[str]:
+    """What a graph of these models waits for."""
+    return [RUNNER, *(model_part(model) for model in models if model in gateway.pools)]
 
 
 def _authorise(caller: Caller, model: str) -> None:

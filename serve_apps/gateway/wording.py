@@ -6,12 +6,13 @@ ANTHROPIC   {"type": "error", "error": {type, message}, …}   event: ping
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from serve_apps.gateway.errors import GatewayError
+from serve_apps.gateway.errors import GatewayError, Header
+from serve_apps.gateway.rate_headers import in_anthropics_words
 
 
 class Wording(NamedTuple):
@@ -25,6 +26,8 @@ class Wording(NamedTuple):
     """Sent on a stream that was silent for long, so that no proxy in between gives up."""
     id_header: bytes | None = None
     """Where clients of this family look for the id of the request, besides `x-request-id`."""
+    limits: Callable[[Sequence[Header], float], Sequence[Header]] = lambda headers, _: headers
+    """What is told of limits, in OpenAI's words, in theirs; given the time as Unix seconds."""
 
 
 def _openai_error(answer: GatewayError, _: str) -> bytes:
@@ -49,5 +52,9 @@ _ANTHROPIC_TYPES = {
 
 OPENAI = Wording(_openai_error, b"", b": keep-alive\n\n")
 ANTHROPIC = Wording(
-    _anthropic_error, b"event: error\n", b'event: ping\ndata: {"type": "ping"}\n\n', b"request-id"
+    _anthropic_error,
+    b"event: error\n",
+    b'event: ping\ndata: {"type": "ping"}\n\n',
+    b"request-id",
+    in_anthropics_words,
 )

@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 from cluster.messages import Message, Sampling
 from serve_apps.gateway.errors import BadRequest
 from serve_apps.translators.decoding import BodyDecoder, check_free_form
+from serve_apps.translators.openai import ContextId
 
 MAX_MESSAGES = 4096
 MAX_BLOCKS = 1024
@@ -172,6 +173,8 @@ class MessagesBody(CountBody, frozen=True, kw_only=True):
     metadata: Metadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
     """Has no effect: there is one tier."""
+    context_id: ContextId | None = msgspec.field(default=None, name="contextId")
+    """Ours: the conversation that the call continues."""
 
 
 decode_messages = BodyDecoder(MessagesBody).decode

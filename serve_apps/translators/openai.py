@@ -22,6 +22,7 @@ from serve_apps.translators.decoding import BodyDecoder, check_free_form
 
 MAX_MESSAGES = 4096
 MAX_TEXTS = 2048
+MAX_PROMPTS = 32
 MAX_TOOLS = 128
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -156,6 +157,8 @@ class _Decoding(_Strict, frozen=True, kw_only=True):
     min_tokens: Count | None = None
     ignore_eos: bool | None = None
     user: Annotated[str, Meta(max_length=512)] | None = None
+    prompt_cache_key: Annotated[str, Meta(max_length=512)] | None = None
+    """Calls with the same one are likely to begin alike, and go to one replica as long as it has room."""
     metadata: Annotated[dict[str, str], Meta(max_length=16)] | None = None
 
 
@@ -175,7 +178,7 @@ class ChatBody(_Decoding, frozen=True, kw_only=True):
 
 
 class CompletionBody(_Decoding, frozen=True, kw_only=True):
-    """`POST /v1/completions`, of one prompt."""
+    """`POST /v1/completions`."""
 
     prompt: str | list[Any]
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
@@ -216,22 +219,23 @@ def check_chat(body: ChatBody) -> None:
         check_free_form(body.response_format.json_schema.schema, "response_format.json_schema.schema")
 
 
-def check_completion(body: CompletionBody) -> str:
-    """Rules that hold between fields; returns the one prompt. Raises `BadRequest`."""
+def check_completion(body: CompletionBody) -> list[str]:
+    """Rules that hold between fields; returns the prompts. Raises `BadRequest`."""
     _check_decoding(body, body.max_tokens)
     for field, value in (("echo", body.echo), ("suffix", body.suffix)):
         if value:
             raise _unsupported(field)
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise BadRequest("'best_of' other than 'n' is not supported.", param="best_of")
-    prompt = body.prompt
-    if isinstance(prompt, list):
-        if len(prompt) != 1 or not isinstance(prompt[0], str):
-            raise BadRequest("'prompt' must be one string; send one request for each prompt.", param="prompt")
-        prompt = prompt[0]
-    if not prompt:
+    prompts = body.prompt if isinstance(body.prompt, list) else [body.prompt]
+    if len(prompts) > MAX_PROMPTS or not all(isinstance(prompt, str) for prompt in prompts):
+        raise BadRequest(
+            f"'prompt' must be a string or a list of at most {MAX_PROMPTS} strings, not of tokens.",
+            param="prompt",
+        )
+    if not prompts or not all(prompts):
         raise BadRequest("'prompt' is empty.", param="prompt")
-    return prompt
+    return prompts
 
 
 def chat_messages(body: ChatBody) -> list[Message]:

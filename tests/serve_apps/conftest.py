@@ -26,7 +26,7 @@ from runtime.runner import GraphInfo
 from runtime.store.client import Store
 from serve_apps.accounting.book import UsageBook
 from serve_apps.audit.log import AuditLog
-from serve_apps.gateway.app import build_app
+from serve_apps.gateway.app import Front, build_app
 from serve_apps.gateway.demand import Price
 from serve_apps.gateway.deps import GatewayDeps, Runner
 from serve_apps.gateway.directory import Directory
@@ -39,6 +39,7 @@ from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.gateway.oidc.persons import Persons
 from serve_apps.gateway.quotas import QuotaLedger, Totals
 from serve_apps.gateway.responses import ResponseStore
+from serve_apps.gateway.traffic import Split
 from serve_apps.settings import GatewaySettings
 
 CHAT = "tiny-chat"
@@ -51,7 +52,7 @@ DEFAULT_MAX_TOKENS = 32
 class Site:
     """A running gateway, and the parts behind it to look at."""
 
-    app: ASGIApp
+    app: Front
     deps: GatewayDeps
     engine: FakeEngine
     token: str
@@ -81,7 +82,7 @@ class Site:
         return await self.http.post("/v1/chat/completions", json=body)
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     """Returns once it holds. Fails the test when it does not in time."""
     async with asyncio.timeout(seconds):
         while not await holds():
@@ -114,10 +115,23 @@ async def served(app: ASGIApp) -> AsyncIterator[str]:
         await serving
 
 
+@contextlib.asynccontextmanager
+async def running(deps: GatewayDeps, engine: FakeEngine, token: str, key: KeyRecord) -> AsyncIterator[Site]:
+    """A gateway over these parts, and clients that show it this key."""
+    app = build_app(deps)
+    async with (
+        served(app) as url,
+        httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=120) as http,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=token, max_retries=0) as sdk,
+        anthropic.AsyncAnthropic(base_url=url, api_key=token, max_retries=0) as other_sdk,
+    ):
+        yield Site(app, deps, engine, token, key, http, sdk, other_sdk)
+
+
 @pytest.fixture
 async def one_store(valkey_url: str) -> AsyncIterator[Store]:
     """The embedded Valkey, empty."""
-    store = Store.connect(valkey_url, timeout_s=5.0)
+    store = Store.connect(valkey_url, timeout_s=20.0)
     await store.execute("FLUSHALL")
     yield store
     await store.close()
@@ -151,8 +165,10 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
             prices: Mapping[str, Price] | None = None,
             functions: bool = False,
             tasks: Mapping[str, str] | None = None,
+            traffic: Mapping[str, Mapping[str, float]] | None = None,
             tokenizers: Mapping[str, Tokenizer] | None = None,
             persons: Persons | None = None,
+            says_ids: bool = True,
             ready: bool = True,
         ) -> Site:
             engine = FakeEngine(script)
@@ -169,6 +185,7 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
                 responses=ResponseStore(one_store),
                 tokenizers={CHAT: FakeTokenCounter()} if tokenizers is None else tokenizers,
                 tasks=tasks or {},
+                traffic={name: Split(name, weights) for name, weights in (traffic or {}).items()},
                 graphs=graphs or {},
                 prices=prices or {},
                 usage=usage,
@@ -176,20 +193,13 @@ async def start(one_store: Store, keys: KeyStore) -> AsyncIterator[Start]:
                 journals=journals,
                 inline=inline,
                 persons=persons,
+                says_ids=says_ids,
                 settings=settings or GatewaySettings(),
             )
-            app = build_app(deps)
             token, key = await keys.create(
                 "acme", "tests", allowance=Allowance(limits or Limits()), models=models, functions=functions
             )
-            url = await ending.enter_async_context(served(app))
-            headers = {"authorization": f"Bearer {token}"}
-            http = await ending.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers))
-            sdk = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=token, max_retries=0)
-            ending.push_async_callback(sdk.close)
-            other_sdk = anthropic.AsyncAnthropic(base_url=url, api_key=token, max_retries=0)
-            ending.push_async_callback(other_sdk.close)
-            site = Site(app, deps, engine, token, key, http, sdk, other_sdk)
+            site = await ending.enter_async_context(running(deps, engine, token, key))
             if ready:
                 await eventually(lambda: _is_ready(site))
             return site

@@ -108,7 +108,7 @@ async def differences(
 async def _told(http: httpx.AsyncClient, probe: Probe, name: str) -> str:
     """The answer, without what differs from one answer to the next anyway."""
     body = _named(probe.body, name)
-    answer = await http.request(probe.method, probe.path.replace("NAME", name), json=body, timeout=60)
+    answer = await http.request(probe.method, probe.path.replace("NAME", name), json=body, timeout=120)
     text = answer.text.replace(name, "NAME")
     if answer.is_success and probe.method == "POST":
         said = answer.json()
@@ -126,6 +126,6 @@ async def replayed(spy: httpx.AsyncClient, model: str, planted: Planted) -> bool
     """Whether the owner's answer is given to a stranger with the same key and body."""
     key, answer = next(iter(planted.answers.items()))
     body = chat(model, f"{CANARY} {key.removeprefix('order-')}")
-    told = await spy.post("/v1/chat/completions", json=body, headers={"idempotency-key": key}, timeout=60)
+    told = await spy.post("/v1/chat/completions", json=body, headers={"idempotency-key": key}, timeout=120)
     assert told.status_code == 200, told.text
     return "idempotent-replayed" in told.headers or told.content == answer

@@ -1,9 +1,29 @@
-"""What users of other gateways complain of, tried on every route that spends tokens."""
+"""What users of other gateways complain of, tried on every route that spends tokens.
+
+What is not here is tried where its part is, in these files of `tests`:
+
+    budgets overshoot, per replica too              gateway/test_quotas, test_quota_machine; chaos row 3
+    reservations leak, counters stay up             here; gateway/test_quota_orphans, test_gateway_killed
+    guardrails are skipped on `/v1/messages`        test_guarded
+    caches are shared between tenants               here; test_cross_tenant; gateway/test_idempotency
+    an unreachable store hangs or loosens all       gateway/test_store_out, test_local_share; chaos row 5
+    key updates are undone by writes in flight      gateway/test_keys, test_refreshing
+    memory grows, and labels of metrics             test_growth, test_metrics, cli/test_haproxy; chaos row 9
+    a barrier makes a fast branch wait              runtime/executor/test_loop
+    cancelling does not reach subgraphs             runtime/executor/kinds/test_subgraph
+    checkpoints grow without bound                  runtime/durability/test_bounds
+    time travel restarts a subgraph                 runtime/durability/test_forking
+    a join fires several times                      runtime/executor/test_random
+    only async nodes have time-outs                 runtime/executor/kinds/test_function
+    a generator cannot be composed                  runtime/executor/test_streams, test_live
+    nobody has to say who they are                  gateway/test_attacks; chaos row 15
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -13,6 +33,7 @@ import pytest
 from cluster.engines.fake import FakeEngine, FakeScript, Rule
 from cluster.interface import Batch, Pool
 from cluster.messages import Delta, Failure, Finish, Generate, Usage
+from serve_apps.gateway.app import HOT_ROUTES
 from serve_apps.gateway.limits import Limits
 from tests.serve_apps.api.test_graphs import start_helper
 from tests.serve_apps.conftest import CHAT, EMBED, Site, Start, chat_pool, embed_pool, eventually
@@ -145,12 +166,27 @@ SPENDERS = {
     **{path: body() for path, body in DIALECTS.items()},
     "/v1/embeddings": {"model": EMBED, "input": "Hello"},
     "/v1/graphs/helper/runs": {"inputs": {"question": "Why?"}},
+    "/ai/kind-answers": {"question": "Why?"},
 }
+ALSO_BOUNDED = {
+    "/v1/runs": "api/test_inline",
+    "/v1/runs/*/resume": "api/test_run_actions",
+    "/v1/runs/*/fork": "api/test_run_actions",
+}
+"""Routes that spend, whose budgets are tried elsewhere: they need more than one call."""
+FREE = {"/v1/messages/count_tokens", "/v1/tokenize", "/v1/detokenize", "/v1/runs/*/events"}
+"""Routes that ask no engine."""
+
+
+def test_every_route_is_known_to_spend_or_not() -> None:
+    """A route that passes calls on and is in none of these lists would skip the budgets unseen."""
+    tried = {re.sub("/(helper|kind-answers)(?=/|$)", "/*", path) for path in SPENDERS}
+    assert tried | set(ALSO_BOUNDED) | FREE == set(HOT_ROUTES)
 
 
 @pytest.mark.parametrize("path", SPENDERS)
 async def test_no_route_skips_the_budget(start: Start, path: str) -> None:
-    site = await start_helper(start, limits=Limits(tokens_per_minute=1))
+    site = await start_helper(start, limits=Limits(tokens_per_minute=1), tasks={"kind-answers": "helper"})
     body = SPENDERS[path] if path != "/v1/embeddings" else {"model": EMBED, "input": "two words"}
     if path in DIALECTS:
         body = DIALECTS[path]("two words")
@@ -162,7 +198,7 @@ async def test_no_route_skips_the_budget(start: Start, path: str) -> None:
 
 @pytest.mark.parametrize("path", SPENDERS)
 async def test_a_refusal_leaks_no_reservation(start: Start, path: str) -> None:
-    site = await start_helper(start, limits=Limits(requests_per_minute=2))
+    site = await start_helper(start, limits=Limits(requests_per_minute=2), tasks={"kind-answers": "helper"})
     statuses = [(await site.http.post(path, json=SPENDERS[path])).status_code for _ in range(4)]
     assert statuses == [200, 200, 429, 429]
     totals = await site.settled()
@@ -193,7 +229,7 @@ async def _slow_call(start: Start, site: Site) -> None:
     slow = FakeScript(first_token_s=60)
     site.engine.script = slow
     try:
-        await site.http.post("/v1/chat/completions", json=_chat(), timeout=1.0)
+        await site.http.post("/v1/chat/completions", json=_chat(), timeout=httpx.Timeout(60, read=1.0))
     finally:
         site.engine.script = FakeScript()
         await site.settled()

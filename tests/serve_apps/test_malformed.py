@@ -26,7 +26,7 @@ async def desk(start: Start, one_store: Store) -> AsyncIterator[Desk]:
 
 async def test_a_malformed_body_is_the_clients_mistake_on_every_route(desk: Desk) -> None:
     async def send(sent: Sent) -> httpx.Response:
-        return await desk.site.http.post(sent.path, content=sent.body, headers=sent.headers, timeout=30)
+        return await desk.site.http.post(sent.path, content=sent.body, headers=sent.headers, timeout=120)
 
     wrong, refused = [], 0
     bodies = list(malformed(1, BODIES, smollm2=CHAT, minilm=EMBED))

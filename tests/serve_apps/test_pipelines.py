@@ -196,3 +196,14 @@ def test_a_task_without_its_graph(deployed):
     with pytest.raises(ConfigError, match="no graph 'inline-chian'; there are: inline-chain"):
         load_plans(settings.model_copy(update=wrong))
     assert load_plans(settings.model_copy(update=right))
+
+
+def test_traffic_to_a_version_that_is_not_there(deployed):
+    settings = deployed(a=versioned("1.0.0"), b=versioned("1.1.0"))
+    right, wrong = (
+        {"traffic": {"graph/chain": {"graph/chain@1.0.0": 95.0, f"graph/chain@{trial}": 5.0}}}
+        for trial in ("1.1.0", "1.2.0")
+    )
+    with pytest.raises(ConfigError, match=r"no 'graph/chain@1.2.0'; there are: graph/chain@1.0.0, "):
+        load_plans(settings.model_copy(update=wrong))
+    assert load_plans(settings.model_copy(update=right))

@@ -30,6 +30,7 @@ from serve_apps.api.admin.organisations import (
     OrganisationObject,
 )
 from serve_apps.api.admin.pages import PAGE_PARAMETERS
+from serve_apps.api.admin.pools import PoolsReport
 from serve_apps.api.admin.quotas import QUOTA_PARAMETERS, QuotaChange, QuotaReport
 from serve_apps.api.admin.teams import (
     TEAM_PARAMETERS,
@@ -51,6 +52,7 @@ _TEAMS = "/v1/admin/teams"
 _KEYS = "/v1/admin/keys"
 _QUOTAS = "/v1/admin/quotas"
 _AUDIT = "/v1/admin/audit"
+_POOLS = "/v1/admin/pools"
 
 ADMIN_ROUTES: Final[dict[tuple[str, str], Described]] = {
     (_ORGANISATIONS, "get"): Described(
@@ -96,6 +98,9 @@ ADMIN_ROUTES: Final[dict[tuple[str, str], Described]] = {
     ),
     (_QUOTAS, "patch"): Described(
         "Change limits", QuotaReport, QuotaChange, errors=_CHANGE, query=QUOTA_PARAMETERS
+    ),
+    (_POOLS, "get"): Described(
+        "What every replica works on, and the queue in front of it", PoolsReport, errors=_READ
     ),
     (_AUDIT, "get"): Described(
         "Who changed what, the newest first", AuditPage, errors=_READ, query=LOG_PARAMETERS

@@ -172,18 +172,7 @@ def router(gateway: Gateway) -> APIRouter:
     async def rotate_key(key_id: str, request: HTTPRequest) -> Response:
         admin = await administrator(gateway, request)
         body = _decode_rotate(await admin.body())
-        found = await find_key(admin, key_id)
-        await admin.may("change", found, "key.rotate")
-        await _may_hold(admin, found, "key.rotate")
-        if found.revoked:
-            raise _revoked(key_id)
-        until = gateway.clock() + body.overlap_seconds
-        rotated = msgspec.structs.replace(found, old_secret_until=until)
-        async with gateway.audit.changing(admin.change_of("key.rotate", found, rotated)):
-            try:
-                token, record = await gateway.keys.rotate(key_id, overlap_s=body.overlap_seconds)
-            except NoSuchKey:
-                raise _revoked(key_id) from None
+        token, record = await _rotate(admin, await find_key(admin, key_id), body.overlap_seconds)
         return json_response(_with_secret(record, token, gateway.clock()))
 
     @routes.post("/v1/admin/keys/{key_id}/revoke")
@@ -241,6 +230,24 @@ async def set_key(admin: Administrator, found: KeyRecord, changed: KeyRecord) ->
         except InvalidEndpoint as error:
             raise _wrong_endpoint(str(error)) from None
     return after
+
+
+async def _rotate(admin: Administrator, found: KeyRecord, overlap_s: float) -> tuple[str, KeyRecord]:
+    """Gives a key another secret where the caller may: its token, and the key as it is then.
+
+    Raises `Forbidden`, `Conflict`, `StoreUnavailable`.
+    """
+    gateway = admin.gateway
+    await admin.may("change", found, "key.rotate")
+    await _may_hold(admin, found, "key.rotate")
+    if found.revoked:
+        raise _revoked(found.key_id)
+    rotated = msgspec.structs.replace(found, old_secret_until=gateway.clock() + overlap_s)
+    async with gateway.audit.changing(admin.change_of("key.rotate", found, rotated)):
+        try:
+            return await gateway.keys.rotate(found.key_id, overlap_s=overlap_s)
+        except NoSuchKey:
+            raise _revoked(found.key_id) from None
 
 
 async def _may_hold(admin: Administrator, key: KeyRecord, action: str) -> None:

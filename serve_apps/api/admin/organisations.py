@@ -99,15 +99,7 @@ def router(gateway: Gateway) -> APIRouter:
         allowance = changed_allowance(UNLIMITED, body)
         tenant = check_name("organisation", body.id)
         wanted = Organisation(tenant, body.name or tenant, gateway.clock(), allowance)
-        await admin.may("create", wanted, "organisation.create")
-        if await gateway.directory.organisation(tenant) is not None:
-            raise _taken(tenant)
-        async with gateway.audit.changing(admin.change_of("organisation.create", None, wanted)):
-            try:
-                made = await gateway.directory.create_organisation(tenant, wanted.name, allowance=allowance)
-            except AlreadyThere:
-                raise _taken(tenant) from None
-        return json_response(organisation_object(made), 201)
+        return json_response(organisation_object(await _create(admin, wanted)), 201)
 
     @routes.get("/v1/admin/organisations/{organisation}")
     async def get_organisation(organisation: str, request: HTTPRequest) -> Response:
@@ -154,6 +146,21 @@ async def find_organisation(admin: Administrator, tenant: str) -> Organisation:
     if found is None:
         raise unknown("organisation", tenant)
     return found
+
+
+async def _create(admin: Administrator, wanted: Organisation) -> Organisation:
+    """Makes an organisation where the caller may. Raises `Forbidden`, `Conflict`, `StoreUnavailable`."""
+    gateway, tenant = admin.gateway, wanted.tenant
+    await admin.may("create", wanted, "organisation.create")
+    if await gateway.directory.organisation(tenant) is not None:
+        raise _taken(tenant)
+    async with gateway.audit.changing(admin.change_of("organisation.create", None, wanted)):
+        try:
+            return await gateway.directory.create_organisation(
+                tenant, wanted.name, allowance=wanted.allowance
+            )
+        except AlreadyThere:
+            raise _taken(tenant) from None
 
 
 async def set_organisation(admin: Administrator, found: Organisation, changed: Organisation) -> Organisation:

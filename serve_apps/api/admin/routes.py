@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from serve_apps.api.admin import audit, keys, organisations, quotas, teams
+from serve_apps.api.admin import audit, keys, organisations, pools, quotas, teams
 
-ADMIN: Final = (organisations, teams, keys, quotas, audit)
+ADMIN: Final = (organisations, teams, keys, quotas, audit, pools)
 """Each has a `router(gateway)`."""

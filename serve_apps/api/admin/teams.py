@@ -97,17 +97,7 @@ def router(gateway: Gateway) -> APIRouter:
 
     @routes.get("/v1/admin/teams")
     async def list_teams(request: HTTPRequest) -> Response:
-        admin = await administrator(gateway, request)
-        asked = asked_of(request, TEAMS_PARAMETERS)
-        tenant, after = admin.organisation(asked.get("organisation")), asked.get("after", "")
-        readable = [
-            team_object(team)
-            for team in await gateway.directory.teams(tenant)
-            if team.team > after and refusal(admin.caller, "read", team) is None
-        ]
-        limit = page_size(asked)
-        last = readable[:limit][-1].id if readable else None
-        return json_response(TeamList(readable[:limit], len(readable) > limit, last))
+        return json_response(await _page(await administrator(gateway, request), request))
 
     @routes.post("/v1/admin/teams")
     async def create_team(request: HTTPRequest) -> Response:
@@ -115,19 +105,7 @@ def router(gateway: Gateway) -> APIRouter:
         body = _decode_body(await admin.body())
         tenant, team = admin.organisation(body.organisation), check_name("team", body.id)
         wanted = Team(tenant, team, body.name or team, gateway.clock(), changed_allowance(UNLIMITED, body))
-        await admin.may("create", wanted, "team.create")
-        if await gateway.directory.team(tenant, team) is not None:
-            raise _taken(team)
-        async with gateway.audit.changing(admin.change_of("team.create", None, wanted)):
-            try:
-                made = await gateway.directory.create_team(
-                    tenant, team, wanted.name, allowance=wanted.allowance
-                )
-            except AlreadyThere:
-                raise _taken(team) from None
-            except TooManyTeams as error:
-                raise Conflict(str(error), code="too_many_teams") from None
-        return json_response(team_object(made), 201)
+        return json_response(team_object(await _create(admin, wanted)), 201)
 
     @routes.get("/v1/admin/teams/{team}")
     async def get_team(team: str, request: HTTPRequest) -> Response:
@@ -172,6 +150,21 @@ async def find_team(admin: Administrator, organisation: str | None, team: str) -
     return found
 
 
+async def _create(admin: Administrator, wanted: Team) -> Team:
+    """Makes a team where the caller may. Raises `Forbidden`, `Conflict`, `StoreUnavailable`."""
+    gateway, tenant, team = admin.gateway, wanted.tenant, wanted.team
+    await admin.may("create", wanted, "team.create")
+    if await gateway.directory.team(tenant, team) is not None:
+        raise _taken(team)
+    async with gateway.audit.changing(admin.change_of("team.create", None, wanted)):
+        try:
+            return await gateway.directory.create_team(tenant, team, wanted.name, allowance=wanted.allowance)
+        except AlreadyThere:
+            raise _taken(team) from None
+        except TooManyTeams as error:
+            raise Conflict(str(error), code="too_many_teams") from None
+
+
 async def set_team(admin: Administrator, found: Team, changed: Team) -> Team:
     """Makes a change that the caller may make. Raises `Conflict`, `NotFound`, `StoreUnavailable`."""
     if changed == found:
@@ -184,6 +177,19 @@ async def set_team(admin: Administrator, found: Team, changed: Team) -> Team:
         except NotThere:
             raise unknown("team", found.team) from None
     return after
+
+
+async def _page(admin: Administrator, request: HTTPRequest) -> TeamList:
+    asked = asked_of(request, TEAMS_PARAMETERS)
+    tenant, after = admin.organisation(asked.get("organisation")), asked.get("after", "")
+    readable = [
+        team_object(team)
+        for team in await admin.gateway.directory.teams(tenant)
+        if team.team > after and refusal(admin.caller, "read", team) is None
+    ]
+    limit = page_size(asked)
+    last = readable[:limit][-1].id if readable else None
+    return TeamList(readable[:limit], len(readable) > limit, last)
 
 
 def team_object(team: Team) -> TeamObject:

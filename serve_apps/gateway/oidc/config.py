@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from cluster.config import Spec
+from cluster.spec import Spec
 from graphs.durations import parse_duration
 from serve_apps.gateway.callers import DEFAULT_TEAM, Role
 from serve_apps.gateway.rights import wrong_endpoint

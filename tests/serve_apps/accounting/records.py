@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from serve_apps.accounting.folding import Entry
 from serve_apps.accounting.model import CallRecord, Share, encode_record
 from serve_apps.accounting.queries import UsageQuery, UsageRow, ask
 
@@ -30,8 +31,13 @@ def record(call_id: str, **fields: Any) -> CallRecord:
     return CallRecord(call_id=call_id, **(defaults | fields))
 
 
-def encoded(*records: CallRecord) -> list[bytes]:
-    return [encode_record(each) for each in records]
+def encoded(*records: CallRecord) -> list[Entry]:
+    return [Entry(encode_record(each)) for each in records]
+
+
+def late(record: CallRecord, before: CallRecord) -> Entry:
+    """Of a call that was settled after it had expired."""
+    return Entry(encode_record(record), encode_record(before))
 
 
 def asked(engine: Engine, *groups: str, **fields: Any) -> list[UsageRow]:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
@@ -15,15 +16,23 @@ from runtime.store.client import Store
 from serve_apps.accounting import accountant as accountants
 from serve_apps.accounting.accountant import Accountant
 from serve_apps.accounting.book import UsageUnavailable
-from serve_apps.accounting.folding import fold
-from serve_apps.accounting.model import CallRecord, encode_record
+from serve_apps.accounting.folding import Entry, Folded, fold
+from serve_apps.accounting.model import CallRecord, Share, encode_record
 from serve_apps.accounting.queries import UsageQuery
 from serve_apps.accounting.schema import open_tables
-from serve_apps.gateway.quotas import TENANTS_WITH_RECORDS, records_key
-from tests.serve_apps.accounting.records import DAY, NOON, asked, record, tokens
+from serve_apps.gateway.callers import Caller
+from serve_apps.gateway.demand import Demand, Spent
+from serve_apps.gateway.quotas import LEASE_S, TENANTS_WITH_RECORDS, Observed, QuotaLedger, records_key
+from tests.serve_apps.accounting.records import DAY, NOON, asked, encoded, record, tokens
+from tests.serve_apps.clock import Clock
 from tests.serve_apps.conftest import eventually
 
 FOLDER = str(Path(__file__).parents[3])
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(NOON)
 
 
 async def settled(store: Store, tenant: str, *records: CallRecord, noted: float = NOON) -> None:
@@ -58,7 +67,7 @@ async def test_each_call_is_heard_of_once(one_store: Store, tables: Engine) -> N
         one_store,
         tables,
         keep_s=86400.0,
-        watch=lambda records: heard.extend(each.call_id for each in records),
+        watch=lambda changes: heard.extend(each.record.call_id for each in changes),
         clock=lambda: NOON,
     )
     await settled(one_store, "acme", record("a"), record("b"), record("a"))
@@ -83,7 +92,7 @@ async def test_entries_that_were_folded_and_not_trimmed_are_not_counted_again(
 ) -> None:
     """As after a kill between the two, or where an older copy of the store is put back."""
     await settled(one_store, "acme", record("a"), record("b"))
-    fold(tables, "acme", [encode_record(record("a")), encode_record(record("b"))])
+    fold(tables, "acme", encoded(record("a"), record("b")))
     await accountant(one_store, tables).fold()
     assert (await left(one_store, "acme"), tokens(tables)) == (0, 20)
     await settled(one_store, "acme", record("a"))
@@ -99,6 +108,64 @@ async def test_a_stream_that_begins_anew_with_smaller_ids_is_folded(one_store: S
     await one_store.execute("XADD", records_key("acme"), "5-1", "record", encode_record(record("b")))
     await book.fold()
     assert (await left(one_store, "acme"), tokens(tables)) == (0, 20)
+
+
+async def test_who_settles_after_all_is_counted_with_what_it_came_to(
+    one_store: Store, tables: Engine, clock: Clock
+) -> None:
+    """From the ledger to the tables, whether they are folded between the two settlements or after them."""
+    ledger = QuotaLedger(one_store, clock=clock)
+    book = Accountant(one_store, tables, keep_s=86400.0, clock=clock)
+    seen = record("late", end="expired", shares=[Share("small", input_tokens=60, output_tokens=9)])
+    spent = record("late", shares=[Share("small", input_tokens=60, output_tokens=30)])
+    less = record("less", shares=[Share("small", input_tokens=5, output_tokens=1)])
+    for call, at_once in ((spent, False), (less, True)):
+        call_id = call.call_id
+        caller = Caller("acme", "key-1")
+        reservation = await ledger.reserve(caller, Demand("small", 60, 40), reservation_id=call_id)
+        told = msgspec.structs.replace(seen, call_id=call_id)
+        await ledger.renew("acme", [Observed(call_id, Spent(69), encode_record(told))])
+        clock.now += LEASE_S + 1
+        await ledger.settle_due()
+        if not at_once:
+            await book.fold()
+        tokens_spent = sum(share.input_tokens + share.output_tokens for share in call.shares)
+        assert await ledger.settle(reservation, Spent(tokens_spent), encode_record(call))
+        await book.fold()
+        assert tokens(tables) == (await ledger.totals("acme", "key-1")).tokens
+    assert tokens(tables) == 90 + 6
+    [row] = asked(tables)
+    assert (row.requests, row.failed, await left(one_store, "acme")) == (2, 0, 0)
+
+
+async def test_tenants_whose_records_the_store_has_forgotten_are_forgotten(
+    one_store: Store, tables: Engine
+) -> None:
+    await settled(one_store, "gone", noted=NOON - accountants.FORGET_S - 1)
+    await settled(one_store, "quiet", record("a"), noted=NOON - accountants.FORGET_S + 60)
+    await accountant(one_store, tables).fold()
+    assert await one_store.execute("ZRANGE", TENANTS_WITH_RECORDS, 0, -1) == [b"quiet"]
+
+
+async def test_the_longer_it_looks_the_less_often_it_does(
+    one_store: Store, tables: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, pauses = iter([0.0, 0.1, 5.0]), []
+
+    async def fold_nothing(self: Accountant) -> bool:
+        self._looked_s += next(looks)
+        return True
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(Accountant, "fold", fold_nothing)
+    monkeypatch.setattr(accountants.asyncio, "sleep", pause)
+    with pytest.raises(asyncio.CancelledError):
+        await accountant(one_store, tables).run()
+    assert pauses == [accountants.PAUSE_S, pytest.approx(4.9), accountants.MAX_PAUSE_S]
 
 
 async def test_those_who_have_not_called_for_long_are_looked_at_now_and_then(
@@ -121,7 +188,7 @@ async def test_it_folds_by_itself_and_waits_for_the_database(
 ) -> None:
     broken = True
 
-    def folded(engine: Engine, tenant: str, entries: list[bytes]) -> list[CallRecord]:
+    def folded(engine: Engine, tenant: str, entries: list[Entry]) -> list[Folded]:
         if broken:
             raise OperationalError("insert", None, Exception("disk full"))
         return fold(engine, tenant, entries)
@@ -169,6 +236,7 @@ def started(store_url: str, tables_url: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", FOLDING, store_url, tables_url], cwd=FOLDER)
 
 
+@pytest.mark.parametrize("tables_url", ["sqlite"], indirect=True)
 async def test_killed_at_any_point_it_counts_every_call_once(
     one_store: Store, valkey_url: str, tables_url: str, tables: Engine
 ) -> None:

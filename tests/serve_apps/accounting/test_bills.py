@@ -111,13 +111,13 @@ def test_tags_of_the_header_go_before_those_of_the_body() -> None:
     assert len(merged({f"t{n}": "x" for n in range(MAX_TAGS)}, {"b": "3"})) == MAX_TAGS
 
 
-def test_a_line_of_the_log_tells_all_but_what_was_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_of_the_log_tells_all_but_what_was_said(capfd: pytest.CaptureFixture[str]) -> None:
     told, meter = bill()
     meter.observe([Delta("secret"), Usage(3, 2, engine_ns=5 * 10**8)])
     told.record("expired", told.spent(5))
-    assert capsys.readouterr().out == ""
+    assert capfd.readouterr().out == ""
     told.record("done", told.spent(5))
-    [line] = capsys.readouterr().out.splitlines()
+    [line] = capfd.readouterr().out.splitlines()
     shown = msgspec.json.decode(line)
     assert "secret" not in line
     assert (shown["event"], shown["request_id"], shown["call_id"], shown["end"]) == (

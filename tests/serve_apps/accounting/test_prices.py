@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cluster.config import FakeSpec, OpenAISpec, TimePrice, TokenPrice
+from cluster.config import AnthropicSpec, FakeSpec, OpenAISpec, TimePrice, TokenPrice
 from cluster.messages import Usage
 from serve_apps.accounting.prices import configured, highest, nanodollars, price_of, prices_of
 from serve_apps.gateway.demand import FREE, Price
@@ -57,6 +57,13 @@ def test_what_providers_ask_is_known_without_a_network() -> None:
     price = price_of(remote(model="gpt-4o-mini", name="small"))
     assert (price.input, price.cached_input, price.output) == (150_000, 75_000, 600_000)
     assert price.by.startswith("genai-prices ")
+
+
+def test_what_anthropic_asks_is_known_too() -> None:
+    url = "https://api.anthropic.com/v1"
+    spec = AnthropicSpec(engine="anthropic", name="claude", model="claude-sonnet-4-5", base_url=url)
+    price = price_of(spec)
+    assert (price.input, price.cached_input, price.output) == (3_000_000, 300_000, 15_000_000)
 
 
 def test_what_the_config_says_goes_before_what_the_provider_asks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -61,7 +62,8 @@ RULES = [
 QUICK = FakeScript(rules=RULES)
 SLOW_END = FakeScript(rules=RULES, token_s=60)
 """The last node has more than one token to say."""
-LEASE_S = 1.5
+LEASE_S = 60.0
+"""No test waits for it, and none that is slow loses its own: the journals' clock is put forward."""
 
 
 class Hearing(FakeEngine):
@@ -76,17 +78,40 @@ class Hearing(FakeEngine):
         return super().generate(call)
 
 
+class Clock:
+    """Unix seconds, put forward past the leases of a runner that died."""
+
+    def __init__(self) -> None:
+        self._ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self._ahead_s
+
+    def kill(self, runner: Runner) -> None:
+        """The runner forgets what it holds, and its leases are over."""
+        for lease in runner.leases:
+            runner.lose(lease)
+        self._ahead_s += LEASE_S
+
+
 class Desk:
     """A gateway, its runners and what they share."""
 
     def __init__(
-        self, site: Site, runners: list[Runner], logs: list[RunLog], journals: MemoryJournals, door: Door
+        self,
+        site: Site,
+        runners: list[Runner],
+        logs: list[RunLog],
+        journals: MemoryJournals,
+        door: Door,
+        clock: Clock,
     ) -> None:
         self.site = site
         self.logs = logs
         self.runners = runners
         self.journals = journals
         self.door = door
+        self.clock = clock
 
     async def run(self, topic: str = "thanks", **body: Any) -> httpx.Response:
         ask = {"ask": body.pop("ask")} if "ask" in body else {}
@@ -95,7 +120,7 @@ class Desk:
             "/v1/graphs/letter/runs",
             json={"inputs": {"topic": topic, **ask}, **body},
             headers=headers,
-            timeout=30,
+            timeout=120,
         )
 
     async def begin(self, topic: str = "thanks", **body: Any) -> str:
@@ -106,7 +131,7 @@ class Desk:
         return run_id
 
     async def post(self, run_id: str, action: str, **body: Any) -> httpx.Response:
-        return await self.site.http.post(f"/v1/runs/{run_id}/{action}", json=body, timeout=30)
+        return await self.site.http.post(f"/v1/runs/{run_id}/{action}", json=body, timeout=120)
 
     async def look(self, run_id: str) -> dict[str, Any]:
         answer = await self.site.http.get(f"/v1/runs/{run_id}")
@@ -121,12 +146,12 @@ class Desk:
             answer = await self.site.http.get(f"/v1/runs/{run_id}")
             return answer.status_code == 200 and answer.json()["status"] in statuses
 
-        await eventually(so, 20)
+        await eventually(so)
         return await self.look(run_id)
 
     async def events(self, run_id: str, after: int | None = None) -> list[tuple[int, dict[str, Any]]]:
         headers = {} if after is None else {"last-event-id": str(after)}
-        answer = await self.site.http.get(f"/v1/runs/{run_id}/events", headers=headers, timeout=30)
+        answer = await self.site.http.get(f"/v1/runs/{run_id}/events", headers=headers, timeout=120)
         assert answer.status_code == 200, answer.text
         return numbered(answer.text)
 
@@ -147,8 +172,9 @@ class Desk:
 class Door:
     """The gateway's side of the runners: calls go to the first. It dies when it is told to."""
 
-    def __init__(self, runners: list[Runner]) -> None:
+    def __init__(self, runners: list[Runner], clock: Clock) -> None:
         self._runners = runners
+        self._clock = clock
         self.dies_at = ""
         """Node after whose end the first runner dies."""
 
@@ -160,8 +186,7 @@ class Door:
             if isinstance(event, NodeFinished) and event.node == self.dies_at:
                 self.dies_at = ""
                 self._runners.reverse()
-                for lease in runner.leases:
-                    runner.lose(lease)
+                self._clock.kill(runner)
                 await events.aclose()
                 raise ReplicaLost("it was killed")
 
@@ -193,7 +218,8 @@ async def desks(start: Start, store: Store) -> AsyncIterator[StartDesk]:
             pools = {CHAT: chat_pool(engine), EMBED: embed_pool(engine)}
             catalog = Catalog(models={name: pool.info for name, pool in pools.items()}, indexes={})
             plans = [compile_pipeline(load(pipeline).pipeline, catalog)]
-            journals, records = MemoryJournals(lease_s=LEASE_S), RunStore(store)
+            clock = Clock()
+            journals, records = MemoryJournals(lease_s=LEASE_S, clock=clock), RunStore(store)
             resources = Resources(pools, approvals=ApprovalBook(store))
             runners, logs = [], []
             for _ in range(2):
@@ -202,9 +228,10 @@ async def desks(start: Start, store: Store) -> AsyncIterator[StartDesk]:
                 attended(log.write())
                 attended(end_cancelled(runner, records, every_s=0.02))
                 attended(attend(runner, journals, LEASE_S, look_every_s=0.05))
+                ending.push_async_callback(runner.hand_over)
                 runners.append(runner)
                 logs.append(log)
-            door = Door(list(runners))
+            door = Door(list(runners), clock)
             site = await start(
                 pools=pools,
                 graphs=runners[0].infos,
@@ -212,9 +239,10 @@ async def desks(start: Start, store: Store) -> AsyncIterator[StartDesk]:
                 journals=journals,
                 inline=InlinePipelines(Deployed(catalog)),
                 limits=limits,
+                tasks={"letters": "letter"},
             )
             site.engine = engine
-            return Desk(site, runners, logs, journals, door)
+            return Desk(site, runners, logs, journals, door, clock)
 
         yield start_one
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime
 from typing import Any
 
 import anthropic
@@ -214,7 +215,7 @@ async def test_other_errors_have_the_sdks_classes(start: Start) -> None:
     error_of(caught.value.response.content, "rate_limit_error", caught.value.request_id or "")
     assert int(caught.value.response.headers["retry-after"]) > 0
     slow = await start(FakeScript(first_token_s=60))
-    late = await slow.http.post("/v1/messages", json=BODY, headers={"x-request-timeout": "0.05"})
+    late = await slow.http.post("/v1/messages", json=BODY, headers={"x-request-timeout": "1.5"})
     assert late.status_code == 408
     error_of(late.content, "timeout_error", late.headers["request-id"])
 
@@ -311,3 +312,40 @@ async def test_many_at_once_in_both_dialects(site: Site) -> None:
     assert all(answer.json().get("type") == "error" for answer in answers[:5])
     assert all(list(answer.json()) == ["error"] for answer in answers[5:])
     assert all("request-id" not in answer.headers for answer in answers[5:])
+
+
+async def test_limits_are_told_as_anthropic_tells_them(start: Start) -> None:
+    site = await start(limits=Limits(requests_per_minute=1, tokens_per_minute=100))
+    body: Any = {"model": CHAT, "max_tokens": 8, "messages": [{"role": "user", "content": "Hi there"}]}
+    first = await site.anthropic.messages.with_raw_response.create(**body)
+    assert first.headers["anthropic-ratelimit-requests-limit"] == "1"
+    assert first.headers["anthropic-ratelimit-requests-remaining"] == "0"
+    assert first.headers["anthropic-ratelimit-tokens-remaining"] == str(100 - 2 - 8)
+    assert datetime.fromisoformat(first.headers["anthropic-ratelimit-tokens-reset"]).tzinfo is not None
+    assert not [name for name in first.headers if name.startswith("x-ratelimit")]
+    with pytest.raises(anthropic.RateLimitError) as refused:
+        await site.anthropic.messages.create(**body)
+    assert refused.value.response.headers["anthropic-ratelimit-requests-remaining"] == "0"
+    assert int(refused.value.response.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_message_can_continue_a_conversation_that_is_kept(start: Start, stream: bool) -> None:
+    site = await start(FakeScript(rules=[Rule(contains="", reply="Noted.")]))
+    for text in ("My name is Ada.", "And yours?"):
+        body = {
+            "model": CHAT,
+            "max_tokens": 8,
+            "stream": stream,
+            "contextId": "c-1",
+            "system": "Be brief.",
+            "messages": [{"role": "user", "content": text}],
+        }
+        answer = await site.http.post("/v1/messages", json=body)
+        assert (answer.status_code, answer.headers["x-context-id"]) == (200, "c-1")
+    kept = (await site.http.get("/v1/contexts/c-1")).json()["sessionHistory"]
+    assert [turn["content"] for turn in kept] == ["My name is Ada.", "Noted.", "And yours?", "Noted."]
+    body["contextId"] = "no such/name"
+    refused = await site.http.post("/v1/messages", json=body)
+    assert refused.status_code == 400
+    assert "contextId" in refused.text

@@ -59,7 +59,7 @@ async def letters(start: Start, one_store: Store) -> AsyncIterator[Letters]:
 
 
 async def send(site: Site, text: str = "Dear Ada") -> httpx.Response:
-    return await site.http.post("/v1/graphs/letter/runs", json={"inputs": {"text": text}}, timeout=30)
+    return await site.http.post("/v1/graphs/letter/runs", json={"inputs": {"text": text}}, timeout=120)
 
 
 async def asked_of(site: Site) -> str:
@@ -204,7 +204,7 @@ async def test_a_stream_tells_that_the_run_waits(letters: Letters) -> None:
     site = await letters()
     body = {"inputs": {"text": "Dear Ada"}, "stream": True}
     names = []
-    async with site.http.stream("POST", "/v1/graphs/letter/runs", json=body, timeout=30) as events:
+    async with site.http.stream("POST", "/v1/graphs/letter/runs", json=body, timeout=120) as events:
         async for line in events.aiter_lines():
             if line.startswith("event: "):
                 names.append(line.removeprefix("event: "))

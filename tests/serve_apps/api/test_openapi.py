@@ -43,7 +43,7 @@ CHECKS = [
 ]
 EXAMPLES = 5
 """Of each route, right ones and as many wrong ones."""
-CALL_TIMEOUT_S = 30.0
+CALL_TIMEOUT_S = 120.0
 NOT_HERE = {"GET /v1/usage"}
 """Routes whose part is not deployed in this test."""
 
@@ -105,7 +105,7 @@ def _pointed(case: Case, known: dict[str, list[str]], number: int) -> Case:
 
 
 async def _answered(desk: Desk, case: Case) -> httpx.Response:
-    headers = {"authorization": f"Bearer {desk.site.token}", "x-request-timeout": "10"}
+    headers = {"authorization": f"Bearer {desk.site.token}", "x-request-timeout": "5"}
     sent = case.as_transport_kwargs(base_url=desk.site.url, headers=headers)
     sent.pop("cookies", None)
     if "data" in sent:  # as requests calls it
@@ -113,7 +113,7 @@ async def _answered(desk: Desk, case: Case) -> httpx.Response:
     return await desk.site.http.request(**sent, timeout=CALL_TIMEOUT_S)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_what_the_document_says_is_so(desk: Desk) -> None:
     document = (await desk.site.http.get("/openapi.json")).json()
     wrong, statuses = [], defaultdict[str, set[int]](set)
@@ -170,6 +170,46 @@ async def test_the_examples_work(desk: Desk) -> None:
         "/v1/graphs/{name}/runs",
         "/v1/runs",
     }
+
+
+async def test_a_task_is_described_by_its_inputs_and_outputs(desk: Desk) -> None:
+    document = (await desk.site.http.get("/openapi.json")).json()
+    letters = document["paths"]["/ai/letters"]["post"]
+    inputs = letters["requestBody"]["content"]["application/json"]["schema"]
+    assert (inputs["properties"]["topic"]["type"], inputs["required"]) == ("string", ["topic"])
+    answer, outputs = letters["responses"]["200"]["content"]["application/json"]["schema"]["allOf"]
+    assert answer["$ref"].endswith("/RunAnswer")
+    assert set(outputs["properties"]["outputs"]["properties"]) == {"draft", "text"}
+    assert "/ai/{task}" not in document["paths"]
+
+
+async def test_tasks_are_described_to_whoever_may_use_them(desk: Desk) -> None:
+    url, keys = desk.site.url, desk.site.deps.keys
+    narrow = {
+        "of other models": {"models": [CHAT]},
+        "of other endpoints": {"endpoints": ["/v1/chat/*"]},
+    }
+    shown = [(await keys.create("acme", name, **fields))[0] for name, fields in narrow.items()]
+    async with httpx.AsyncClient(base_url=url) as http:
+        told = [await http.get("/openapi.json")]
+        told += [await http.get("/openapi.json", headers={"x-api-key": key}) for key in shown]
+        refused = await http.get("/openapi.json", headers={"authorization": "Bearer cgh_none"})
+    assert [answer.status_code for answer in told] == [200, 200, 200]
+    assert not any("letters" in answer.text for answer in told)
+    assert all("/ai/{task}" in answer.json()["paths"] for answer in told)
+    assert refused.status_code == 401
+
+
+async def test_models_are_described_in_both_dialects(desk: Desk) -> None:
+    paths = (await desk.site.http.get("/openapi.json")).json()["paths"]
+    for path, kinds in (
+        ("/v1/models", ["ModelList", "AnthropicModelPage"]),
+        ("/v1/models/{model}", ["ModelObject", "AnthropicModel"]),
+    ):
+        operation = paths[path]["get"]
+        shapes = operation["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]
+        assert [shape["$ref"].rpartition("/")[2] for shape in shapes] == kinds
+        assert "anthropic-version" in [parameter["name"] for parameter in operation["parameters"]]
 
 
 async def test_every_route_is_in_a_group_and_says_what_it_is_for(desk: Desk) -> None:

@@ -198,7 +198,7 @@ async def test_a_streamed_run_ends_with_run_failed(start_runs: StartRuns) -> Non
     site = await start_runs(token_s=60)
     seen: list[dict[str, Any]] = []
     body = {"inputs": {"question": "please wait"}, "stream": True}
-    async with site.http.stream("POST", "/v1/graphs/helper/runs", json=body, timeout=30) as events:
+    async with site.http.stream("POST", "/v1/graphs/helper/runs", json=body, timeout=120) as events:
         async for line in events.aiter_lines():
             if not line.startswith("data: "):
                 continue

@@ -69,6 +69,73 @@ async def test_a_log_longer_than_a_page(audit: AuditLog, monkeypatch: pytest.Mon
     assert (await audit.verify("acme")).entries == 7
 
 
+@pytest.fixture
+def short(store: Store, monkeypatch: pytest.MonkeyPatch) -> AuditLog:
+    """A log that keeps ten entries, and looks at every fifth for what may go."""
+    monkeypatch.setattr("serve_apps.audit.log.LET_GO_EVERY", 5)
+    return AuditLog(store, SECRET, keep=10, clock=lambda: NOW)
+
+
+async def test_the_oldest_entries_are_let_go_and_the_rest_is_verified(store: Store, short: AuditLog) -> None:
+    await fill(short, 12)
+    old = await short.head("acme")
+    await fill(short, 15)
+    kept = await short.newest("acme", 100)
+    assert [entry.sequence for entry in kept] == list(range(27, 15, -1))
+    verdict = await short.verify("acme", [old] if old is not None else [])
+    assert (verdict.sound, verdict.entries) == (True, 27)
+    assert verdict.anchor == await short.head("acme")
+    await fill(short, 30)
+    assert len(await short.newest("acme", 100)) <= 15
+    assert (await AuditLog(store, SECRET).verify("acme")).sound
+
+
+async def test_a_log_that_begins_later_than_we_let_it_is_found(store: Store, short: AuditLog) -> None:
+    await fill(short, 20)
+    floor = "cgh:{acme}:audit:floor"
+    was = await store.execute("HGETALL", floor)
+    early, anchor = dict(zip(was[::2], was[1::2], strict=True)), await short.head("acme")
+    assert anchor is not None
+    await fill(short, 10)
+    now = await store.execute("HGETALL", floor)
+    cut = await store.execute("XRANGE", LOG, "23-0", "23-0")
+    for forged in (
+        ["sequence", 23, "mac", cut[0][1][3], "seal", early[b"seal"]],
+        [word for pair in early.items() for word in pair],
+        ["sequence", 20, "mac", bytes(32), "seal", bytes(32)],
+    ):
+        await store.execute("DEL", floor)
+        await store.execute("HSET", floor, *forged)
+        assert not (await short.verify("acme")).sound
+    await store.execute("DEL", floor)
+    assert not (await short.verify("acme")).sound
+    await store.execute("HSET", floor, *now)
+    assert (await short.verify("acme")).sound
+    floored = Anchor("acme", 20, anchor.mac)
+    assert (await short.verify("acme", [floored])).sound
+    assert not (await short.verify("acme", [Anchor("acme", 20, "0" * 64)])).sound
+
+
+async def test_what_was_tampered_with_is_not_let_go(store: Store, short: AuditLog) -> None:
+    """Or the seal of what is gone would say that it had been sound."""
+    await fill(short, 8)
+    await _edit(store)
+    await fill(short, 20)
+    assert len(await short.newest("acme", 100)) == 28
+    assert (await short.verify("acme")).first_bad == 3
+
+
+async def test_a_log_that_is_put_aside_begins_from_the_first_entry_again(
+    store: Store, short: AuditLog
+) -> None:
+    await fill(short, 20)
+    await _drop_head(store)
+    with pytest.raises(AuditBroken):
+        await short.write(deed())
+    await short.restart(deed(action="audit.restart"))
+    assert ((await short.verify("acme")).sound, (await short.verify("acme")).entries) == (True, 1)
+
+
 async def test_gateways_that_race_lose_no_entry(store_url: str, store: Store) -> None:
     stores = [Store.connect(store_url, timeout_s=5) for _ in range(4)]
     logs = [AuditLog(each, SECRET) for each in stores]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,6 +12,7 @@ from structlog.testing import capture_logs
 from cluster.engines.fake import FakeScript, Rule
 from cluster.messages import Failure
 from runtime.store.client import Store
+from tests.serve_apps.api.test_graphs import start_helper
 from tests.serve_apps.conftest import CHAT, EMBED, Start
 
 CANARY = "canary-7c19e2"
@@ -53,6 +55,14 @@ async def test_no_call_leaves_its_prompt_in_a_log_or_in_the_store(
     for path, body, status in calls:
         answer = await site.http.post(path, json=body)
         assert answer.status_code == status, (path, answer.text)
+    for streamed in (False, True):
+        message = {"model": CHAT, "max_tokens": 16, "system": CANARY, "stream": streamed}
+        for text, status in ((CANARY, 200), (f"break {CANARY}", 200 if streamed else 503)):
+            body = {**message, "messages": [{"role": "user", "content": text}]}
+            answer = await site.http.post("/v1/messages", json=body)
+            assert answer.status_code == status, answer.text
+    counted = {"model": CHAT, "messages": [{"role": "user", "content": CANARY}]}
+    assert (await site.http.post("/v1/messages/count_tokens", json=counted)).status_code == 200
     stranger = await site.http.post(
         "/v1/chat/completions", json=said, headers={"authorization": f"Bearer {CANARY}"}
     )
@@ -68,3 +78,33 @@ async def test_no_call_leaves_its_prompt_in_a_log_or_in_the_store(
     secret = site.token.split("_")[2]
     assert len(kept) > 3
     assert not [value for value in kept if CANARY.encode() in value or secret.encode() in value]
+
+
+async def test_no_run_of_a_graph_leaves_its_inputs_in_a_log(start: Start, logged: list[str]) -> None:
+    """Nor do its outputs, an input that is refused, a node that fails, a task or a chat with a graph."""
+    site = await start_helper(start, FakeScript(rules=RULES), tasks={"kind-answers": "helper"})
+    fields = {"model": "graph/helper", "messages": [{"role": "user", "content": CANARY}]}
+    runs = "/v1/graphs/helper/runs"
+    calls: list[tuple[str, dict[str, Any], set[int]]] = [
+        (runs, {"inputs": {"question": CANARY}}, {200}),
+        (runs, {"inputs": {"question": CANARY}, "stream": True}, {200}),
+        (runs, {"inputs": {"question": f"break {CANARY}"}}, {500, 503}),
+        (runs, {"inputs": {"question": f"break {CANARY}"}, "stream": True}, {200}),
+        (runs, {"inputs": {"question": CANARY * 30}}, {422}),
+        (runs, {"inputs": {"question": "x", CANARY: 1}}, {422}),
+        ("/ai/kind-answers", {"question": CANARY}, {200}),
+        ("/v1/chat/completions", fields, {200}),
+        ("/v1/messages", {**fields, "max_tokens": 16, "stream": True}, {200}),
+        ("/v1/messages", {**fields, "max_tokens": 16}, {200}),
+        ("/v1/responses", {"model": "graph/helper", "input": CANARY, "store": False}, {200}),
+    ]
+    for path, body, statuses in calls:
+        answer = await site.http.post(path, json=body)
+        assert answer.status_code in statuses, (path, answer.text)
+
+    async def fails(*_: object) -> None:
+        raise ValueError(CANARY)
+
+    site.deps.contexts.load = fails  # type: ignore[method-assign]
+    assert (await site.http.get("/v1/contexts/c-1")).status_code == 500
+    await site.settled()

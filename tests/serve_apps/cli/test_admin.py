@@ -11,11 +11,14 @@ from structlog.testing import capture_logs
 from typer import Typer
 from typer.testing import CliRunner
 
+from cluster.messages import AdmissionState, EngineStatus, TenantState
 from serve_apps.api.admin.limits import LimitsObject
-from serve_apps.cli import audit, organisations, quotas, teams
+from serve_apps.api.admin.pools import PoolState
+from serve_apps.cli import audit, main, organisations, quotas, teams
 from serve_apps.cli.admin import AdminClient, limits_given, show_limits
 from serve_apps.cli.calls import CallFailed
 from serve_apps.cli.keys import app as key_commands
+from serve_apps.cli.pools import _rows
 from serve_apps.gateway.keys import KeyStore
 from tests.serve_apps.cli.conftest import FakeGateway
 from tests.serve_apps.conftest import CHAT, Site
@@ -115,3 +118,22 @@ async def test_from_the_first_key_to_an_audit_of_it_all(site: Site, keys: KeySto
     assert "broken at entry" in await type_(
         audit.app, "verify", "--org", "team-corp", "--anchor", wrong, exits=1
     )
+
+
+async def test_pools_are_shown_to_administrators(site: Site, keys: KeyStore) -> None:
+    token, _ = await keys.bootstrap("platform", "first")
+    terminal = Terminal(site.url, token)
+    assert CHAT in await terminal.type(main.app, "pools")
+    report = await terminal.type_json(main.app, "pools")
+    assert CHAT in {pool["model"] for pool in report["data"]}
+
+
+def test_a_replica_is_one_row() -> None:
+    queue = AdmissionState(
+        2, 34, 700, 20_000, 0, 5, 990, tenants=[TenantState("acme", 5, 1.0, 9.0)], refused=3
+    )
+    pool = PoolState("m", [EngineStatus(admission=queue), EngineStatus()])
+    first, second = _rows(pool)
+    assert first[:6] == ("m", "1", "2 of 34", "700 of 20000", "5 of 990", "0.00 s")
+    assert first[6:] == ("-", "3", "acme: 5")
+    assert second[1] == "2"

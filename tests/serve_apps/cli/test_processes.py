@@ -47,7 +47,7 @@ def close(process: subprocess.Popen[bytes]) -> None:
     assert process.stdout is not None
     process.stdin.close()
     process.stdout.close()
-    process.wait(timeout=10)
+    process.wait(timeout=60)
 
 
 def test_processes_of_a_system_are_found_by_their_marker(tmp_path: Path) -> None:

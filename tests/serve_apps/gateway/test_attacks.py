@@ -12,9 +12,12 @@ from contextlib import AsyncExitStack
 import httpx
 import pytest
 
+from runtime.store.client import Store
 from serve_apps.gateway.keys import KeyStore
 from serve_apps.gateway.oidc.persons import Persons
-from tests.serve_apps.conftest import CHAT, Site, Start
+from tests.serve_apps.api.durable import desks
+from tests.serve_apps.conftest import CHAT, EMBED, Site, Start
+from tests.serve_apps.elsewhere import attempts, listening
 from tests.serve_apps.gateway.oidc.provider import FakeProvider
 from tests.serve_apps.gateway.oidc.test_persons import FORGED
 
@@ -172,6 +175,21 @@ async def test_what_is_of_one_organisation_is_of_no_other(
         headers = {"authorization": f"Bearer {provider.token(org=odd)}"}
         assert (await open_site.http.get("/v1/contexts/c-1", headers=headers)).status_code == 403
     assert (await open_site.http.get("/v1/contexts/c-1", headers=mine)).status_code == 200
+
+
+async def test_no_field_makes_the_gateway_ask_another_host(start: Start, one_store: Store) -> None:
+    """Refused, but for names in what is passed on as it is: metadata, and schemas, which nobody loads."""
+    told: dict[int, int] = {}
+    async with desks(start, one_store) as start_one, listening() as listener:
+        http = (await start_one()).site.http
+        for path, body in attempts(CHAT, EMBED, listener.url):
+            answer = await http.post(path, json=body, timeout=120)
+            assert answer.status_code < 500, (path, body, answer.text)
+            assert answer.status_code >= 400 or {"metadata", "response_format"} & set(body), (path, body)
+            told[answer.status_code] = told.get(answer.status_code, 0) + 1
+        assert listener.asked == []
+    assert sum(told.values()) > 150
+    assert told[400] > 100
 
 
 async def test_claims_make_nobody_more_than_the_config_does(open_site: Site, provider: FakeProvider) -> None:

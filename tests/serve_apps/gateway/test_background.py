@@ -62,6 +62,7 @@ class Desk:
             path="/v1/graphs/letter/runs",
             headers={},
             tags={},
+            marks={},
             seconds=30.0,
             deadline=time.time() + 30.0,
             added_headers=[],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 import pytest
 from msgspec.structs import replace
@@ -21,22 +20,9 @@ from serve_apps.gateway.directory import (
     TooManyTeams,
 )
 from serve_apps.gateway.limits import UNLIMITED, Allowance, Limits
+from tests.serve_apps.clock import NOW, Clock
 
-NOW = 1_900_000_000.0
 SMALL = Allowance(Limits(requests_per_minute=5, money_per_month=10**9), {"m": Limits(tokens_per_day=7)})
-
-
-@dataclass
-class Clock:
-    now: float = NOW
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

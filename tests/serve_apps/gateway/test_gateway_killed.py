@@ -50,7 +50,7 @@ async def test_200_reservations_of_a_killed_process_are_settled(one_store: Store
         await ledger.settle_due()
         return (await ledger.totals("acme", "k1")).open == 0
 
-    await eventually(all_settled, 60.0)
+    await eventually(all_settled)
     totals = await ledger.totals("acme", "k1")
     assert (totals.requests, totals.expired, totals.reserved) == (200, 200, 0)
     assert (totals.tokens, totals.nanodollars) == (600, 6000)

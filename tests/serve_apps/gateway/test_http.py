@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -53,6 +54,15 @@ def test_ids() -> None:
     for dirty in (b"a b", b"a\r\nb", b"x" * 129, b""):
         own, shown = request_ids({b"x-request-id": dirty})
         assert shown == own.encode()
+
+
+def test_ids_are_in_the_order_of_the_requests_and_never_the_same() -> None:
+    before = int(time.time() * 1000)
+    own = [request_ids({})[0] for _ in range(1000)]
+    times = [int(one[:12], 16) for one in own]
+    assert times == sorted(times)
+    assert before <= times[0] <= times[-1] <= time.time() * 1000
+    assert len(set(own)) == 1000
 
 
 def test_timeouts_are_bounded() -> None:

@@ -55,7 +55,7 @@ async def test_keys_of_others_are_others(store: Store) -> None:
 async def test_what_is_released_is_free(store: Store) -> None:
     answers = AnswerStore(store)
     (await claimed(answers)).release()
-    await answers.drain(5)
+    await answers.drain(60)
     await claimed(answers)
 
 
@@ -92,7 +92,7 @@ async def test_the_claim_of_a_dead_gateway_becomes_void(
         await claim.keep(ANSWER)
     assert logged[0]["event"] == "idempotent_claim_lost"
     claim.release()
-    await dead.drain(5)
+    await dead.drain(60)
     assert await code_of(alive) == "idempotency_in_flight"
     await other.keep(ANSWER)
     assert await alive.claim(KEY, b"one", PRINT) == ANSWER
@@ -139,7 +139,7 @@ async def test_without_the_store_nothing_is_claimed_and_what_was_is_logged(
     with capture_logs() as logged:
         await out.keep(claim, ANSWER)
         out.release(claim)
-        await out.drain(5)
+        await out.drain(60)
     assert [each["event"] for each in logged] == [
         "idempotent_answer_lost",
         "idempotent_claim_not_released",

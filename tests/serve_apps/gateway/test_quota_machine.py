@@ -24,9 +24,8 @@ from serve_apps.gateway.demand import Demand, Price, Spent
 from serve_apps.gateway.limits import Allowance, Limits
 from serve_apps.gateway.quotas import LEASE_S, Observed, QuotaLedger, Reservation, Totals
 from serve_apps.gateway.refusals import QuotaExceeded
+from tests.serve_apps.clock import Clock
 
-START = 1_900_000_000.0
-"""Unix seconds, a multiple of 5: the start of a bucket."""
 REMEMBERED_MS = 600_000
 """How long what expired can still be settled."""
 PRICE = Price(input=700, output=1300, second=500_000)
@@ -46,14 +45,6 @@ amounts = st.integers(0, 60)
 
 
 @dataclass
-class Clock:
-    now: float = START
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass
 class Count:
     """What is taken of one limit, as the reference model sees it."""
 
@@ -62,6 +53,8 @@ class Count:
     period: tuple[int, ...] = ()
     taken: int = 0
     """In the period; of calls that run, how many do."""
+    unsure: int = 0
+    """More that may be held in the period, for orphans that may be forgotten by now."""
 
     def of_period(self, now: float) -> tuple[tuple[int, ...], int]:
         """The day or month, and what is taken of it. One that has begun does not end by a step back."""
@@ -69,6 +62,13 @@ class Count:
         day = () if self.kind == "money_per_month" else (date.day,)
         period = (date.year, date.month, *day)
         return (self.period, self.taken) if self.period >= period else (period, 0)
+
+    def begin(self, now: float) -> None:
+        """What is taken from now on is of this period."""
+        period, taken = self.of_period(now)
+        if period != self.period:
+            self.unsure = 0
+        self.period, self.taken = period, taken
 
     def within(self, seconds: float, elapsed: float) -> int:
         return sum(each.amount for each in self.charges if each.at > elapsed - seconds - 0.002)
@@ -169,7 +169,7 @@ class QuotaMachine(RuleBasedStateMachine):
                 count.charges.append(charge := Charge(count, self.elapsed, amount))
             else:
                 if limit.kind != "concurrent_requests":
-                    count.period, count.taken = count.of_period(self.clock.now)
+                    count.begin(self.clock.now)
                 assert count.taken + amount <= limit.most
                 count.taken += amount
                 charge = Charge(count, self.elapsed, amount, count.period)
@@ -185,31 +185,48 @@ class QuotaMachine(RuleBasedStateMachine):
             elif limit.kind == "concurrent_requests":
                 taken = count.taken
             else:
-                _, taken = count.of_period(self.clock.now)
+                period, taken = count.of_period(self.clock.now)
+                taken += count.unsure if period == count.period else 0
             if taken + needs(limit.kind, demand, output) > limit.most:
                 return True
         return False
 
-    def close(self, call: Call, spent: Spent, requests: int, state: str) -> None:
-        finals = {
-            "requests_per_minute": requests,
-            "concurrent_requests": 0,
-            "money_per_month": spent.nanodollars,
-        }
+    def close(self, call: Call, spent: Spent, requests: int) -> None:
+        self.stop_running(call)
+        self.correct(call, spent, requests)
+        self.tell(call, spent, requests)
+        call.state = "closed"
+
+    def expire(self, call: Call) -> None:
+        """Its limits go on to hold all that it had reserved."""
+        self.stop_running(call)
+        self.tell(call, call.seen, 1)
+        call.state = "expired"
+
+    def stop_running(self, call: Call) -> None:
+        for charge in call.charges:
+            if charge.count.kind == "concurrent_requests":
+                charge.count.taken -= 1
+
+    def correct(self, call: Call, spent: Spent, requests: int, sure: bool = True) -> None:
+        """What was held becomes what was used; where that is not sure, it may be held all the same."""
+        finals = {"requests_per_minute": requests, "money_per_month": spent.nanodollars}
         for charge in call.charges:
             count, final = charge.count, finals.get(charge.count.kind, spent.tokens)
-            if charge.count.kind == "concurrent_requests":
-                count.taken -= 1
-            elif not charge.period:
+            if count.kind == "concurrent_requests":
+                continue
+            if not charge.period:
                 charge.amount = final
-            else:
-                period, taken = count.of_period(self.clock.now)
-                if period == charge.period:
-                    count.period, count.taken = period, taken - (charge.amount - final)
+                continue
+            count.begin(self.clock.now)
+            if count.period == charge.period:
+                count.taken -= charge.amount - final
+                count.unsure += 0 if sure else charge.amount - final
+
+    def tell(self, call: Call, spent: Spent, requests: int) -> None:
         reserved = call.reservation.granted.tokens
         self.add(call.caller, open=-1, reserved=-reserved, requests=requests - 1)
         self.add(call.caller, tokens=spent.tokens, nanodollars=spent.nanodollars)
-        call.state, call.seen = state, spent
 
     def add(self, caller: Caller, **changes: int) -> None:
         for name, change in changes.items():
@@ -219,9 +236,13 @@ class QuotaMachine(RuleBasedStateMachine):
         return data.draw(st.sampled_from([call for call in self.calls if call.state in states]))
 
     def forget(self) -> None:
-        """Whether calls that expired long ago can still be settled is not known to the model."""
+        """Whether calls that expired long ago can still be settled, and whether their limits still hold what
+        they had reserved, is not known to the model: that ends when a gateway looks."""
         now_ms = int(self.clock.now * 1000)
-        self.calls = [call for call in self.calls if call.state != "expired" or call.expires_ms > now_ms]
+        for call in self.calls:
+            if call.state == "expired" and call.expires_ms <= now_ms:
+                self.correct(call, call.seen, 1, sure=False)
+                call.state = "forgotten"
 
     def spent(self, data: st.DataObject, call: Call) -> Spent:
         granted = call.reservation.granted
@@ -235,31 +256,20 @@ class QuotaMachine(RuleBasedStateMachine):
         spent = self.spent(data, call)
         assert self.runner.run(self.ledgers[ledger].settle(call.reservation, spent))
         if call.state == "open":
-            self.close(call, spent, 1, "closed")
+            self.close(call, spent, 1)
             return
-        more = Spent(
-            max(0, spent.tokens - call.seen.tokens), max(0, spent.nanodollars - call.seen.nanodollars)
-        )
-        self.charge_late(call, more)
-        self.add(call.caller, tokens=more.tokens, nanodollars=more.nanodollars)
+        seen = call.seen
+        self.correct(call, spent, 1)
+        self.add(call.caller, tokens=spent.tokens - seen.tokens)
+        self.add(call.caller, nanodollars=spent.nanodollars - seen.nanodollars)
         call.state = "closed"
-
-    def charge_late(self, call: Call, more: Spent) -> None:
-        for charge in call.charges:
-            count = charge.count
-            if count.kind == "tokens_per_minute":
-                count.charges.append(Charge(count, self.elapsed, more.tokens))
-            elif charge.period:
-                amount = more.nanodollars if count.kind == "money_per_month" else more.tokens
-                count.period, count.taken = count.of_period(self.clock.now)
-                count.taken += amount
 
     @precondition(lambda self: any(call.state == "open" for call in self.calls))
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         call = self.drawn(data, "open")
         assert self.runner.run(self.ledgers[0].release(call.reservation))
-        self.close(call, Spent(0), 0, "closed")
+        self.close(call, Spent(0), 0)
 
     @precondition(lambda self: any(call.state == "closed" for call in self.calls))
     @rule(data=st.data())
@@ -285,7 +295,7 @@ class QuotaMachine(RuleBasedStateMachine):
         # the clock stepped back since.
         assert settled in {len(due)} | ({0} if self.stepped_back else set())
         for call in due if settled else ():
-            self.close(call, call.seen, 1, "expired")
+            self.expire(call)
             call.expires_ms = now_ms + REMEMBERED_MS
             self.add(call.caller, expired=1)
 
@@ -298,7 +308,10 @@ class QuotaMachine(RuleBasedStateMachine):
     @rule(hours=st.integers(1, 30))
     def pass_hours(self, hours: int) -> None:
         self.settle_due(0)
-        self.calls = [call for call in self.calls if call.state == "open"]
+        for call in self.calls:
+            if call.state == "expired":
+                self.correct(call, call.seen, 1, sure=False)
+                call.state = "forgotten"
         self.pass_time(hours * 3600.0)
 
     @rule(seconds=st.floats(0, 300))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serve_apps.gateway.applied import LimitKind
-from serve_apps.gateway.rate_headers import limit_headers
+from serve_apps.gateway.rate_headers import in_anthropics_words, limit_headers
 from serve_apps.gateway.refusals import LimitState
 
 
@@ -78,3 +78,15 @@ def test_the_standard_headers_tell_of_the_limit_that_is_nearest(
     headers = dict(limit_headers([state("tokens_per_minute", 100, 99), nearest]))
     assert headers[b"ratelimit-policy"] == policy
     assert headers[b"ratelimit"] == policy[: policy.index(b";")] + left
+
+
+def test_anthropics_headers_say_when_a_limit_is_whole_again() -> None:
+    headers = limit_headers([state("requests_per_minute", 10, 9), state("tokens_per_day", 5000, 800, 3600.0)])
+    told = dict(in_anthropics_words([*headers, (b"retry-after", b"7")], 1_800_014_400.5))
+    assert told[b"anthropic-ratelimit-requests-limit"] == b"10"
+    assert told[b"anthropic-ratelimit-requests-remaining"] == b"9"
+    assert told[b"anthropic-ratelimit-requests-reset"] == b"2027-01-15T12:00:13Z"
+    assert told[b"anthropic-ratelimit-tokens-reset"] == b"2027-01-15T13:00:01Z"
+    assert told[b"retry-after"] == b"7"
+    assert b"ratelimit-policy" in told
+    assert not any(name.startswith(b"x-ratelimit") for name in told)

@@ -26,7 +26,7 @@ from tests.serve_apps.conftest import eventually
 from tests.serve_apps.gateway.test_admission import FixedMeter, Told, told
 
 RunRedis = Callable[..., AbstractContextManager[subprocess.Popen[str]]]
-TIMEOUT_S = 0.5
+TIMEOUT_S = 2.0
 KEY = Caller("acme", "k1", allowance=Allowance(Limits(requests_per_minute=100, tokens_per_minute=100)))
 DEMAND = Demand("m", 10, 0, seconds=60.0)
 
@@ -67,7 +67,7 @@ async def test_decisions_fail_fast_and_recover(
         with caplog.at_level(logging.WARNING, "runtime.store.client"):
             outage.begin()
             began, waited = time.monotonic(), []
-            while time.monotonic() < began + 3 * TIMEOUT_S:
+            while time.monotonic() < began + 1.5 * TIMEOUT_S:
                 asked = time.monotonic()
                 with pytest.raises(StoreUnavailable):
                     await admission.reserve(KEY, f"during-{asked}", DEMAND)
@@ -82,7 +82,7 @@ async def test_decisions_fail_fast_and_recover(
 
             await eventually(settled)
             await closed(admission, await admission.reserve(KEY, "after", DEMAND), 1)
-            await admission.drain(10.0)
+            await admission.drain(60.0)
         assert sorted(waited)[len(waited) // 2] < TIMEOUT_S / 2
         events = [record.getMessage().split(":")[0] for record in caplog.records]
         assert events == ["store_out", "store_back"]
@@ -108,7 +108,7 @@ async def test_rates_fall_back_to_the_local_share_and_are_told_afterwards_once(
             await closed(admission, ticket, 5)
         outage.end()
         await closed(admission, tickets[4], 5)
-        await admission.drain(20.0)
+        await admission.drain(60.0)
         ledger = QuotaLedger(outage.patient)
         assert await ledger.totals("acme", "k1") == Totals(requests=5, tokens=25, nanodollars=250)
         assert [state.remaining for state in await ledger.left(KEY)] == [95, 75]

@@ -21,7 +21,7 @@ def chat(**fields: Any) -> bodies.ChatBody:
     return body
 
 
-def completion(**fields: Any) -> str:
+def completion(**fields: Any) -> list[str]:
     body = bodies.decode_completion(msgspec.json.encode({"model": "m", "prompt": "once", **fields}))
     return bodies.check_completion(body)
 
@@ -177,9 +177,9 @@ def test_schemas_are_bounded() -> None:
 
 
 def test_completion_prompts() -> None:
-    assert completion() == "once"
-    assert completion(prompt=["once"]) == "once"
-    for bad in ("", [], ["a", "b"], [1, 2], [[1]]):
+    assert completion() == completion(prompt=["once"]) == ["once"]
+    assert completion(prompt=["a", "b"]) == ["a", "b"]
+    for bad in ("", [], ["a", ""], [1, 2], [[1]], ["a"] * 33):
         with pytest.raises(BadRequest) as caught:
             completion(prompt=bad)
         assert caught.value.param == "prompt"

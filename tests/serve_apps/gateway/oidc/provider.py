@@ -63,13 +63,13 @@ class FakeProvider:
         return said() if callable(said) else web.json_response(said)
 
     @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator[FakeProvider]:
+    async def serving(self, port: int = 0) -> AsyncIterator[FakeProvider]:
         app = web.Application()
         app.router.add_get("/.well-known/openid-configuration", self._about)
         app.router.add_get("/keys", self._jwks)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
         host, port = runner.addresses[0][:2]
         self.issuer = f"http://{host}:{port}"

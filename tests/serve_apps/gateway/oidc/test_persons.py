@@ -15,17 +15,10 @@ from joserfc.jwk import ECKey
 from serve_apps.gateway.oidc import persons as persons_module
 from serve_apps.gateway.oidc.errors import ExpiredToken, InvalidToken, NotMapped, ProviderUnavailable
 from serve_apps.gateway.oidc.persons import KEPT_S, Persons
+from tests.serve_apps.clock import Clock
 from tests.serve_apps.gateway.oidc.provider import FakeProvider, new_key
 
 NO_SUCH_PROVIDER = "http://127.0.0.1:9"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = time.time()
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def packed(part: Any) -> str:
@@ -156,7 +149,7 @@ async def test_an_expired_token_says_so(provider: FakeProvider) -> None:
 async def test_what_was_found_is_kept_and_never_past_the_end(
     provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock()
+    clock = Clock(time.time())
     persons = Persons([provider.spec(leeway=1)], clock=clock)
     verified = 0
     verify = persons._verify

@@ -5,7 +5,8 @@
 
 A compiled graph takes actor methods only, holds ten calls at most, and falls when one of its actors dies. So
 the actors belong to the chain, calls beyond its room wait here, and after a death the chain is made again:
-`Chain.run` says `ReplicaLost` meanwhile.
+`Chain.run` says `ReplicaLost` meanwhile. Ray tells of a death by the calls that are in the graph, and now and
+then leaves one of them waiting: so the chain looks at its processes itself too.
 https://docs.ray.io/en/latest/ray-core/compiled-graph/ray-compiled-graph.html
 """
 
@@ -13,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
@@ -34,6 +36,8 @@ START_TIMEOUT_S = 120.0
 """Longest that its processes may take to be there: for want of room on the cluster, as a rule."""
 RESTART_PAUSE_S = 1.0
 """Between two tries to make a chain again."""
+LAST_WORDS_S = 2.0
+"""In which calls may still hear from Ray what became of them, when a process has died."""
 
 
 class Chain:
@@ -43,14 +47,16 @@ class Chain:
     chain fail, and it is made again by itself.
     """
 
-    def __init__(self, name: str, stages: Sequence[Stage]) -> None:
+    def __init__(self, name: str, stages: Sequence[Stage], selector: Mapping[str, str] | None = None) -> None:
         self._name = name
         self._stages = tuple(stages)
+        self._selector = dict(selector or {})
         self._room = asyncio.Semaphore(MAX_IN_CHAIN)
         self._waiting = 0
         self._calls: set[asyncio.Task[list[Made]]] = set()
         self._compiled: _Compiled | None = None
         self._restart: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def ready(self) -> bool:
@@ -64,9 +70,10 @@ class Chain:
     async def start(self) -> None:
         """Returns when every process is warm. Raises `ReplicaLost` where one cannot be made."""
         try:
-            actors = await asyncio.to_thread(_warm, self._stages)
+            actors = await asyncio.to_thread(_warm, self._stages, self._selector)
             # Takes a third of a second, and must be done on the loop that the graph belongs to.
             self._compiled = _Compiled(actors, self._stages)
+            self._watch = asyncio.create_task(self._watch_over(self._compiled))
         except RayError as error:
             raise ReplicaLost(f"the stages {self._name} cannot start: {_told(error)}") from error
 
@@ -91,9 +98,10 @@ class Chain:
 
     async def close(self) -> None:
         """Ends its processes."""
-        if self._restart is not None:
-            self._restart.cancel()
-            await asyncio.wait([self._restart])
+        tasks = [task for task in (self._restart, self._watch) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         compiled, self._compiled = self._compiled, None
         if compiled is not None:
             await asyncio.to_thread(compiled.tear_down)
@@ -115,6 +123,10 @@ class Chain:
             if isinstance(cause, StageFailed):
                 raise cause from None
             raise EngineFailed(f"a stage of {self._name} raised {type(cause).__name__}") from error
+        except asyncio.CancelledError:
+            if compiled is self._compiled:
+                raise  # the event loop ends
+            raise ReplicaLost(f"a process of the stages {self._name} died") from None
         except (RayError, TypeError) as error:
             # Of a graph whose actor died the futures fail to unpack the error they hold: a TypeError.
             self._lost(compiled)
@@ -125,6 +137,13 @@ class Chain:
         if self._compiled is compiled:
             self._compiled = None
             self._restart = asyncio.create_task(self._make_again(compiled))
+
+    async def _watch_over(self, compiled: _Compiled) -> None:
+        """Ends what Ray has left waiting when a process died."""
+        await compiled.fallen()
+        self._lost(compiled)
+        for call in compiled.calls:
+            call.cancel()
 
     async def _make_again(self, fallen: _Compiled) -> None:
         logger.warning("the stages %s lost a process; starting them again", self._name)
@@ -140,9 +159,10 @@ class Chain:
                 await asyncio.sleep(RESTART_PAUSE_S)
 
 
-def open_chain(name: str, stages: Sequence[Stage]) -> Chain:
-    """A chain that starts by itself, and goes on trying: an `OpenChain`."""
-    chain = Chain(name, stages)
+def open_chain(name: str, stages: Sequence[Stage], selector: Mapping[str, str] | None = None) -> Chain:
+    """A chain that starts by itself, and goes on trying: an `OpenChain`. Its processes are on nodes that
+    Ray's label selector takes."""
+    chain = Chain(name, stages, selector)
     chain.keep()
     return chain
 
@@ -183,9 +203,25 @@ class _Compiled:
             for actor, stage in zip(actors, stages, strict=True):
                 made.append(actor.run.bind(given, *(made[index] for index in _needed(stage))))
         self._graph: Any = MultiOutputNode(made).experimental_compile(enable_asyncio=True)
+        self.calls: set[asyncio.Task[Any]] = set()
+        """That are in it."""
 
     async def call(self, given: Values) -> list[Made]:
-        return list(await asyncio.gather(*await self._graph.execute_async(given)))
+        """In a task of its own."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.calls.add(task)
+        try:
+            return list(await asyncio.gather(*await self._graph.execute_async(given)))
+        finally:
+            self.calls.discard(task)
+
+    async def fallen(self) -> None:
+        """Returns `LAST_WORDS_S` after one of its processes has died."""
+        works = [asyncio.wrap_future(ref.future()) for ref in self._graph.worker_task_refs.values()]
+        with suppress(RayError):
+            await asyncio.gather(*works)
+        await asyncio.sleep(LAST_WORDS_S)
 
     def tear_down(self) -> None:
         """Blocking."""
@@ -194,11 +230,12 @@ class _Compiled:
             ray.kill(actor)
 
 
-def _warm(stages: Sequence[Stage]) -> list[Any]:
+def _warm(stages: Sequence[Stage], selector: dict[str, str]) -> list[Any]:
     """Their actors, each with its stage made. Blocking. Raises `RayError`."""
     kind = ray.remote(_StageActor)
     actors: list[Any] = [
-        kind.options(num_cpus=stage.num_cpus).remote(index, stage) for index, stage in enumerate(stages)
+        kind.options(num_cpus=stage.num_cpus, label_selector=selector).remote(index, stage)
+        for index, stage in enumerate(stages)
     ]
     try:
         ray.get([actor.ready.remote() for actor in actors], timeout=START_TIMEOUT_S)

@@ -6,8 +6,8 @@ seam as vLLM, and `tests/conformance` runs one suite over every implementation.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import Literal, Protocol
+from collections.abc import AsyncGenerator, Mapping
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -31,8 +31,13 @@ class ModelInfo(msgspec.Struct, frozen=True):
     """Unix seconds, for OpenAI's model object."""
     version: str = ""
     """Another one where the same call may be answered differently."""
+    base: str = ""
+    """Of a LoRA adapter, the model on whose replicas it runs."""
     keeps_prefixes: bool = False
-    """Whether one engine serves all calls, and keeps the beginnings of the prompts that it has read."""
+    """Whether its engines keep the beginnings of the prompts that they have read, and calls that begin so go
+    to one that has."""
+    calls_tools: bool = True
+    """Whether calls of tools come back as such. Of a provider's model only the provider knows."""
 
 
 class Engine(Protocol):
@@ -54,6 +59,24 @@ class Engine(Protocol):
         ...
 
     async def status(self) -> EngineStatus: ...
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """An engine that can be asked how far its calls are."""
+
+    def produced(self) -> Mapping[str, int]:
+        """Output tokens so far of the calls in it, by request id; 0 as long as the prompt is read."""
+        ...
+
+
+@runtime_checkable
+class Observed(Protocol):
+    """A pool whose replicas can be asked how they are."""
+
+    async def statuses(self) -> list[EngineStatus]:
+        """Of every replica that answers soon, in no order. Never raises, never waits long."""
+        ...
 
 
 class Pool(Protocol):

@@ -74,6 +74,12 @@ class Generate(msgspec.Struct, frozen=True, omit_defaults=True, tag="generate"):
     """Read by admission (fairness) and as the salt of the prefix cache, so that tenants share no cache."""
     priority: int = 0
     """Lower goes first, as in vLLM's priority scheduling. Never taken from a client's headers."""
+    prompt_tokens: int = 0
+    """Of the prompt, as the caller counted them for its reservation; 0 where nobody counted."""
+    expected_tokens: int = 0
+    """Output of each choice that is likely, at most `max_tokens`; 0 where nobody estimated."""
+    session: str = ""
+    """Calls of one session of a tenant share a beginning, and go to one replica as long as it has room."""
 
 
 class Embed(msgspec.Struct, frozen=True, omit_defaults=True, tag="embed"):
@@ -85,6 +91,8 @@ class Embed(msgspec.Struct, frozen=True, omit_defaults=True, tag="embed"):
     deadline: float
     tenant: str = ""
     priority: int = 0
+    prompt_tokens: int = 0
+    """As of `Generate`."""
 
 
 class Delta(msgspec.Struct, frozen=True, omit_defaults=True, tag="delta"):
@@ -162,6 +170,50 @@ class Embeddings(msgspec.Struct, frozen=True, omit_defaults=True, tag="embedding
     usage: Usage
 
 
+class TenantState(msgspec.Struct, frozen=True):
+    """Of a tenant whose calls wait for one replica."""
+
+    tenant: str
+    waiting: int
+    """Calls."""
+    oldest_s: float
+    """How long the one waits that goes next."""
+    service: float
+    """What it has been served, in tokens of prompts and twice those of outputs, divided by its weight. Only
+    differences between tenants mean anything."""
+
+
+class AdmissionState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the queue in front of one engine is like."""
+
+    sequences: int = 0
+    """In the engine."""
+    max_sequences: int = 0
+    kv_tokens: int = 0
+    """Booked of the engine's KV cache."""
+    max_kv_tokens: int = 0
+    """0 where there is no bound."""
+    reading_tokens: int = 0
+    """Of prompts that the engine has still to read."""
+    waiting: int = 0
+    """Calls."""
+    max_waiting: int = 0
+    waiting_tokens: int = 0
+    """Of their prompts, with the output that is likely."""
+    waiting_tenants: int = 0
+    wait_s: float = 0.0
+    """That calls have lately waited, on average."""
+    tokens_per_s: float = 0.0
+    """Of prompts and outputs, lately, while something waited."""
+    admitted: int = 0
+    refused: int = 0
+    """Because the queue was full."""
+    late: int = 0
+    """Refused because their deadline could not be met any more. All three since the replica started."""
+    tenants: list[TenantState] = []
+    """Those with most calls waiting."""
+
+
 class EngineStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one replica says of itself."""
 
@@ -176,6 +228,10 @@ class EngineStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """Nanoseconds in which there was any call."""
     untold_ns: int = 0
     """The part of them that belongs to calls which ended without a `Usage`: aborted and failed ones."""
+    admission: AdmissionState | None = None
+    """Of the queue in front of the engine."""
+    adapters: list[str] = []
+    """LoRA adapters that were loaded, in the order in which they were."""
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -145,7 +145,7 @@ def reply_embeddings(reply: bytes, *, texts: int, prompt_tokens: int) -> Embeddi
     return Embeddings([_normalised(vector.embedding) for vector in ordered], usage)
 
 
-def reply_error(status: int, body: bytes, *, retry_after_s: float | None = None) -> ClusterError:
+def reply_error(status: int, body: bytes, retry_after_s: float | None = None) -> ClusterError:
     """The error that an HTTP reply of `status` 300 and above stands for.
 
     Only what concerns the call itself is passed on: a provider that refuses our key may quote it.

@@ -16,14 +16,15 @@ import json
 import math
 import re
 import zlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from itertools import accumulate
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from cluster.engines.adapters import Adapters
 from cluster.engines.instances import least_instance
-from cluster.errors import InvalidCall, from_failure
+from cluster.errors import ClusterError, InvalidCall, from_failure
 from cluster.interface import Batch
 from cluster.messages import (
     Delta,
@@ -57,6 +58,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Raised as the `ClusterError` it names."""
     failure_after: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Tokens that leave before the failure."""
+    token_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """Seconds between tokens of this answer, where they are not the script's."""
 
 
 class FakeScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,21 +109,38 @@ class FakeEngine:
         self._counter = FakeTokenCounter()
         self._running = self._completed = self._aborted = 0
         self._prompt_tokens = self._completion_tokens = 0
+        self.adapters = Adapters(_pretend, _pretend)
+        """Any that it is told of. What it answers depends on the name of the model."""
+        self._produced: dict[str, int] = {}
+
+    def produced(self) -> Mapping[str, int]:
+        return self._produced
 
     async def generate(self, call: Generate) -> AsyncGenerator[Batch, None]:
         self._running += 1
+        self._produced[call.request_id] = 0
         done = False
         try:
+            await self.adapters.ready(call.model)
             async for batch in self._stream(call) if call.stream else self._whole(call):
                 done = isinstance(batch[-1], Usage)
                 yield batch
         finally:
             self._running -= 1
+            self._produced.pop(call.request_id, None)
             self._completed += done
             self._aborted += not done
 
     async def embed(self, call: Embed) -> Embeddings:
         await asyncio.sleep(self.script.first_token_s)
+        return self._embedded(call)
+
+    async def embed_many(self, calls: Sequence[Embed]) -> list[Embeddings | ClusterError]:
+        """As `cluster.engines.batching.BatchEngine`: a batch takes as long as one call."""
+        await asyncio.sleep(self.script.first_token_s)
+        return [self._embedded(call) for call in calls]
+
+    def _embedded(self, call: Embed) -> Embeddings:
         tokens = self._counter.count(call)
         self._prompt_tokens += tokens
         self._completed += 1
@@ -132,7 +152,12 @@ class FakeEngine:
 
     async def status(self) -> EngineStatus:
         return EngineStatus(
-            self._running, self._completed, self._aborted, self._prompt_tokens, self._completion_tokens
+            running=self._running,
+            completed=self._completed,
+            aborted=self._aborted,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            adapters=self.adapters.loaded,
         )
 
     async def _whole(self, call: Generate) -> AsyncGenerator[Batch, None]:
@@ -166,12 +191,14 @@ class FakeEngine:
         choices = range(call.sampling.n)
         stop = len(tokens) if rule is None or rule.failure is None else min(rule.failure_after, len(tokens))
         # Without a pace nothing happens between the tokens: a whole answer is made at once.
-        size = script.tokens_per_batch if call.stream or script.token_s else max(1, stop)
+        token_s = script.token_s if rule is None or rule.token_s is None else rule.token_s
+        size = script.tokens_per_batch if call.stream or token_s else max(1, stop)
         for start in range(0, stop, size):
-            if start and script.token_s:
-                await asyncio.sleep(script.token_s * size)
+            if start and token_s:
+                await asyncio.sleep(token_s * size)
             piece = tokens[start : min(start + size, stop)]
             self._completion_tokens += len(piece) * len(choices)
+            self._produced[call.request_id] = (start + len(piece)) * len(choices)
             texts = piece if call.stream else ["".join(piece)]
             yield [Delta(text=text, index=index) for index in choices for text in texts]
         if rule is not None and rule.failure is not None:
@@ -213,6 +240,10 @@ class FakeEngine:
         if stopped is not None:
             return stopped[0], "stop", stopped[1]
         return kept, "length" if len(tokens) > call.max_tokens else "stop", None
+
+
+async def _pretend(_name: str, _source: str = "") -> None:
+    """Loads or unloads nothing."""
 
 
 def _text(message: Message) -> str:

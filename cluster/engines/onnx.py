@@ -6,7 +6,7 @@ Pooling after Reimers and Gurevych, "Sentence-BERT" (EMNLP 2019), section 3.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Encoding, Tokenizer
 
-from cluster.errors import ConfigError, InvalidCall
+from cluster.errors import ClusterError, ConfigError, InvalidCall
 from cluster.interface import Batch
 from cluster.messages import Embed, Embeddings, EngineStatus, Generate, Usage
 
@@ -52,20 +52,35 @@ class OnnxEmbedder:
         self._running = self._completed = self._prompt_tokens = 0
 
     async def embed(self, call: Embed) -> Embeddings:
-        self._running += 1
+        [made] = await self.embed_many([call])
+        if isinstance(made, ClusterError):
+            raise made
+        return made
+
+    async def embed_many(self, calls: Sequence[Embed]) -> list[Embeddings | ClusterError]:
+        """As `cluster.engines.batching.BatchEngine`."""
+        self._running += len(calls)
         try:
             loop = asyncio.get_running_loop()
-            encodings = await loop.run_in_executor(self._executor, self._encode, call.texts)
-            vectors: list[list[float]] = []
-            for start in range(0, len(encodings), SLICE):
-                part = encodings[start : start + SLICE]
-                vectors += await loop.run_in_executor(self._executor, self._vectors, part)
+            encoded = await loop.run_in_executor(self._executor, self._encode_each, calls)
+            # Alike in length, so that little of a slice is padding.
+            every = sorted(
+                (encoding for each in encoded if isinstance(each, list) for encoding in each), key=len
+            )
+            found: dict[int, list[float]] = {}
+            for start in range(0, len(every), SLICE):
+                part = every[start : start + SLICE]
+                vectors = await loop.run_in_executor(self._executor, self._vectors, part)
+                found.update(zip(map(id, part), vectors, strict=True))
         finally:
-            self._running -= 1
-        usage = Usage(prompt_tokens=sum(len(encoding) for encoding in encodings))
+            self._running -= len(calls)
+        return [each if isinstance(each, ClusterError) else self._made(each, found) for each in encoded]
+
+    def _made(self, encodings: list[Encoding], found: Mapping[int, list[float]]) -> Embeddings:
+        usage = Usage(prompt_tokens=sum(map(len, encodings)))
         self._completed += 1
         self._prompt_tokens += usage.prompt_tokens
-        return Embeddings(vectors, usage)
+        return Embeddings([found[id(encoding)] for encoding in encodings], usage)
 
     def generate(self, call: Generate) -> AsyncGenerator[Batch, None]:
         raise InvalidCall(f"{call.model} is an embedding model; call /v1/embeddings", param="model")
@@ -77,6 +92,15 @@ class OnnxEmbedder:
         return EngineStatus(
             running=self._running, completed=self._completed, prompt_tokens=self._prompt_tokens
         )
+
+    def _encode_each(self, calls: Sequence[Embed]) -> list[list[Encoding] | ClusterError]:
+        encoded: list[list[Encoding] | ClusterError] = []
+        for call in calls:
+            try:
+                encoded.append(self._encode(call.texts))
+            except InvalidCall as error:
+                encoded.append(error)
+        return encoded
 
     def _encode(self, texts: list[str]) -> list[Encoding]:
         if not texts:

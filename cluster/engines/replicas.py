@@ -6,6 +6,8 @@ where it starts it.
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
 import uuid
 from pathlib import Path
@@ -13,9 +15,11 @@ from pathlib import Path
 import msgspec
 from ray import serve
 
-from cluster.config import FakeSpec, OnnxSpec, VllmSpec
-from cluster.engines import deadline
+from cluster.admission.queue import Capacity
+from cluster.config import FakeSpec, OnnxSpec, ReplicatedSpec, VllmSpec
+from cluster.engines import deadline, orphans
 from cluster.engines.fake import FakeEngine, FakeScript
+from cluster.engines.gauges import QueueMetrics
 from cluster.engines.serving import EngineEndpoint
 from cluster.garbage import collect_less_often
 from cluster.messages import Generate, Message
@@ -23,6 +27,13 @@ from cluster.models import model_folder
 
 WARM_UP_S = 300.0
 """Bound of the first chat, which compiles kernels on some devices."""
+
+AHEAD = 16
+"""One more call for so many sequences waits in the engine itself."""
+READ_STEPS = 2
+"""Steps of reading prompts that an engine is given at a time: one that it is at, and the next."""
+STEP_TOKENS = 8192
+"""Of one step, where vLLM decides."""
 
 
 class VllmReplica(EngineEndpoint):
@@ -33,8 +44,19 @@ class VllmReplica(EngineEndpoint):
 
         lists = spec.core_lists()
         cores = lists[serve.get_replica_context().rank.local_rank % len(lists)] if lists else None
+        await asyncio.to_thread(orphans.end_orphans)
+        orphans.mark()
         self.served = await vllm.start(spec, model_folder(spec.source, data_dir), cores)
+        self.adapters = self.served.adapters if spec.loras is not None else None
         await self._warm_up(spec.name)
+        self.capacity = generating(
+            spec,
+            # Some are on their way into the engine when a sequence of it ends: its next step is full again.
+            spec.max_num_seqs + math.ceil(spec.max_num_seqs / AHEAD),
+            kv_tokens=self.served.kv_tokens(),
+            reading_tokens=READ_STEPS * (spec.step_tokens or STEP_TOKENS),
+        )
+        self.watch = QueueMetrics()
         collect_less_often()
 
     async def _warm_up(self, model: str) -> None:
@@ -62,6 +84,9 @@ class OnnxReplica(EngineEndpoint):
             max_tokens=spec.max_context,
             threads=spec.threads,
         )
+        self.batches = True
+        self.capacity = Capacity(1, waiting=spec.max_ongoing_requests)
+        self.watch = QueueMetrics()
         collect_less_often()
 
 
@@ -70,4 +95,13 @@ class FakeReplica(EngineEndpoint):
 
     def __init__(self, spec: FakeSpec) -> None:
         self.served = FakeEngine(msgspec.convert(spec.script, FakeScript))
+        self.adapters = self.served.adapters
+        self.batches = spec.task == "embed"
+        self.capacity = generating(spec, spec.max_num_seqs)
+        self.watch = QueueMetrics()
         collect_less_often()
+
+
+def generating(spec: ReplicatedSpec, sequences: int, **bounds: int) -> Capacity:
+    """What a replica of a generative model has room for. `sequences`: in its engine at once."""
+    return Capacity(sequences, waiting=max(1, spec.max_ongoing_requests - sequences), **bounds)

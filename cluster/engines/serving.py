@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import cached_property
 from time import perf_counter_ns
-from typing import TypeVar
+from typing import TypedDict, TypeVar, cast
 
 import msgspec
 
+from cluster.admission.queue import Capacity
+from cluster.autoscaling.model import CALLS, ENDED, SECONDS
 from cluster.engines import deadline
+from cluster.engines.adapters import Adapters
+from cluster.engines.batching import BatchEngine, Batcher
+from cluster.engines.gate import Gate
 from cluster.engines.sharing import SharedTime
 from cluster.errors import ClusterError, InvalidCall
-from cluster.interface import Batch, Engine
+from cluster.interface import Batch, Engine, Watched
 from cluster.messages import (
+    AdmissionState,
     Delta,
     Embed,
     Embeddings,
@@ -31,8 +37,11 @@ from cluster.messages import (
     decode_call,
     encode,
 )
+from cluster.routing.facts import Booking, ReplicaName, Work
 
 T = TypeVar("T")
+
+HERE = ReplicaName("")
 
 MAX_BUFFERED_EVENTS = 512
 """Events that may wait for a slow reader before the engine's iterator is no longer drained."""
@@ -42,19 +51,53 @@ TELL_NS = 250_000_000
 cut off."""
 
 
+class Told(TypedDict):
+    """What replicas are told while they run."""
+
+    weights: dict[str, float]
+    """Of tenants that have another than 1: twice the weight is twice the tokens, where both wait."""
+    adapters: dict[str, str]
+    """Sources of adapters, by name."""
+
+
 class EngineEndpoint:
     """Base of the replicas' deployment classes; they set `served`."""
 
     served: Engine
+    adapters: Adapters | None = None
+    """Of an engine that can take them."""
+    capacity = Capacity(sequences=256)
+    """Of the engine, and of the queue in front of it."""
+    watch: Callable[[AdmissionState], None] | None = None
+    """Is told now and then what the queue is like."""
+    batches = False
+    """Whether its calls are embedded in batches, by a `BatchEngine`."""
 
     @cached_property
     def _time(self) -> SharedTime:
         return SharedTime()
 
-    _untold_ns = 0
+    @cached_property
+    def _batcher(self) -> Batcher:
+        return Batcher(cast("BatchEngine", self.served), self._time, waiting=self.capacity.waiting)
 
-    async def stream(self, payload: bytes) -> AsyncGenerator[bytes, None]:
-        """Answer a `Generate`: items are msgpack lists of events, as many as came since the last item."""
+    @cached_property
+    def _gate(self) -> Gate:
+        return Gate(self.capacity, self.served if isinstance(self.served, Watched) else None)
+
+    _untold_ns = 0
+    _calls = _ended = _engine_ns = 0
+    """Calls that came, those that the engine has ended, and how long it had them."""
+
+    @cached_property
+    def _work(self) -> Work:
+        return Work()
+
+    async def stream(self, payload: bytes, _beside: None = None) -> AsyncGenerator[bytes, None]:
+        """Answer a `Generate`: items are msgpack lists of events, as many as came since the last item.
+
+        `_beside` is what the caller's router has read (`cluster.routing.beside`).
+        """
         try:
             call = decode_call(payload)
             if not isinstance(call, Generate):
@@ -65,7 +108,7 @@ class EngineEndpoint:
         except ClusterError as error:
             yield encode([error.as_failure()])
 
-    async def call(self, payload: bytes) -> bytes:
+    async def call(self, payload: bytes, _beside: None = None) -> bytes:
         """Answer a whole `Generate` with one list of events, or an `Embed` with `Embeddings`."""
         call = decode_call(payload)
         try:
@@ -84,15 +127,58 @@ class EngineEndpoint:
         """The replica's `EngineStatus`. Answering at all means that it is warm."""
         status = await self.served.status()
         busy_ns = self._time.busy(perf_counter_ns())
-        return encode(msgspec.structs.replace(status, busy_ns=busy_ns, untold_ns=self._untold_ns))
+        untold_ns = self._untold_ns + (self._batcher.untold_ns if self.batches else 0)
+        told = {"busy_ns": busy_ns, "untold_ns": untold_ns, "admission": self._queue_state()}
+        return encode(msgspec.structs.replace(status, **told))
+
+    async def reconfigure(self, told: Told) -> None:
+        """Called by Serve at the start and whenever it changes."""
+        self._gate.weights = told["weights"]
+        if self.batches:
+            self._batcher.weights = told["weights"]
+        if self.adapters is not None:
+            await self.adapters.declare(told["adapters"])
+
+    async def record_routing_stats(self) -> dict[str, int]:
+        """Asked by Serve for those who route calls: the fields of `ReplicaFacts`."""
+        work = self._work
+        kept = self.capacity.kv_tokens or 0
+        return {"waiting": round(work.waiting), "coming": round(work.coming), "kept": kept}
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Asked by Serve where replicas come and go."""
+        return {CALLS: self._calls, ENDED: self._ended, SECONDS: self._engine_ns / 1e9}
 
     async def check_health(self) -> None:
-        """Asked by Serve; raising has the replica replaced."""
+        """Asked by Serve every few seconds; raising has the replica replaced."""
+        if self.watch is not None:
+            self.watch(self._queue_state())
         await self.served.check_health()
 
+    def _queue_state(self) -> AdmissionState:
+        return self._batcher.state() if self.batches else self._gate.state()
+
+    def _end(self, engine_ns: int) -> None:
+        self._ended += 1
+        self._engine_ns += engine_ns
+
     async def _generate(self, call: Generate) -> AsyncGenerator[Batch, None]:
+        """The engine's batches, once it is the call's turn."""
+        self._calls += 1
+        coming = (call.expected_tokens or call.max_tokens) * call.sampling.n
+        booking = Booking(HERE, self._work, call.prompt_tokens, coming)
+        try:
+            async with aclosing(self._gate.through(call, self._timed)) as batches:
+                async for batch in batches:
+                    booking.answering()
+                    yield batch
+        finally:
+            booking.end()
+
+    async def _timed(self, call: Generate) -> AsyncGenerator[Batch, None]:
         """The engine's batches, which tell the call's part of its time."""
-        beginning, told, open_ = self._time.begin(perf_counter_ns()), 0, True
+        began = perf_counter_ns()
+        beginning, told, open_ = self._time.begin(began), 0, True
         try:
             async with aclosing(deadline.generate(self.served, call)) as batches:
                 async for batch in batches:
@@ -107,16 +193,23 @@ class EngineEndpoint:
                             batch[-1] = msgspec.structs.replace(last, engine_ns=share)
                     yield batch
         finally:
+            self._end(perf_counter_ns() - began)
             if open_:
                 self._untold_ns += self._time.end(beginning, perf_counter_ns())
 
     async def _embed(self, call: Embed) -> Embeddings:
+        self._calls += 1
+        if self.batches:
+            made = await self._batcher.embed(call)
+            self._end(made.usage.engine_ns)  # its part of batches: they are computed one after the other
+            return made
         beginning, told = self._time.begin(perf_counter_ns()), False
         try:
             made = await deadline.embed(self.served, call)
             told = True
         finally:
             share = self._time.end(beginning, perf_counter_ns())
+            self._end(share)
             self._untold_ns += 0 if told else share
         return Embeddings(made.vectors, msgspec.structs.replace(made.usage, engine_ns=share))
 

@@ -4,9 +4,15 @@
 starts it with half the processes on CPU. What this relies on beyond their public interfaces:
 
 - `LLMServer.chat`/`completions` yield lists of SSE strings for streams, one response or error object else;
-- `engine._engine_client.output_processor` counts the unfinished requests;
+- `engine._engine_client.output_processor` counts the unfinished requests, and knows of each how far it is;
+- requests are called `chatcmpl-ID` and `cmpl-ID-0` there;
+- `engine._engine_client.vllm_config.cache_config` says how many KV blocks there are;
+- `collective_rpc` of that client calls methods of `vllm_lora.LoraOnCpu` in the worker;
+- `LLMServer._start_engine` starts the engine, and then reports on it;
 - `VLLMEngine._start_async_llm_engine` is handed the finished engine configuration;
-- on CPU, `uni` as the executor runs the worker in the engine core's process.
+- on CPU, `uni` as the executor runs the worker in the engine core's process;
+- `VLLMEngine.resolve_lora` loads an adapter, and `_oai_models` forgets one. vLLM tells the prefixes of
+  adapters apart by their names alone, so that one whose source has changed needs another salt.
 
 Importing this module imports vLLM (ten seconds, 0.5 GB): only a replica does, see `engines.replicas`.
 """
@@ -16,17 +22,22 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ray.llm._internal.common.callbacks.base import CallbackBase
+from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
+from vllm.entrypoints.serve.lora.protocol import UnloadLoRAAdapterRequest
 
 from cluster.config import VllmSpec
-from cluster.engines import cpu
+from cluster.engines import cpu, gpu
+from cluster.engines.adapters import Adapters
+from cluster.engines.vllm_arguments import engine_arguments
 from cluster.errors import InvalidCall
 from cluster.interface import Batch
 from cluster.messages import Embed, Embeddings, EngineStatus, Generate, Usage
@@ -56,9 +67,19 @@ class VllmEngine(LLMServer):  # type: ignore[misc]
     _prompt_tokens = 0
     _completion_tokens = 0
 
+    async def _start_engine(self) -> None:
+        """As the parent does it, without its report of usage, which nobody is sent: the actor that takes it
+        would be one more process with vLLM in it, on the head."""
+        await self.engine.start()
+
+    @cached_property
+    def adapters(self) -> Adapters:
+        return Adapters(self._load_adapter, self._unload_adapter)
+
     async def generate(self, call: Generate) -> AsyncGenerator[Batch, None]:
         done = False
         try:
+            await self.adapters.ready(call.model)
             async with aclosing(await self._submit(call)) as items:
                 async for item in items:
                     for batch in _batches(item):
@@ -81,20 +102,42 @@ class VllmEngine(LLMServer):  # type: ignore[misc]
             aborted=self._aborted,
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self._completion_tokens,
+            adapters=self.adapters.loaded,
         )
+
+    def produced(self) -> dict[str, int]:
+        made: dict[str, int] = {}
+        for state in self.engine._engine_client.output_processor.request_states.values():
+            kind, _, name = state.external_req_id.partition("-")
+            request_id = name if kind == "chatcmpl" else name.rpartition("-")[0]
+            tokens = 0 if state.is_prefilling else state.detokenizer.num_output_tokens()
+            made[request_id] = made.get(request_id, 0) + tokens
+        return made
+
+    def kv_tokens(self) -> int:
+        """Tokens that the KV cache has room for."""
+        cache = self.engine._engine_client.vllm_config.cache_config
+        return int(cache.num_gpu_blocks * cache.block_size)
 
     async def _submit(self, call: Generate) -> Any:
         body = request_body(call)
         body["request_id"] = call.request_id
         body["priority"] = call.priority
-        if call.tenant:
-            body["cache_salt"] = call.tenant
+        if salt := self.adapters.salt(call.tenant, call.model):
+            body["cache_salt"] = salt
         try:
             if call.messages is not None:
                 return await self.chat(ChatCompletionRequest(**body))
             return await self.completions(CompletionRequest(**body))
         except ValueError as error:  # pydantic's: a combination that only vLLM knows to be wrong
             raise InvalidCall(_first_error(error)) from error
+
+    async def _load_adapter(self, name: str, source: str) -> None:
+        adapter = {"model_id": name, "local_path": source, "max_total_tokens": None}
+        await self.engine.resolve_lora(DiskMultiplexConfig(**adapter, lora_assigned_int_id=0))
+
+    async def _unload_adapter(self, name: str) -> None:
+        await self.engine._oai_models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
 
 
 async def start(spec: VllmSpec, folder: Path | None, cores: str | None) -> VllmEngine:
@@ -105,14 +148,17 @@ async def start(spec: VllmSpec, folder: Path | None, cores: str | None) -> VllmE
         cores: this replica's own cores, as "0-3"; None on accelerators.
     """
     engine_cls = None
+    # The engine process reads these from its environment, which it inherits from this one.
+    os.environ.update(gpu.environment(spec) if cores is None else cpu.environment(spec, cores))
     if cores is not None:
-        # The engine process reads these from its environment, which it inherits from this one.
-        os.environ.update(cpu.environment(spec, cores))
         engine_cls = OneProcessEngine
     engine: VllmEngine = VllmEngine.sync_init(
         LLMConfig(**llm_config_fields(spec, folder)), engine_cls=engine_cls
     )
-    await engine.start()
+    async with gpu.one_at_a_time(spec, gpu.lock_file()):
+        await engine.start()
+    if spec.loras is not None and spec.on_cpu:
+        await engine.engine._engine_client.collective_rpc("leave_base_rows_alone")
     return engine
 
 
@@ -120,7 +166,7 @@ def llm_config_fields(spec: VllmSpec, folder: Path | None) -> dict[str, Any]:
     """The spec as fields of `ray.serve.llm.LLMConfig`."""
     fields: dict[str, Any] = {
         "model_loading_config": {"model_id": spec.name, "model_source": str(folder or spec.source)},
-        "engine_kwargs": _engine_kwargs(spec),
+        "engine_kwargs": engine_arguments(spec),
         # Tokens leave as they come; what waits for a slow reader is merged in `engines.serving`.
         "experimental_configs": {"stream_batching_interval_ms": 0},
     }
@@ -131,30 +177,6 @@ def llm_config_fields(spec: VllmSpec, folder: Path | None) -> dict[str, Any]:
     else:
         fields["accelerator_type"] = spec.accelerator_type
     return fields
-
-
-def _engine_kwargs(spec: VllmSpec) -> dict[str, Any]:
-    kwargs: dict[str, Any] = {
-        "max_model_len": spec.max_context,
-        "max_num_seqs": spec.max_num_seqs,
-        "block_size": spec.block_size,
-        "enforce_eager": spec.on_cpu if spec.enforce_eager is None else spec.enforce_eager,
-        "scheduling_policy": "priority",
-        "enable_prefix_caching": True,
-        "enable_prompt_tokens_details": True,
-        "dtype": "float32" if spec.on_cpu and spec.dtype == "auto" else spec.dtype,
-    }
-    if (step_tokens := spec.step_tokens) is not None:
-        kwargs["max_num_batched_tokens"] = step_tokens
-    if spec.tool_parser is not None:
-        kwargs |= {"enable_auto_tool_choice": True, "tool_call_parser": spec.tool_parser}
-    if spec.quantization is not None:
-        kwargs["quantization"] = spec.quantization
-    if not spec.on_cpu:
-        kwargs["tensor_parallel_size"] = spec.tensor_parallel_size
-        kwargs["pipeline_parallel_size"] = spec.pipeline_parallel_size
-        kwargs["gpu_memory_utilization"] = spec.gpu_memory_utilization
-    return kwargs
 
 
 def _batches(item: Any) -> list[Batch]:

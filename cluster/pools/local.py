@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 from cluster.engines import deadline
 from cluster.interface import Batch, Engine, ModelInfo
-from cluster.messages import Embed, Embeddings, Generate
+from cluster.messages import Embed, Embeddings, EngineStatus, Generate
 from cluster.tokens import TokenCounter
 
 
@@ -26,6 +26,9 @@ class LocalPool:
 
     async def embed(self, call: Embed) -> Embeddings:
         return await deadline.embed(self.engine, call)
+
+    async def statuses(self) -> list[EngineStatus]:
+        return [await self.engine.status()]
 
     async def ready(self) -> bool:
         return True

@@ -10,7 +10,7 @@ from typing import Any
 from cluster.interface import Batch
 from cluster.messages import Delta, Embed, Finish, Generate, Message, Usage
 
-LATER_S = 30.0
+LATER_S = 120.0
 
 
 def chat(text: str = "Hello", **fields: Any) -> Generate:

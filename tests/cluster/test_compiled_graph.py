@@ -3,10 +3,13 @@
 import asyncio
 import os
 import time
+from contextlib import suppress
 from functools import partial
 
 import pytest
+from ray.exceptions import RayError
 
+from cluster import compiled_graph
 from cluster.compiled_graph import MAX_IN_CHAIN, Chain, open_chain
 from cluster.errors import EngineFailed, InvalidCall, ReplicaLost
 from cluster.stages import Source, Stage, StageFailed
@@ -98,7 +101,7 @@ async def test_what_a_stage_raises_is_raised_and_harms_no_other_call(cluster):
 
 
 async def test_a_call_that_is_given_up_leaves_the_chain_usable(cluster):
-    chain = await opened(stage(partial(make_slow, 0.2), value=(None, "x")))
+    chain = await opened(stage(partial(make_slow, 1.5), value=(None, "x")))
     try:
         call = asyncio.create_task(chain.run({"x": 1}))
         done, _ = await asyncio.wait([call], timeout=0.05)
@@ -119,10 +122,34 @@ async def test_after_a_death_calls_fail_until_the_chain_is_made_again(cluster):
         assert not chain.ready
         with pytest.raises(ReplicaLost, match="being started"):
             await chain.run({"x": 1})
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not chain.ready:
                 await asyncio.sleep(0.05)
         assert (await chain.run({"x": 1}))[1].outputs == {"value": 1}
+    finally:
+        await chain.close()
+
+
+async def test_a_call_that_ray_leaves_waiting_fails_when_a_process_dies(cluster, monkeypatch):
+    ran = compiled_graph._Compiled.call
+
+    async def never_told(self, given):
+        if given["x"] != "die":
+            return await ran(self, given)
+        self.calls.add(asyncio.current_task())
+        with suppress(RayError, TypeError):
+            await asyncio.gather(*await self._graph.execute_async(given))
+        return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(compiled_graph._Compiled, "call", never_told)
+    chain = await opened(stage(make_fragile, value=(None, "x")))
+    try:
+        with pytest.raises(ReplicaLost, match="died"):
+            await chain.run({"x": "die"})
+        async with asyncio.timeout(120):
+            while not chain.ready:
+                await asyncio.sleep(0.05)
+        assert (await chain.run({"x": 1}))[0].outputs == {"value": 1}
     finally:
         await chain.close()
 
@@ -139,7 +166,7 @@ async def test_an_opened_chain_starts_by_itself(cluster):
     try:
         with pytest.raises(ReplicaLost, match="being started"):
             await chain.run({"x": 1})
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not chain.ready:
                 await asyncio.sleep(0.05)
         assert (await chain.run({"x": 1}))[0].outputs["value"] == 2

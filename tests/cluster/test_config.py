@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from cluster.config import FakeSpec, ModelSpec, OnnxSpec, OpenAISpec, VllmSpec
+from cluster.config import AnthropicSpec, FakeSpec, ModelSpec, OnnxSpec, OpenAISpec, VllmSpec
 
 MINIMAL: dict[str, dict[str, Any]] = {
     "vllm": {"name": "m", "engine": "vllm", "source": "bundled/smollm2"},
     "onnx": {"name": "m", "engine": "onnx", "source": "bundled/minilm"},
     "fake": {"name": "m", "engine": "fake"},
     "openai": {"name": "m", "engine": "openai", "base_url": "https://api.example.com/v1"},
+    "anthropic": {"name": "m", "engine": "anthropic", "base_url": "https://api.example.com/v1"},
 }
 
 
@@ -27,6 +28,7 @@ def load(engine: str, **fields: Any) -> Any:
         ("onnx", OnnxSpec, "embed"),
         ("fake", FakeSpec, "generate"),
         ("openai", OpenAISpec, "generate"),
+        ("anthropic", AnthropicSpec, "generate"),
     ],
 )
 def test_the_engine_decides_the_spec_and_the_rest_has_defaults(engine: str, kind: Any, task: str) -> None:
@@ -69,6 +71,29 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("vllm", {"tool_parser": "../hermes"}, "tool_parser"),
     ("vllm", {"gpu_memory_utilization": 0}, "gpu_memory_utilization"),
     ("vllm", {"gpu_memory_utilization": 1.1}, "gpu_memory_utilization"),
+    *((engine, {"num_gpus": 0.5}, "num_gpus needs an accelerator_type") for engine in ("vllm", "fake")),
+    *(
+        ("fake", {"accelerator_type": "L4", "num_gpus": part}, "num_gpus\n.*at least 0.01, with at most four")
+        for part in (0, -0.5, 0.001, 0.33333, "nan")
+    ),
+    *(
+        (
+            "fake",
+            {"accelerator_type": "L4", "num_gpus": many},
+            "at most 1.*for several take tensor_parallel_s",
+        )
+        for many in (1.5, 2, "inf")
+    ),
+    *(
+        ("fake", {"accelerator_type": "L4", "num_gpus": 0.5, size: 2}, "the 2 workers.*leave it out")
+        for size in ("tensor_parallel_size", "pipeline_parallel_size")
+    ),
+    (
+        "vllm",
+        {"accelerator_type": "L4", "num_gpus": 0.25, "gpu_memory_utilization": 0.9},
+        r"gpu_memory_utilization \(0.9\) must be at most num_gpus \(0.25\).*left out it is 0.225",
+    ),
+    ("onnx", {"num_gpus": 0.5}, "no such field"),
     ("onnx", {"threads": 0}, "threads"),
     *(
         ("openai", {"base_url": url}, "base_url")
@@ -76,6 +101,9 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ),
     *(("openai", {"api_key_env": name}, "api_key_env") for name in ("sk-live-123", "key", "", "1A")),
     ("openai", {"max_connections": 0}, "max_connections"),
+    ("anthropic", {"base_url": "file:///etc/passwd"}, "base_url"),
+    ("anthropic", {"api_key_env": "KEY", "api_key_file": "/run/key"}, "not in both"),
+    ("anthropic", {"task": "embed"}, "task"),
 ]
 
 
@@ -142,3 +170,43 @@ def test_a_step_is_short_on_cpu_and_has_room_for_each_sequence(
     fields: dict[str, Any], tokens: int | None
 ) -> None:
     assert load("vllm", **fields).step_tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("said", "number"), [("8b", 8 * 10**9), ("70.6B", 70_600_000_000), ("135m", 135 * 10**6), (7, 7)]
+)
+def test_parameters_are_said_as_people_say_them(said: str | int, number: int) -> None:
+    spec = VllmSpec(name="m", engine="vllm", source="x/y", parameters=said)  # type: ignore[arg-type]
+    assert spec.parameters == number
+
+
+@pytest.mark.parametrize("said", ["many", "b", "0b", "infb", -1])
+def test_parameters_that_are_no_number_are_refused(said: str | int) -> None:
+    with pytest.raises(ValidationError, match="parameters"):
+        VllmSpec(name="m", engine="vllm", source="x/y", parameters=said)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fields", "gpus", "memory"),
+    [
+        ({}, 1, 0.9),
+        ({"num_gpus": 1}, 1, 0.9),
+        ({"num_gpus": 0.25}, 0.25, 0.225),
+        ({"num_gpus": 0.3333}, 0.3333, 0.29997),
+        ({"num_gpus": 0.25, "gpu_memory_utilization": 0.25}, 0.25, 0.25),
+        ({"gpu_memory_utilization": 0.5}, 1, 0.5),
+        ({"tensor_parallel_size": 2}, 1, 0.9),
+    ],
+)
+def test_of_a_part_of_a_gpu_the_engine_uses_that_part_of_its_memory(
+    fields: dict[str, Any], gpus: float, memory: float
+) -> None:
+    spec = load("vllm", accelerator_type="L4", **fields)
+    assert (spec.worker_gpus, spec.memory_share) == (gpus, memory)
+
+
+def test_a_fake_can_stand_in_for_a_model_on_accelerators() -> None:
+    spec = FakeSpec(name="f", engine="fake", accelerator_type="L4", tensor_parallel_size=2)
+    assert not spec.on_cpu
+    with pytest.raises(ValidationError, match="need an accelerator_type"):
+        FakeSpec(name="f", engine="fake", tensor_parallel_size=2)

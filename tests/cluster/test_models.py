@@ -101,7 +101,7 @@ def test_what_a_killed_preparation_left_is_cleared(tmp_path: Path) -> None:
 
 
 def test_many_who_prepare_at_once_do_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ready = threading.Barrier(4, timeout=10)
+    ready = threading.Barrier(4, timeout=60)
     made: list[str] = []
 
     def preparer(folder: Path) -> None:

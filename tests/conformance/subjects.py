@@ -11,12 +11,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
-import ray
 from ray import serve
 
-from cluster.config import FakeSpec, OnnxSpec, OpenAISpec, VllmSpec
-from cluster.engines.fake import FakeEngine, FakeScript, FakeTokenCounter
+from cluster.anthropic_wire import REFUSED
+from cluster.config import AnthropicSpec, FakeSpec, OnnxSpec, OpenAISpec, VllmSpec
+from cluster.engines.fake import FakeEngine, FakeScript, FakeTokenCounter, Rule
 from cluster.engines.replicas import FakeReplica, OnnxReplica
 from cluster.interface import ModelInfo, Pool
 from cluster.messages import EngineStatus, decode_status
@@ -24,15 +25,22 @@ from cluster.models import prepare
 from cluster.pools.deploy import bind, model_info, token_counter
 from cluster.pools.handle import HandlePool
 from cluster.pools.local import LocalPool
+from cluster.providers.anthropic import AnthropicPool
 from cluster.providers.openai import OpenAIPool
+from runtime.store.client import Store
+from runtime.store.embedded import EmbeddedValkey
 from tests.cluster.pools.handles import handle_to
+from tests.conformance.gateway import CHAT, gateway_over
 from tests.conformance.upstream import EMBED, GENERATE, KEY, MAX_CONTEXT, Upstream
+from tests.local_ray import local_serve
+from tests.serve_apps.conftest import served
 
 PREPARED = Path(__file__).parents[2] / ".data"
 """Where the repository keeps its bundled models: made ready once, not once for each run of the tests."""
 
-SCRIPT = FakeScript(token_s=0.002)
-"""Slow enough that a long answer can be left, cut short and overtaken."""
+AT_LENGTH = "Tell me all of it."
+SCRIPT = FakeScript(token_s=0.002, rules=[Rule(contains=AT_LENGTH, token_s=0.05)])
+"""An answer at length takes so long that it can be left, cut short and overtaken on any machine."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,8 @@ class Subject:
     """Whether `count_tokens` is what the engine charges, or only an upper bound of it."""
     refuses_long: bool = False
     """Whether the engine itself refuses what its context cannot hold."""
+    unknown: frozenset[str] = frozenset()
+    """Fields of `Sampling` that it refuses; `prompt` where it takes chats only."""
     status: Callable[[], Awaitable[EngineStatus]] | None = None
     """The engine's own status, where it can be seen."""
 
@@ -72,7 +82,7 @@ async def fake(_: Path) -> AsyncIterator[Subject]:
 @asynccontextmanager
 async def fake_replica(data_dir: Path) -> AsyncIterator[Subject]:
     """The scripted engine as a replica behind a handle."""
-    spec = FakeSpec(name="fake", engine="fake", script={"token_s": SCRIPT.token_s})
+    spec = FakeSpec(name="fake", engine="fake", script=msgspec.to_builtins(SCRIPT))
     replica = FakeReplica(spec)
     pool = HandlePool(model_info(spec), handle_to(replica).as_handle(), token_counter(spec, data_dir))
 
@@ -122,12 +132,31 @@ async def openai_embeddings(data_dir: Path) -> AsyncIterator[Subject]:
 
 
 @asynccontextmanager
+async def anthropic_messages(data_dir: Path) -> AsyncIterator[Subject]:
+    """A model behind Anthropic's API, which is spoken by a gateway of ours over the scripted engine."""
+    valkey = EmbeddedValkey(data_dir / "valkey")
+    store = Store.connect(valkey.start_or_adopt(), timeout_s=5)
+    # Without `ignore_eos` an answer is as long as this, where `max_tokens` does not cut it.
+    engine = FakeEngine(msgspec.structs.replace(SCRIPT, output_tokens=MAX_CONTEXT))
+    try:
+        app, token = await gateway_over(engine, store, MAX_CONTEXT)
+        async with served(app) as url:
+            spec = AnthropicSpec(name=CHAT, engine="anthropic", base_url=f"{url}/v1", api_key_env="K")
+            pool = AnthropicPool(spec, model_info(spec), token_counter(spec, data_dir), {"K": token})
+            unknown = frozenset({*REFUSED, "prompt"})
+            yield Subject(pool, refuses_long=True, unknown=unknown, status=engine.status)
+            await pool.close()
+    finally:
+        await store.close()
+        valkey.stop()
+
+
+@asynccontextmanager
 async def vllm_replica(_: Path) -> AsyncIterator[Subject]:
     """The bundled SmolLM2 on the real engine, in a Ray instance of its own."""
     await asyncio.to_thread(prepare, "bundled/smollm2", PREPARED)
     spec = VllmSpec(name="smollm2", engine="vllm", source="bundled/smollm2", default_max_tokens=64)
-    await asyncio.to_thread(ray.init, address="local", num_cpus=2, include_dashboard=False)
-    try:
+    async with local_serve():
         handle = await asyncio.to_thread(serve.run, bind(spec, PREPARED), route_prefix=None)
         pool = HandlePool(model_info(spec), handle, token_counter(spec, PREPARED))
         state = handle.options(method_name="status")
@@ -136,9 +165,6 @@ async def vllm_replica(_: Path) -> AsyncIterator[Subject]:
             return decode_status(await state.remote())
 
         yield Subject(pool, counts_exactly=True, refuses_long=True, status=status)
-    finally:
-        await asyncio.to_thread(serve.shutdown)
-        await asyncio.to_thread(ray.shutdown)
 
 
 CASES = {
@@ -147,5 +173,6 @@ CASES = {
     "onnx-replica": Case(onnx_replica, embeds=True),
     "openai-chat": Case(openai_chat, generates=True),
     "openai-embeddings": Case(openai_embeddings, embeds=True),
+    "anthropic-messages": Case(anthropic_messages, generates=True),
     "vllm-replica": Case(vllm_replica, generates=True, marks=(pytest.mark.engine, pytest.mark.ray)),
 }

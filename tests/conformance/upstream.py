@@ -22,7 +22,7 @@ from cluster.messages import Delta, Embed, Finish, Generate, Message, Sampling, 
 KEY = "sk-upstream-secret"
 GENERATE, EMBED = "upstream-chat", "upstream-embed"
 MAX_CONTEXT = 512
-CHAT_S = 30.0
+CHAT_S = 120.0
 
 TROUBLES = {
     "trouble: cut": "the connection breaks in the middle of the reply",

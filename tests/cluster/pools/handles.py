@@ -77,8 +77,9 @@ class _Method:
     def __init__(self, handle: Handle, function: Callable[..., Any]) -> None:
         self._handle, self._function = handle, function
 
-    def remote(self, *arguments: bytes) -> Response:
-        response = Response(self._function(*arguments))
+    def remote(self, *arguments: Any) -> Response:
+        # What stands beside the bytes of a call is its router's.
+        response = Response(self._function(*arguments[:1]))
         self._handle.responses.append(response)
         return response
 

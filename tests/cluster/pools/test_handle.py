@@ -182,7 +182,7 @@ async def test_a_failure_in_place_of_an_answer_is_raised() -> None:
 
 
 def slow_pool() -> tuple[HandlePool, FakeEngine, Handle]:
-    engine = FakeEngine(FakeScript(token_s=0.005, output_tokens=1000, first_token_s=0.005))
+    engine = FakeEngine(FakeScript(token_s=0.05, output_tokens=1000, first_token_s=0.005))
     endpoint = EngineEndpoint()
     endpoint.served = engine
     fake = handle_to(endpoint)
@@ -190,8 +190,8 @@ def slow_pool() -> tuple[HandlePool, FakeEngine, Handle]:
 
 
 async def running(engine: FakeEngine, wanted: int) -> None:
-    """Waits, ten seconds at most, until so many calls are in the engine."""
-    async with asyncio.timeout(10):
+    """Waits, a minute at most, until so many calls are in the engine."""
+    async with asyncio.timeout(60):
         while (await engine.status()).running != wanted:
             await asyncio.sleep(0)
 
@@ -242,3 +242,9 @@ async def test_asking_for_readiness_never_takes_long(monkeypatch: pytest.MonkeyP
     fake = Handle(status=status, call=status, stream=status)
     assert not await HandlePool(INFO, fake.as_handle(), FakeTokenCounter()).ready()
     assert fake.responses[0].cancelled
+
+
+async def test_a_pool_on_demand_is_ready_without_being_asked() -> None:
+    _, fake = pool_of()
+    assert await HandlePool(INFO, fake.as_handle(), FakeTokenCounter(), on_demand=True).ready()
+    assert fake.responses == []

@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint types contracts unit e2e chaos bench reference lock clean
+.PHONY: help install serve test lint types contracts unit e2e coverage chaos bench reference lock clean
 bin := .venv/bin
 SCENARIO ?= gateway
 CHAOS_SHARE ?= 1
@@ -27,18 +27,22 @@ contracts: install ## Which package may import which
 
 unit: install ## All tests but those of the whole system
 	@scripts/test-deps
-	@env -u PYTHONDONTWRITEBYTECODE $(bin)/pytest tests --ignore tests/e2e --ignore tests/chaos -n 2 --dist loadfile \
-		--cov --cov-report=
+	@env -u PYTHONDONTWRITEBYTECODE $(bin)/pytest tests --ignore tests/e2e --ignore tests/chaos -n 2 --dist loadfile
 
 e2e: install ## The whole system over HTTP, on the fake and on the real engine
 	@scripts/test-deps
-	@env -u PYTHONDONTWRITEBYTECODE $(bin)/pytest tests/e2e --cov --cov-append --cov-report=term
+	@env -u PYTHONDONTWRITEBYTECODE $(bin)/pytest tests/e2e
+
+coverage: install ## Which lines the tests do not reach, but those of the whole system
+	@scripts/test-deps
+	@env -u PYTHONDONTWRITEBYTECODE $(bin)/pytest tests --ignore tests/e2e --ignore tests/chaos -n 2 --dist loadfile \
+		--cov --cov-report=term
 
 chaos: install ## What holds when processes are killed, clients leave and all is redeployed: CHAOS_SHARE=1
 	@env -u PYTHONDONTWRITEBYTECODE CHAOS_SHARE=$(CHAOS_SHARE) CHAOS_RESULTS=benchmarks/results/chaos.json \
 		$(bin)/pytest tests/chaos -s
 
-bench: install ## A benchmark against its peers: SCENARIO=gateway, compile, graphs or nodes
+bench: install ## A benchmark against its peers: SCENARIO=gateway, engine, replicas, compile, graphs…
 	@scripts/peers
 	@env -u PYTHONDONTWRITEBYTECODE $(bin)/python -m benchmarks $(SCENARIO)
 

@@ -10,12 +10,17 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from runtime.store.client import Store
 from runtime.store.embedded import EmbeddedValkey
 
-STORE_TIMEOUT_S = 5.0
+STORE_TIMEOUT_S = 20.0
 """Generous: a test machine may be busy. Tests of time-outs connect their own."""
+
+# Property tests are not timed, and neither is the drawing of their examples: a test machine may be busy.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @contextmanager
@@ -114,7 +119,7 @@ async def mute_url() -> AsyncIterator[str]:
     await asyncio.gather(*left)
 
 
-ENGINE_TIMEOUT_S = 600
+ENGINE_TIMEOUT_S = 2700
 """A test's bound where its set-up may start the real engine; others have the one in pyproject.toml."""
 
 

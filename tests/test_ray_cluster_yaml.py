@@ -58,7 +58,9 @@ def ray_start(commands: list[str]) -> str:
 
 
 def test_it_follows_rays_own_schema(config):
-    jsonschema.validate(config, json.loads(SCHEMA.read_text()))
+    schema = json.loads(SCHEMA.read_text())
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    assert [error.message for error in validator.iter_errors(config)] == []
 
 
 def test_the_launcher_accepts_it(prepared):
@@ -152,6 +154,20 @@ def test_every_mounted_path_of_the_repository_exists(config):
 def test_cpu_nodes_install_the_locked_requirements_with_their_hashes(prepared):
     for setup in (prepared["head_setup_commands"], prepared["worker_setup_commands"]):
         assert any("--no-deps --require-hashes" in command and "cpu.lock" in command for command in setup)
+
+
+def test_gpu_nodes_install_theirs(prepared):
+    setup = prepared["available_node_types"]["gpu-worker"]["worker_setup_commands"]
+    assert any("--no-deps --require-hashes" in command and "gpu.lock" in command for command in setup)
+    assert not any("torch-backend" in command for command in setup), "CUDA builds are on the default index"
+
+
+def test_the_head_knows_where_to_keep_what_it_must_not_forget(config, prepared):
+    assert prepared["file_mounts"]["~/head-environment"] == "~/.cluster-graph-hybrid/head-environment"
+    command = ray_start(prepared["head_start_ray_commands"])
+    assert ". ~/head-environment;" in command.partition("ray start")[0]
+    assert '${RAY_REDIS_PASSWORD:+--redis-password="$RAY_REDIS_PASSWORD"}' in command
+    assert "redis" not in ray_start(prepared["worker_start_ray_commands"])
 
 
 def test_a_shell_on_the_head_has_the_environment_of_ray(prepared):

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from cluster.config import FakeSpec, OnnxSpec, OpenAISpec, VllmSpec
+from cluster.config import AnthropicSpec, FakeSpec, OnnxSpec, OpenAISpec, VllmSpec
 from graphs.fields import example
 from graphs.loader import load
 from graphs.nodes.registry import KINDS
@@ -124,7 +124,8 @@ def test_the_builder_example_builds_what_the_yaml_example_says(text):
 
 @pytest.mark.parametrize("text", [text for _, text in blocks("python")])
 def test_python_examples_compile(text):
-    compile(text, "manual", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    code = compile(text, "manual", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    assert code.co_names, "it does nothing"
 
 
 async def test_the_notebook_examples_run_one_after_the_other(capsys):
@@ -173,7 +174,7 @@ def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-@pytest.mark.parametrize("model", [Settings, VllmSpec, OnnxSpec, FakeSpec, OpenAISpec])
+@pytest.mark.parametrize("model", [Settings, VllmSpec, OnnxSpec, FakeSpec, OpenAISpec, AnthropicSpec])
 def test_every_field_of_the_config_is_in_the_reference(model):
     page = (DOCS / "configuration.md").read_text()
     for name in _leaves(model):

@@ -46,7 +46,7 @@ def pool(tmp_path_factory):
     return LocalPool(model_info(spec), embedder, token_counter(spec, data_dir))
 
 
-@pytest.mark.timeout(600)  # the whole manual is embedded, which takes half a minute of one core
+@pytest.mark.timeout(1800)  # the whole manual is embedded, which takes half a minute of one core
 async def test_questions_find_their_sections(pool, tmp_path):
     index = await Index.build("manual", [DOCS], pool, cache_dir=tmp_path)
     call = Embed("questions", "minilm", list(ASKED), deadline=time.time() + 60)

@@ -6,6 +6,9 @@ import pytest
 
 from tests.e2e.system import RunningSystem, running
 
+LONG_TOKEN_S = 0.05
+"""A long answer takes six seconds: time to cancel it, or to kill what makes it, on a slow machine too."""
+
 
 @pytest.fixture(
     scope="session",
@@ -19,5 +22,6 @@ def system(
     Named by the kind of its config. One system runs at a time; its end is checked as well.
     """
     kind = request.param.removesuffix("-once")
-    with running(kind, tmp_path_factory.mktemp(kind)) as started:
+    changes = {"runner": {"replicas": 2}} if kind == "fake" else {}
+    with running(kind, tmp_path_factory.mktemp(kind), token_s=LONG_TOKEN_S, **changes) as started:
         yield started

@@ -24,7 +24,8 @@ async def watch(model: str) -> None:
     last = None
     while True:
         status = decode_status(await handle.remote())
-        counts = msgspec.structs.replace(status, busy_ns=0)  # else every look at a busy engine is a change
+        # Else every look at a busy engine is a change.
+        counts = msgspec.structs.replace(status, busy_ns=0, admission=None)
         if counts != last:
             print(json.dumps({"at": time.time(), **msgspec.to_builtins(status)}), flush=True)
         last = counts

@@ -8,14 +8,16 @@ from typing import Any
 import anthropic
 import pytest
 
-from tests.e2e.system import RunningSystem
+from tests.e2e.system import ANSWER_TIMEOUT_S, RunningSystem
 
 FRANCE: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 @pytest.fixture
 def client(system: RunningSystem) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=system.url, api_key=system.demo_key, max_retries=0, timeout=120)
+    return anthropic.Anthropic(
+        base_url=system.url, api_key=system.demo_key, max_retries=0, timeout=ANSWER_TIMEOUT_S
+    )
 
 
 def ask(client: anthropic.Anthropic, **fields: Any) -> anthropic.types.Message:
@@ -108,3 +110,26 @@ def test_tasks(system: RunningSystem, client: anthropic.Anthropic) -> None:
     translated = client.post("/ai/translation", body={"text": "Good morning."}, cast_to=dict[str, Any])
     assert translated["outputs"]["text"]
     assert translated["usage"]["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize("choice", [{"type": "tool", "name": "get_weather"}, {"type": "any"}])
+@pytest.mark.parametrize("system", ["quickstart"], indirect=True)
+def test_a_forced_tool_is_called_with_arguments_that_fit(
+    system: RunningSystem, client: anthropic.Anthropic, choice: Any
+) -> None:
+    tool: Any = {
+        "name": "get_weather",
+        "description": "The weather of a city.",
+        "input_schema": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 20}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    }
+    message = ask(client, max_tokens=96, tools=[tool], tool_choice=choice)
+    (called,) = [block for block in message.content if block.type == "tool_use"]
+    assert called.name == "get_weather"
+    assert isinstance(called.input, dict)
+    assert isinstance(called.input["city"], str)
+    assert message.stop_reason == "tool_use"

@@ -14,7 +14,7 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.system import AT_LENGTH, COMMAND, REPOSITORY, RunningSystem
+from tests.e2e.system import ANSWER_TIMEOUT_S, AT_LENGTH, COMMAND, REPOSITORY, RunningSystem
 
 RUNS = "/v1/graphs/support-rag/runs"
 LONG = {"question": f"Tell me of quotas {AT_LENGTH}."}
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.parametrize("system", ["fake"], indirect=True)
 @pytest.fixture
 def client(system: RunningSystem) -> Iterator[httpx.Client]:
     headers = {"authorization": f"Bearer {system.demo_key}"}
-    with httpx.Client(base_url=system.url, headers=headers, timeout=120) as client:
+    with httpx.Client(base_url=system.url, headers=headers, timeout=ANSWER_TIMEOUT_S) as client:
         yield client
 
 
@@ -60,7 +60,7 @@ def _until(client: httpx.Client, run_id: str, kind: str, node: str | None = None
 
 
 def _record(client: httpx.Client, run_id: str, *statuses: str) -> dict[str, Any]:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while time.monotonic() < until:
         record: dict[str, Any] = client.get(f"/v1/runs/{run_id}").json()
         if record.get("status") in statuses:
@@ -72,7 +72,7 @@ def _record(client: httpx.Client, run_id: str, *statuses: str) -> dict[str, Any]
 def _command(system: RunningSystem, *arguments: str) -> str:
     environment = os.environ | {"CLUSTERGRAPH_URL": system.url, "CLUSTERGRAPH_KEY": system.demo_key}
     done = subprocess.run(
-        [*COMMAND, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60
+        [*COMMAND, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -91,7 +91,7 @@ def test_a_run_in_the_background_is_followed_from_any_event_on(
     assert "run started" not in shown
 
 
-def test_a_waiting_client_gets_its_answer_though_the_runner_is_killed(
+def test_a_waiting_client_gets_its_answer_though_all_runners_are_killed(
     system: RunningSystem, client: httpx.Client
 ) -> None:
     key, record = system.key()
@@ -101,9 +101,10 @@ def test_a_waiting_client_gets_its_answer_though_the_runner_is_killed(
         run_id = _first_run(client)
         _until(client, run_id, "node_called", "answer")
         runners = [each for each in system.processes() if "runner" in " ".join(each.cmdline()[:1])]
-        assert len(runners) == 1, [each.cmdline() for each in runners]
-        runners[0].kill()
-        answer = answering.result(timeout=120)
+        assert len(runners) == system.settings.runner.replicas, [each.cmdline() for each in runners]
+        for runner in runners:
+            runner.kill()
+        answer = answering.result(timeout=ANSWER_TIMEOUT_S)
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-run-id"] == run_id
     assert answer.json()["outputs"]["text"].strip() == ANSWER
@@ -118,7 +119,7 @@ def test_a_waiting_client_gets_its_answer_though_the_runner_is_killed(
 
 def _first_run(client: httpx.Client) -> str:
     """The id of the only run of a tenant."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 200
     while time.monotonic() < until:
         runs = client.get("/v1/runs").json()["data"]
         if runs:

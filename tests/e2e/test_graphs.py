@@ -7,14 +7,16 @@ import json
 import httpx
 import pytest
 
-from tests.e2e.system import RunningSystem
+from tests.e2e.system import ANSWER_TIMEOUT_S, RunningSystem
 
 QUESTION = "How do I create an API key?"
 
 
 def _post(system: RunningSystem, body: dict[str, object]) -> httpx.Response:
     headers = {"authorization": f"Bearer {system.demo_key}"}
-    return httpx.post(f"{system.url}/v1/graphs/support-rag/runs", json=body, headers=headers, timeout=120)
+    return httpx.post(
+        f"{system.url}/v1/graphs/support-rag/runs", json=body, headers=headers, timeout=ANSWER_TIMEOUT_S
+    )
 
 
 def test_a_run_answers_from_the_manual(system: RunningSystem) -> None:

@@ -13,9 +13,8 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.e2e.system import REPOSITORY, RunningSystem
+from tests.e2e.system import ANSWER_TIMEOUT_S, REPOSITORY, RunningSystem
 
-TIMEOUT_S = 180
 PARTS = [
     "The gateway checks a key, reserves its tokens, and only then calls a model.",
     "A pool has replicas of one model. The router sends a call to the one with the least work.",
@@ -38,7 +37,9 @@ def run(system: RunningSystem, graph: str, **inputs: Any) -> dict[str, Any]:
     """The outputs of a run, and that it used tokens."""
     headers = {"authorization": f"Bearer {system.key()[0]}"}
     body = {"inputs": inputs}
-    reply = httpx.post(f"{system.url}/v1/graphs/{graph}/runs", json=body, headers=headers, timeout=TIMEOUT_S)
+    reply = httpx.post(
+        f"{system.url}/v1/graphs/{graph}/runs", json=body, headers=headers, timeout=ANSWER_TIMEOUT_S
+    )
     assert reply.status_code == 200, reply.text
     finished = reply.json()
     assert finished["usage"]["prompt_tokens"] > 0
@@ -125,7 +126,7 @@ def _asked(client: httpx.Client, path: str) -> list[dict[str, Any]]:
 def test_moderate_asks_a_person_where_something_was_found(system: RunningSystem, approved: bool) -> None:
     body = {"inputs": {"text": "Write to me: ada@example.com"}, "stream": True}
     headers = {"authorization": f"Bearer {system.demo_key}"}
-    with httpx.Client(base_url=system.url, headers=headers, timeout=TIMEOUT_S) as client:
+    with httpx.Client(base_url=system.url, headers=headers, timeout=ANSWER_TIMEOUT_S) as client:
         last: dict[str, Any] = {}
         with client.stream("POST", "/v1/graphs/moderate/runs", json=body) as reply:
             asked = f"/v1/runs/{reply.headers['x-run-id']}/approvals"

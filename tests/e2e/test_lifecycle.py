@@ -6,6 +6,7 @@ import json
 import subprocess
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import grpc
 import psutil
@@ -22,7 +23,7 @@ def _command(system: RunningSystem, name: str) -> subprocess.CompletedProcess[st
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
 
@@ -69,10 +70,10 @@ def test_every_door_is_on_loopback_or_asks_for_the_token(system: RunningSystem) 
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
             with pytest.raises(grpc.RpcError) as unauthenticated:
-                call(b"", timeout=10)
+                call(b"", timeout=60)
         assert unauthenticated.value.code() == grpc.StatusCode.UNAUTHENTICATED, owner
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen("http://127.0.0.1:8265/api/jobs/", timeout=10)
+        urllib.request.urlopen("http://127.0.0.1:8265/api/jobs/", timeout=60)
     assert refused.value.code in (401, 403)
     refused.value.close()
 
@@ -96,11 +97,27 @@ def test_after_a_kill_the_leftovers_are_named_and_down_ends_them(system: Running
     assert ended.returncode == 0, ended.stdout
     assert system.processes() == []
     with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(f"{system.url}/healthz", timeout=2)
+        urllib.request.urlopen(f"{system.url}/healthz", timeout=60)
 
 
 @pytest.mark.parametrize("system", ["fake"], indirect=True)
 def test_health_and_readiness_are_open_to_probes(system: RunningSystem) -> None:
-    with urllib.request.urlopen(f"{system.url}/readyz", timeout=10) as reply:
+    with urllib.request.urlopen(f"{system.url}/readyz", timeout=60) as reply:
         assert reply.status == 200
         assert set(json.load(reply)["parts"].values()) == {"ready"}
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("system", ["quickstart"], indirect=True)
+def test_only_the_engines_processes_hold_an_engine(system: RunningSystem) -> None:
+    holders = {" ".join(process.cmdline()) for process in system.processes() if _maps(process, "libtorch")}
+    assert holders
+    assert all("model-smollm2" in title or title.startswith("VLLM::") for title in holders), holders
+
+
+def _maps(process: psutil.Process, library: str) -> bool:
+    """Whether the process has loaded the library."""
+    try:
+        return library in Path(f"/proc/{process.pid}/maps").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        return False

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.e2e.system import COMMAND, REPOSITORY, RunningSystem
+from tests.e2e.system import ANSWER_TIMEOUT_S, COMMAND, REPOSITORY, RunningSystem
 
 RUNS = "/v1/graphs/support-rag/runs"
 
@@ -22,7 +22,7 @@ def _deploy(config: Path) -> subprocess.CompletedProcess[str]:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
     )
 
 
@@ -50,7 +50,7 @@ def test_a_new_version_of_a_graph_loses_no_call(system: RunningSystem, changed: 
 
     def call() -> None:
         with httpx.Client(
-            base_url=system.url, headers={"authorization": f"Bearer {key}"}, timeout=120
+            base_url=system.url, headers={"authorization": f"Bearer {key}"}, timeout=ANSWER_TIMEOUT_S
         ) as client:
             while not (over.is_set() and versions[-1:] == ["99.0.0"]) and not failed:
                 answer = client.post(RUNS, json={"inputs": {"question": "What is a quota?"}})
@@ -63,7 +63,7 @@ def test_a_new_version_of_a_graph_loses_no_call(system: RunningSystem, changed: 
     caller.start()
     done = _deploy(changed)
     over.set()
-    caller.join(timeout=60)
+    caller.join(timeout=ANSWER_TIMEOUT_S)
     assert done.returncode == 0, done.stdout + done.stderr
     assert failed == []
     assert versions[-1] == "99.0.0"

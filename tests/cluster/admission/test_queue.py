@@ -11,6 +11,11 @@ from cluster.admission.queue import INPUT_PRICE, OUTPUT_PRICE, AdmissionQueue, C
 from tests.cluster.admission.engine import FAR, Steps, ask
 from tests.growth import calls_of
 
+HIGH, LOW = -10_000, 10_000
+"""Priorities of runs of these policies."""
+READS = {"reading_tokens": 512}
+"""Of an engine in which who reads is in the way of who writes."""
+
 
 def test_a_call_goes_in_at_once_where_there_is_room() -> None:
     steps = Steps()
@@ -115,16 +120,26 @@ def test_two_that_always_wait_are_served_within_the_bound(data: st.DataObject) -
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 30), st.integers(1, 8)), max_size=40))
-def test_nothing_waits_beside_room_and_everything_ends(calls: list[tuple[str, int, int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"), st.integers(1, 30), st.integers(1, 8), st.sampled_from([HIGH, 0, LOW])
+        ),
+        max_size=40,
+    )
+)
+def test_nothing_waits_beside_room_and_everything_ends(calls: list[tuple[str, int, int, int]]) -> None:
     steps = Steps(sequences=3, kv_tokens=60, reading_tokens=30)
-    for tenant, prompt, output in calls:
-        steps.offer(ask(tenant, prompt, output))
+    for tenant, prompt, output, priority in calls:
+        steps.offer(ask(tenant, prompt, output, priority=priority))
         steps.admit()
         queue = steps.queue
         full = {"": not queue.waiting, "sequences": queue.sequences == 3}
         head = 38 if queue.waiting else 0  # the longest that a call may be
         full |= {"kv": queue.kv_tokens + head > 60, "reading": 0 < queue.reading_tokens > 30 - head}
+        hurried = {*queue._urgent, *(tenant for _, tenant in queue._held)}
+        firsts = [line.first().ask for line in queue._lines.values()]
+        full["held"] = all(each.priority == LOW and each.tenant in hurried for each in firsts)
         assert full[queue.blocked]
         assert queue.kv_tokens <= 60
         steps.step()
@@ -139,17 +154,24 @@ def test_nothing_waits_beside_room_and_everything_ends(calls: list[tuple[str, in
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from("abc"), st.integers(1, 30), st.integers(1, 8), st.booleans()), max_size=40
+        st.tuples(
+            st.sampled_from("abc"),
+            st.integers(1, 30),
+            st.integers(1, 8),
+            st.sampled_from([HIGH, 0, LOW]),
+            st.booleans(),
+        ),
+        max_size=40,
     )
 )
 def test_a_call_that_goes_in_at_once_leaves_all_as_one_that_was_offered(
-    calls: list[tuple[str, int, int, bool]],
+    calls: list[tuple[str, int, int, int, bool]],
 ) -> None:
     capacity = Capacity(sequences=3, kv_tokens=60, reading_tokens=30)
     short, long = AdmissionQueue(capacity), AdmissionQueue(capacity)
     inside: list[tuple[Ticket, Ticket]] = []
-    for now, (tenant, prompt, output, ends) in enumerate(calls):
-        wanted = ask(tenant, prompt, output)
+    for now, (tenant, prompt, output, priority, ends) in enumerate(calls):
+        wanted = ask(tenant, prompt, output, priority=priority)
         one = short.at_once(wanted, now)
         if one is None:
             one = short.offer(wanted, now)
@@ -241,50 +263,72 @@ def test_long_prompts_are_read_one_after_another() -> None:
     for _ in range(3):
         steps.offer(ask("a", 384, 64, priority=10_000))
     assert len(steps.admit()) == 1
+    assert steps.queue.blocked == "reading"
     urgent = steps.offer(ask("a", 64, 24, priority=-10_000))
     assert steps.admit() == [urgent]
-    assert steps.queue.blocked == "reading"
-    steps.step()
-    assert len(steps.admit()) == 1
 
 
-def test_the_place_of_an_urgent_call_is_kept_for_the_next_one() -> None:
-    steps = Steps(sequences=2)
-    steps.offer(ask("a", 1, 9))
-    steps.offer(ask("a", 1, 1, priority=-10_000))
+def test_what_can_wait_is_held_back_while_an_urgent_call_is_in_the_engine() -> None:
+    steps = Steps(**READS)
+    steps.offer(ask("a", 1, 3, priority=HIGH))
     steps.step()
-    low = steps.offer(ask("a", 1, 1, priority=10_000))
+    low = steps.offer(ask("a", 1, 1, priority=LOW))
     assert steps.admit() == []
     assert steps.queue.blocked == "held"
+    normal = steps.offer(ask("a", 1, 1))
+    assert steps.admit() == [normal]
+    steps.step()
+    steps.step()
+    assert steps.admit() == []  # the next step of the run may be on its way
     steps.now += module.HOLD_S
     assert steps.admit() == [low]
 
 
-def test_a_place_is_kept_from_nobody_else() -> None:
-    steps = Steps(sequences=2)
-    steps.offer(ask("a", 1, 9))
-    steps.offer(ask("a", 1, 1, priority=-10_000))
+@pytest.mark.parametrize(("deadline", "until"), [(FAR, 60.0), (30.0, 15.0)])
+def test_what_can_wait_is_held_back_for_half_of_the_time_that_it_has(deadline: float, until: float) -> None:
+    steps = Steps(**READS)
+    steps.offer(ask("a", 1, 999, priority=HIGH))
+    low = steps.offer(ask("a", 1, 1, priority=LOW, deadline=deadline))
     steps.step()
-    other = steps.offer(ask("b", 1, 1, priority=10_000))
-    assert steps.admit() == [other]
+    steps.now = until - 1
+    assert steps.admit() == []
+    steps.now = until
+    assert steps.admit() == [low]
 
 
-def test_places_that_were_kept_are_forgotten() -> None:
+def test_nobody_else_is_held_back() -> None:
+    steps = Steps(**READS)
+    steps.offer(ask("a", 1, 9, priority=HIGH))
+    steps.step()
+    steps.offer(ask("a", 1, 1, priority=LOW))
+    others = [steps.offer(ask(name, 1, 1, priority=LOW)) for name in "bcb"]
+    assert [each.ask.tenant for each in steps.admit()] == ["b", "c", "b"]
+    assert all(each.state == "running" for each in others)
+    assert steps.queue.blocked == "held"
+
+
+def test_a_call_that_comes_while_it_would_be_held_back_does_not_go_in_at_once() -> None:
+    queue = AdmissionQueue(Capacity(sequences=8, reading_tokens=512))
+    assert queue.at_once(ask("a", 1, 1, priority=HIGH), 0.0) is not None
+    assert queue.at_once(ask("a", 1, 1, priority=LOW), 0.0) is None
+    assert queue.at_once(ask("b", 1, 1, priority=LOW), 0.0) is not None
+
+
+def test_where_reading_is_in_nobodys_way_none_is_held_back() -> None:
     steps = Steps()
+    steps.offer(ask("a", 1, 9, priority=HIGH))
+    steps.step()
+    low = steps.offer(ask("a", 1, 1, priority=LOW))
+    assert steps.admit() == [low]
+
+
+def test_urgent_calls_that_have_left_are_forgotten() -> None:
+    steps = Steps(**READS)
     for _ in range(100):
-        steps.offer(ask("a", 1, 1, priority=-10_000))
+        steps.offer(ask("a", 1, 1, priority=HIGH))
         steps.step()
     assert len(steps.queue._held) == 1
-
-
-def test_an_urgent_call_takes_the_place_that_was_kept() -> None:
-    steps = Steps(sequences=2)
-    steps.offer(ask("a", 1, 9))
-    steps.offer(ask("a", 1, 1, priority=-10_000))
-    steps.step()
-    steps.offer(ask("a", 1, 1, priority=10_000))
-    following = steps.offer(ask("a", 1, 1, priority=-10_000))
-    assert steps.admit() == [following]
+    assert not steps.queue._urgent
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:

@@ -8,8 +8,8 @@ Between tenants the least served goes first (`counters`), among the calls of a t
 first (`urgency`). What may go in is bounded by the engine's sequences, by its KV cache (prompts with the
 output that is likely, so that the engine preempts nobody), and by the prompt tokens that it has still to
 read, so that a long prompt does not stand before a call that came later and is more urgent. Calls that
-can wait are held back while an urgent one of their tenant is in the engine: each step that reads their
-prompts would make it wait for its next token.
+can wait are held back from more than half of an engine while an urgent one of their tenant is in it: each
+step that reads their prompts would make it wait for its next token.
 
 All times are Unix seconds, passed in. `offer` and `admit` cost O(log waiting) for each call.
 """
@@ -37,6 +37,9 @@ for the next one: dynamic thresholds (Choudhury and Hahne, IEEE/ACM Transactions
 HOLD_S = 0.25
 """How long calls that can wait are held back after an urgent one of their tenant has left: the next step of
 its run is on the way (Iyer and Druschel, "Anticipatory scheduling", SOSP 2001)."""
+HOLD_ABOVE = 0.5
+"""Part of an engine's sequences up to which calls that can wait go in beside urgent ones all the same: a step
+takes hardly longer for many sequences than for few."""
 HOLD_SHARE = 0.5
 """Of the time from a call's coming until it is due, for which it is held back at the most."""
 SURELY = 0.5
@@ -319,6 +322,8 @@ class AdmissionQueue:
         """Whether the call can wait, and urgent ones of its tenant make it."""
         ask = ticket.ask
         if self.capacity.reading_tokens is None or policy_of(ask.priority) <= 0:
+            return False
+        if self.sequences + self._places(ask) <= HOLD_ABOVE * self.capacity.sequences:
             return False
         if now - ticket.at >= HOLD_SHARE * (ticket.due - ticket.at):
             return False

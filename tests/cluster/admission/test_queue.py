@@ -13,8 +13,8 @@ from tests.growth import calls_of
 
 HIGH, LOW = -10_000, 10_000
 """Priorities of runs of these policies."""
-READS = {"reading_tokens": 512}
-"""Of an engine in which who reads is in the way of who writes."""
+READS = {"reading_tokens": 512, "sequences": 2}
+"""Of an engine in which who reads is in the way of who writes. Half of it is one sequence."""
 
 
 def test_a_call_goes_in_at_once_where_there_is_room() -> None:
@@ -275,7 +275,7 @@ def test_what_can_wait_is_held_back_while_an_urgent_call_is_in_the_engine() -> N
     low = steps.offer(ask("a", 1, 1, priority=LOW))
     assert steps.admit() == []
     assert steps.queue.blocked == "held"
-    normal = steps.offer(ask("a", 1, 1))
+    normal = steps.offer(ask("a", 1, 9))
     assert steps.admit() == [normal]
     steps.step()
     steps.step()
@@ -296,8 +296,18 @@ def test_what_can_wait_is_held_back_for_half_of_the_time_that_it_has(deadline: f
     assert steps.admit() == [low]
 
 
+def test_what_can_wait_fills_half_of_the_engine_all_the_same() -> None:
+    steps = Steps(reading_tokens=512, sequences=9)
+    steps.offer(ask("a", 1, 9, priority=HIGH))
+    for _ in range(9):
+        steps.offer(ask("a", 1, 9, priority=LOW))
+    assert len(steps.admit()) == 1 + 3
+    assert steps.queue.blocked == "held"
+
+
 def test_nobody_else_is_held_back() -> None:
-    steps = Steps(**READS)
+    steps = Steps(reading_tokens=512, sequences=5)
+    steps.offer(ask("a", 1, 9))
     steps.offer(ask("a", 1, 9, priority=HIGH))
     steps.step()
     steps.offer(ask("a", 1, 1, priority=LOW))
@@ -308,14 +318,14 @@ def test_nobody_else_is_held_back() -> None:
 
 
 def test_a_call_that_comes_while_it_would_be_held_back_does_not_go_in_at_once() -> None:
-    queue = AdmissionQueue(Capacity(sequences=8, reading_tokens=512))
+    queue = AdmissionQueue(Capacity(sequences=3, reading_tokens=512))
     assert queue.at_once(ask("a", 1, 1, priority=HIGH), 0.0) is not None
     assert queue.at_once(ask("a", 1, 1, priority=LOW), 0.0) is None
     assert queue.at_once(ask("b", 1, 1, priority=LOW), 0.0) is not None
 
 
 def test_where_reading_is_in_nobodys_way_none_is_held_back() -> None:
-    steps = Steps()
+    steps = Steps(sequences=2)
     steps.offer(ask("a", 1, 9, priority=HIGH))
     steps.step()
     low = steps.offer(ask("a", 1, 1, priority=LOW))

@@ -11,7 +11,8 @@ read, so that a long prompt does not stand before a call that came later and is 
 can wait are held back from more than half of an engine while an urgent one of their tenant is in it: each
 step that reads their prompts would make it wait for its next token.
 
-All times are Unix seconds, passed in. `offer` and `admit` cost O(log waiting) for each call.
+All times are Unix seconds, passed in. `offer` and `admit` cost O(log waiting) for each call, and O(tenants)
+while the least served is held back.
 """
 
 from __future__ import annotations

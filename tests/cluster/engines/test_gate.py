@@ -84,6 +84,15 @@ async def test_a_call_cancelled_as_its_turn_comes_passes_it_on() -> None:
     assert door.state().sequences == 1
 
 
+async def test_what_was_held_back_goes_in_though_nothing_moves_any_more() -> None:
+    door = gate(reading_tokens=500)
+    urgent = await door.enter(call("urgent", priority=-10_000))
+    [low] = await entered(door, call("low", priority=10_000))
+    door.leave(urgent, call("urgent", priority=-10_000), done=True)
+    async with asyncio.timeout(30):
+        assert (await low).state == "running"
+
+
 async def test_a_deadline_ends_the_wait_even_where_nothing_moves() -> None:
     door = gate()
     await door.enter(call("first"))
